@@ -1,0 +1,27 @@
+"""The few exceptions that a user can meet.
+
+Every message says what was found, what was expected, and what to do next. The command line prints the message alone and
+exits with code 2; anything that is not a `LIAError` is a bug of ours.
+"""
+
+__all__ = ["CheckpointError", "ConfigError", "DownloadError", "LIAError", "WrapError"]
+
+
+class LIAError(Exception):
+    """Base of all errors that lia-adapter raises on purpose."""
+
+
+class CheckpointError(LIAError):
+    """A file is not a checkpoint that can be read: damaged, hostile, or of a family that is not supported."""
+
+
+class ConfigError(LIAError):
+    """A recipe or an argument has an unknown name or a value that does not fit."""
+
+
+class DownloadError(LIAError):
+    """A URL could not be fetched, or what came is not what was asked for."""
+
+
+class WrapError(LIAError):
+    """A third-party generator lacks something that the adapter needs."""

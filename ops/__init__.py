@@ -1,0 +1,1 @@
+"""Native sources of the fused ops."""
