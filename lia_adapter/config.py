@@ -1,0 +1,182 @@
+"""Recipes: a flat TOML file and `key=value` overrides become one frozen dataclass.
+
+The dataclass is the only list of keys, types and defaults. What lies between the keys, such as ranges, it checks itself
+in `__post_init__`, by raising `ConfigError`.
+"""
+
+import difflib
+import importlib.resources
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_origin, get_type_hints
+
+from lia_adapter.errors import ConfigError
+
+__all__ = ["load_recipe", "parse_overrides", "parse_seeds", "recipe_names", "to_toml"]
+
+MAX_SEEDS = 100_000
+"""More seeds than this in one list are a slip of the keyboard."""
+
+_EXPECTED = {int: "a whole number", float: "a finite number", str: "text in quotes", bool: "true or false"}
+
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+T = TypeVar("T", bound=_Dataclass)
+
+
+def load_recipe(cls: type[T], name: str, overrides: Mapping[str, Any] | None = None) -> T:
+    """Read a recipe and apply overrides to it.
+
+    Args:
+        cls: A flat dataclass with fields of the types int, float, str, bool, one of these or None, and tuple[int, ...].
+        name: The name of a recipe that ships with lia-adapter, such as `convert`, or a path that ends in `.toml`.
+        overrides: Values that replace the recipe's. Keys that neither names keep the dataclass's default.
+
+    Raises:
+        ConfigError: No such recipe, invalid TOML, an unknown or missing key, or a value that does not fit.
+    """
+    values = {**_parse(name, _read(name)), **(overrides or {})}
+    hints = get_type_hints(cls)
+    known = [field.name for field in fields(cls)]
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"recipe {name} has no key {key!r};{_did_you_mean(key, known)} Known keys: {', '.join(known)}.")
+    for field in fields(cls):
+        if field.name not in values and field.default is MISSING and field.default_factory is MISSING:
+            raise ConfigError(
+                f"recipe {name} does not set {field.name!r}, which has no default. "
+                f"Add {field.name} = {_expected(hints[field.name])}."
+            )
+    return cls(**{key: _fit(name, key, value, hints[key]) for key, value in values.items()})
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that ship with lia-adapter, sorted."""
+    shipped = importlib.resources.files("lia_adapter._recipes").iterdir()
+    return sorted(file.name.removesuffix(".toml") for file in shipped if file.name.endswith(".toml"))
+
+
+def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
+    """Read `key=value` pairs; a value is TOML, or else plain text. The last of equal keys wins.
+
+    >>> parse_overrides(["steps=200", "lr=1e-4", "device=cuda:0", "widths=[64, 128]"])
+    {'steps': 200, 'lr': 0.0001, 'device': 'cuda:0', 'widths': [64, 128]}
+
+    Raises:
+        ConfigError: A pair has no `=`, or nothing before it.
+    """
+    overrides = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"cannot read the override {pair!r}; expected key=value, for example steps=200.")
+        overrides[key.strip()] = _toml_value(text.strip())
+    return overrides
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read StyleGAN's `--seeds` syntax: numbers and inclusive ranges, in the order given; repeated seeds stay.
+
+    >>> parse_seeds("0-3,70,5")
+    [0, 1, 2, 3, 70, 5]
+
+    Returns:
+        At most 100,000 seeds in 0..2**32-1, the range that `numpy.random.RandomState` takes.
+
+    Raises:
+        ConfigError: Not such a list, a range that runs backwards, a seed out of range, or too many seeds.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,20})(?:-([0-9]{1,20}))?\s*", part)
+        if not match:
+            raise ConfigError(f"cannot read the seeds {part!r}; expected numbers and ranges as in 0-63,70,5.")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ConfigError(f"the seeds {part.strip()} run backwards; write {last}-{first}.")
+        if last >= 2**32:
+            raise ConfigError(f"seed {last} is too large; seeds go from 0 to {2**32 - 1}.")
+        if len(seeds) + last - first + 1 > MAX_SEEDS:
+            raise ConfigError(f"{text!r} is more than {MAX_SEEDS:,} seeds; ask for fewer at a time.")
+        seeds.extend(range(first, last + 1))
+    return seeds
+
+
+def to_toml(config: _Dataclass) -> str:
+    """Print a config as a recipe that `load_recipe` reads back; None, which TOML cannot say, is left out."""
+    values = ((field.name, getattr(config, field.name)) for field in fields(config))
+    return "".join(f"{key} = {_print(value)}\n" for key, value in values if value is not None)
+
+
+def _read(name: str) -> bytes:
+    if not name.endswith(".toml"):
+        shipped = recipe_names()
+        if name not in shipped:
+            raise ConfigError(
+                f"there is no recipe {name!r};{_did_you_mean(name, shipped)} Shipped recipes: {', '.join(shipped)}. "
+                "A recipe of your own is a path that ends in .toml."
+            )
+        return importlib.resources.files("lia_adapter._recipes").joinpath(f"{name}.toml").read_bytes()
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read the recipe {name}: {error.strerror}. Check the path.") from error
+
+
+def _parse(name: str, content: bytes) -> dict[str, Any]:
+    try:
+        return tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:  # ValueError: bad TOML, bad UTF-8, a number of thousands of digits
+        raise ConfigError(f"recipe {name} is not valid TOML: {error}. Correct the file.") from error
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        table = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    return table["value"] if len(table) == 1 else text  # several keys: a line break in the text smuggled in another
+
+
+def _fit(name: str, key: str, value: Any, hint: Any) -> Any:
+    """The value as the field's type wants it: int becomes float and list becomes tuple, and nothing else changes."""
+    for kind in _kinds(hint):
+        if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:  # false for nan, too
+            return float(value)
+        if get_origin(kind) is tuple and isinstance(value, list | tuple) and all(type(item) is int for item in value):
+            return tuple(value)
+        if kind in (int, str, bool, type(None)) and type(value) is kind:  # bool is a subclass of int: no isinstance
+            return value
+    raise ConfigError(f"recipe {name}: {key} = {value!r} does not fit; expected {_expected(hint)}.")
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if isinstance(hint, UnionType) else (hint,)
+
+
+def _expected(hint: Any) -> str:
+    kinds = [kind for kind in _kinds(hint) if kind is not type(None)]
+    return " or ".join(_EXPECTED.get(kind, "a list of whole numbers") for kind in kinds)
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(word, known, n=1)
+    return f" did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def _print(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        # TOML's escapes are JSON's, but TOML also wants DEL escaped and takes no surrogate pairs.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return str(list(value) if isinstance(value, tuple) else value)
