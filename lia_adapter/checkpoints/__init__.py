@@ -1,0 +1,106 @@
+"""Checkpoints: from a file that nobody should trust to numbers that anybody can use.
+
+A checkpoint of the StyleGAN family is a pickle, that is, a program. Nothing here runs it. A file goes through three
+steps, and each is one module that can be read alone:
+
+1. `files` reads the bytes once, hashes them, and knows by the first few whether they are a checkpoint at all.
+2. `decoder` turns a pickle into an inert tree: dicts, lists, numbers, and two kinds of nodes, `Symbol` for a name and
+   `Call` for what the file would have called. `document` and `zips` find the torch storages that belong to it, and
+   `denied` refuses trees that name a shell or the like.
+3. A family module (`nvlabs`) finds its generator in the tree and gives a `Checkpoint`: a config in plain JSON, and
+   tensors that still lie in the bytes of step 1. `values` helps with the few spellings of numbers and tensors.
+
+A new family is one new file with `NAME`, `matches(document)` and `read(document, sha256)`, and one line in `FAMILIES`.
+
+    >>> from lia_adapter.checkpoints import read_checkpoint
+    >>> read_checkpoint("no-such-file.pkl")
+    Traceback (most recent call last):
+        ...
+    lia_adapter.errors.CheckpointError: no-such-file.pkl does not exist. Check the path.
+"""
+
+import os
+from typing import Final, Protocol
+
+from lia_adapter.checkpoints import nvlabs
+from lia_adapter.checkpoints.base import Checkpoint, Inspection
+from lia_adapter.checkpoints.denied import refuse_denied
+from lia_adapter.checkpoints.document import Document
+from lia_adapter.checkpoints.files import CheckpointFile, container, read_document, read_file
+from lia_adapter.checkpoints.others import explain
+from lia_adapter.errors import CheckpointError
+
+__all__ = ["FAMILIES", "Checkpoint", "Inspection", "inspect_file", "read_checkpoint"]
+
+
+class Family(Protocol):
+    """What a family's module offers."""
+
+    NAME: str
+
+    def matches(self, document: Document) -> bool:
+        """Whether the tree has this family's shape."""
+
+    def read(self, document: Document, sha256: str) -> Checkpoint:
+        """Take the generator out of the tree."""
+
+
+FAMILIES: Final[tuple[Family, ...]] = (nvlabs,)
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a generator from a file without running anything that is in the file.
+
+    Args:
+        path: A checkpoint: at present, the .pkl of a StyleGAN2 as NVlabs' PyTorch code and its forks write it.
+
+    Returns:
+        The generator's structure and weights, and the discriminator's where the file has it.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, hostile, or of a kind that is not known. The message says which,
+            and what to do.
+    """
+    file = read_file(path)
+    return _read(read_document(file), file)
+
+
+def inspect_file(path: str | os.PathLike[str]) -> Inspection:
+    """Say what a file is and what it names, also if it is damaged or hostile.
+
+    Args:
+        path: Any file.
+
+    Returns:
+        What could be found out. A refusal is its `problem`, not an exception.
+
+    Raises:
+        CheckpointError: The file cannot be read from disk.
+    """
+    file = read_file(path)
+    symbols: tuple[str, ...] = ()
+    checkpoint = problem = None
+    try:
+        document = read_document(file)
+        symbols = document.names
+        checkpoint = _read(document, file)
+    except CheckpointError as error:
+        problem = str(error)
+    return Inspection(
+        name=file.name,
+        size=len(file.data),
+        sha256=file.sha256,
+        container=container(file),
+        symbols=symbols,
+        family=checkpoint.family if checkpoint else None,
+        checkpoint=checkpoint,
+        problem=problem,
+    )
+
+
+def _read(document: Document, file: CheckpointFile) -> Checkpoint:
+    refuse_denied(document.symbols, document.name)
+    for family in FAMILIES:
+        if family.matches(document):
+            return family.read(document, file.sha256)
+    raise CheckpointError(explain(document))
