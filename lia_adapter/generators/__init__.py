@@ -1,0 +1,85 @@
+"""Generators and discriminators: StyleGAN2 in our own code, and `wrap` for anybody's module.
+
+>>> from lia_adapter.generators import BUILDERS
+>>> sorted(BUILDERS)
+['stylegan2']
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lia_adapter.errors import CheckpointError
+from lia_adapter.generators.base import Generator, broadcast, truncate
+from lia_adapter.generators.discriminator import Discriminator
+from lia_adapter.generators.original import Original, in_chunks
+from lia_adapter.generators.presets import stylegan2_config
+from lia_adapter.generators.stylegan2 import MappingNetwork, StyleGAN2
+from lia_adapter.generators.wrap import WrappedGenerator, wrap
+
+__all__ = [
+    "BUILDERS",
+    "Discriminator",
+    "Generator",
+    "MappingNetwork",
+    "Original",
+    "StyleGAN2",
+    "WrappedGenerator",
+    "broadcast",
+    "build",
+    "build_random",
+    "in_chunks",
+    "stylegan2_config",
+    "truncate",
+    "wrap",
+]
+
+# family -> (generator, discriminator), both built from the canonical config of that family
+BUILDERS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {"stylegan2": (StyleGAN2, Discriminator)}
+
+
+def build(family: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[nn.Module, nn.Module | None]:
+    """Builds the generator and, where the config has one, the discriminator, in float32, in eval mode, without gradients.
+
+    Args:
+        family: A key of `BUILDERS`.
+        config: Canonical config, `{"generator": ..., "discriminator": ... or None}`.
+        tensors: Tensors named `generator.…` and `discriminator.…`.
+
+    Returns:
+        The generator (a `Generator`) and the discriminator or None.
+
+    Raises:
+        CheckpointError: The family is unknown, or a tensor is missing, left over, or has another shape.
+    """
+    if family not in BUILDERS:
+        raise CheckpointError(f"family {family!r} has no generator here; known: {', '.join(BUILDERS)}.")
+    built: list[nn.Module | None] = []
+    for part, module_type in zip(("generator", "discriminator"), BUILDERS[family], strict=True):
+        part_config = config.get(part)
+        if part_config is None:
+            built.append(None)
+            continue
+        with torch.random.fork_rng(devices=[]):  # the weights are overwritten: leave the caller's random state alone
+            module = module_type(part_config)
+        prefix = part + "."
+        state = {name.removeprefix(prefix): t.float() for name, t in tensors.items() if name.startswith(prefix)}
+        try:
+            module.load_state_dict(state)
+        except RuntimeError as error:
+            first = " ".join(str(error).split())[:300]
+            raise CheckpointError(f"the {part}'s tensors do not fit its config: {first}") from error
+        built.append(module.eval().requires_grad_(False))
+    generator, discriminator = built
+    if generator is None:
+        raise CheckpointError("the file holds no generator.")
+    return generator, discriminator
+
+
+def build_random(family: str, config: Mapping[str, Any]) -> tuple[nn.Module, nn.Module]:
+    """Generator and discriminator of a config with random weights, in eval mode, without gradients."""
+    generator_type, discriminator_type = BUILDERS[family]
+    parts = generator_type(config["generator"]), discriminator_type(config["discriminator"])
+    return parts[0].eval().requires_grad_(False), parts[1].eval().requires_grad_(False)

@@ -1,0 +1,98 @@
+"""What the rest of the project expects of a generator, and the few things that all generators share."""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from lia_adapter.errors import LIAError
+
+__all__ = ["NOISE_MODES", "Generator", "broadcast", "check_label", "check_noise_mode", "truncate"]
+
+NOISE_MODES = ("none", "const", "random")
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A generator whose mapping and synthesis can be run apart.
+
+    Attributes:
+        z_dim: Entries of z.
+        y_dim: Entries of y (StyleGAN's w).
+        c_dim: Entries of the label c, 0 for an unconditional generator.
+        num_ws: Number of layers that take a y of their own.
+        resolution: (H, W) of the images.
+        channels: Channels of the images.
+        y_mean: Centre of truncation [y_dim], or None where the generator does not know it.
+    """
+
+    z_dim: int
+    y_dim: int
+    c_dim: int
+    num_ws: int
+    resolution: tuple[int, int]
+    channels: int
+
+    @property
+    def y_mean(self) -> Tensor | None:
+        """Centre of truncation, [y_dim], or None."""
+
+    def mapping(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """Maps z [N, z_dim] and c [N, c_dim] to y [N, y_dim]."""
+
+    def synthesis(self, ys: Tensor, *, noise_mode: str = "const") -> Tensor:
+        """Draws images [N, C, H, W] in [-1, 1] from ys [N, num_ws, y_dim]."""
+
+
+def broadcast(y: Tensor, num_ws: int) -> Tensor:
+    """Gives every layer the same y: [N, y_dim] -> [N, num_ws, y_dim]; ys pass unchanged.
+
+    Raises:
+        LIAError: The tensor has neither shape.
+    """
+    if y.ndim == 2:
+        return y[:, None].expand(-1, num_ws, -1)
+    if y.ndim == 3 and y.shape[1] == num_ws:
+        return y
+    raise LIAError(f"y has shape {list(y.shape)}; expected [N, y_dim] or [N, {num_ws}, y_dim].")
+
+
+def truncate(ys: Tensor, y_mean: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
+    """Moves ys towards their mean: y_mean + psi * (y - y_mean) (Karras 2019, app. B).
+
+    Args:
+        ys: [N, num_ws, y_dim].
+        y_mean: [y_dim].
+        psi: 1 leaves ys as they are, 0 gives the mean.
+        cutoff: Only the first `cutoff` layers are truncated; None means all.
+
+    Returns:
+        A tensor like ys (ys itself where psi is 1).
+    """
+    if psi == 1:
+        return ys
+    moved = y_mean.lerp(ys, psi)
+    if cutoff is None:
+        return moved
+    return torch.cat([moved[:, :cutoff], ys[:, cutoff:]], dim=1)
+
+
+def check_label(c: Tensor | None, c_dim: int, n: int) -> Tensor | None:
+    """Returns c if it fits [n, c_dim], None for an unconditional generator.
+
+    Raises:
+        LIAError: The label is missing or has another shape.
+    """
+    if c_dim == 0:
+        return None
+    if c is None:
+        raise LIAError(f"This generator is class-conditional: give a label c of shape [{n}, {c_dim}].")
+    if c.shape != (n, c_dim):
+        raise LIAError(f"c has shape {list(c.shape)}; expected [{n}, {c_dim}].")
+    return c
+
+
+def check_noise_mode(noise_mode: str) -> None:
+    """Raises a LIAError unless noise_mode is none, const or random."""
+    if noise_mode not in NOISE_MODES:
+        raise LIAError(f"noise_mode is {noise_mode!r}; expected one of {', '.join(NOISE_MODES)}.")

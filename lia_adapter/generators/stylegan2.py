@@ -1,0 +1,362 @@
+"""StyleGAN2's generator (Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN").
+
+Parameters and buffers carry the names of the files that NVlabs' programs write, so that a checkpoint is a state dict of
+these modules. All sizes come from the canonical config of `lia_adapter.checkpoints`; nothing is assumed to be square.
+Everything runs in the dtype of the weights; nothing is done in half precision behind the user's back.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lia_adapter.errors import LIAError
+from lia_adapter.generators.base import broadcast, check_label, check_noise_mode
+from lia_adapter.ops import ACTIVATIONS, bias_act, modconv_epilogue, setup_filter, upfirdn2d, upfirdn2d_act
+
+__all__ = ["Dense", "MappingNetwork", "StyleGAN2", "Synthesis", "conv_up2", "normalize_2nd_moment"]
+
+Config = Mapping[str, Any]
+
+
+def normalize_2nd_moment(x: Tensor) -> Tensor:
+    """Scales every row of x [N, D] to a mean square of 1 (Karras 2018, "pixel norm")."""
+    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+
+
+class Dense(nn.Module):
+    """A dense layer with equalised learning rate: stored weights are unit-normal, the gain comes at run time.
+
+    Args:
+        in_features: Width of the input.
+        out_features: Width of the output.
+        act: Activation, one of `lia_adapter.ops.ACTIVATIONS`.
+        lr_multiplier: Scale of weights and biases (Karras 2019, app. C).
+        bias_init: Initial bias.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        act: str = "linear",
+        lr_multiplier: float = 1.0,
+        bias_init: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.act = act
+        self.weight_gain = lr_multiplier / in_features**0.5
+        self.bias_gain = lr_multiplier
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full([out_features], bias_init / lr_multiplier))
+
+    def effective(self) -> tuple[Tensor, Tensor]:
+        """Weight [out, in] and bias [out] as they act, gains included (the activation's gain is not)."""
+        return self.weight * self.weight_gain, self.bias * self.bias_gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in] -> [N, out]."""
+        weight, bias = self.effective()
+        return bias_act(x @ weight.t(), bias, act=self.act)
+
+
+class MappingNetwork(nn.Module):
+    """The mapping network, z -> y, with the label embedded, normalised and put behind z (Karras 2020, ADA).
+
+    Also embeds the labels of a conditional discriminator, where z_dim is 0.
+
+    Args:
+        config: `mapping` of the canonical config.
+    """
+
+    w_avg: Tensor
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.z_dim, self.c_dim, self.act = int(config["z_dim"]), int(config["c_dim"]), str(config["activation"])
+        widths = [int(width) for width in config["features"]]
+        inputs = self.z_dim
+        if self.c_dim:
+            self.embed = Dense(self.c_dim, config["embed_features"])
+            inputs += config["embed_features"]
+        self.num_layers = len(widths)
+        for i, (fan_in, fan_out) in enumerate(zip([inputs, *widths], widths, strict=False)):
+            setattr(self, f"fc{i}", Dense(fan_in, fan_out, config["activation"], config["lr_multiplier"]))
+        self.has_average = bool(config["has_average"])
+        if self.has_average:
+            self.register_buffer("w_avg", torch.zeros(widths[-1]))
+
+    @property
+    def layers(self) -> list[Dense]:
+        """The dense layers behind the normalisation, in order."""
+        return [self.get_submodule(f"fc{i}") for i in range(self.num_layers)]  # type: ignore[misc]
+
+    def forward(self, z: Tensor | None, c: Tensor | None = None) -> Tensor:
+        """z [N, z_dim] (None where z_dim is 0) and c [N, c_dim] -> y [N, y_dim]."""
+        parts = []
+        if self.z_dim and z is not None:
+            if z.ndim != 2 or z.shape[1] != self.z_dim:
+                raise LIAError(f"z has shape {list(z.shape)}; expected [N, {self.z_dim}].")
+            parts.append(normalize_2nd_moment(z))
+        n = len(z) if z is not None else len(c) if c is not None else 0
+        c = check_label(c, self.c_dim, n)
+        if c is not None:
+            parts.append(normalize_2nd_moment(self.embed(c)))
+        x = torch.cat(parts, dim=1)
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def conv_up2(x: Tensor, weight: Tensor, f: Tensor) -> tuple[Tensor, list[int]]:
+    """The transposed half of a convolution with 2x upsampling, and the padding that its filter needs.
+
+    A zero-stuffed image convolved with `weight` [O, I, k, k] and low-pass filtered: the zeros are never built. The weight
+    acts as a true convolution, not a correlation (the orientation in which NVlabs' files keep it).
+
+    Returns:
+        x [N, O, 2 * H + k - 2, 2 * W + k - 2] and the padding (left, right, top, bottom) for `upfirdn2d`, gain 4.
+    """
+    k, (fh, fw) = weight.shape[-1], f.shape[-2:]
+    x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+    # k // 2 on both sides and the filter's own reach, less what the full transposed convolution already added.
+    before, after = k // 2 - (k - 1), k // 2 - (k - 2)
+    return x, [before + (fw + 1) // 2, after + (fw - 2) // 2, before + (fh + 1) // 2, after + (fh - 2) // 2]
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated convolution, noise, bias, activation (Karras 2020, fig. 2d).
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        y_dim: Entries of y.
+        size: (H, W) of the output.
+        up: 1, or 2 to double the resolution.
+        config: `conv0` or `conv1` of a block.
+        filter_shape: Shape of the low-pass filter.
+    """
+
+    noise_const: Tensor
+    resample_filter: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        y_dim: int,
+        size: tuple[int, int],
+        up: int,
+        config: Config,
+        filter_shape: tuple[int, ...],
+    ) -> None:
+        super().__init__()
+        self.up, self.act, self.clamp = up, str(config["activation"]), config["clamp"]
+        k = int(config["kernel"])
+        self.affine = Dense(y_dim, in_channels, bias_init=1.0)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, k, k))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.use_noise = bool(config["noise"])
+        if self.use_noise:
+            self.register_buffer("noise_const", torch.randn(size))
+            self.noise_strength = nn.Parameter(torch.zeros([]))
+        self.register_buffer("resample_filter", default_filter(filter_shape))
+        self.size = size
+
+    def noise(self, x: Tensor, mode: str) -> Tensor | None:
+        """The noise image times its strength: [H, W], [N, 1, H, W] when random, None when there is none."""
+        if not self.use_noise or mode == "none":
+            return None
+        if mode == "const":
+            return self.noise_const * self.noise_strength
+        return torch.randn([len(x), 1, *self.size], device=x.device, dtype=x.dtype) * self.noise_strength
+
+    def forward(self, x: Tensor, y: Tensor, noise_mode: str, gain: float = 1.0) -> Tensor:
+        """x [N, I, h, w], y [N, y_dim] -> [N, O, H, W]."""
+        styles = self.affine(y)  # [N, I]
+        # Scaling input and output channels equals scaling the weights of each sample (Karras 2020, eq. 1 and 3), and the
+        # norm of the scaled weights is a matrix product: no copy of the weights for every sample.
+        scale = (styles.square() @ self.weight.square().sum(dim=(2, 3)).t() + 1e-8).rsqrt()  # [N, O]
+        x = x * styles[:, :, None, None]
+        clamp = None if self.clamp is None else self.clamp * gain
+        gain = gain * ACTIVATIONS[self.act].gain
+        noise = self.noise(x, noise_mode)
+        if self.up == 1:
+            x = F.conv2d(x, self.weight, padding=self.weight.shape[-1] // 2)
+            return modconv_epilogue(x, scale, noise, self.bias, act=self.act, gain=gain, clamp=clamp)
+        x, padding = conv_up2(x, self.weight, self.resample_filter)
+        return upfirdn2d_act(
+            x, self.resample_filter, scale, noise, self.bias,
+            padding=padding, filter_gain=4, act=self.act, gain=gain, clamp=clamp,
+        )  # fmt: skip
+
+
+class ToRGB(nn.Module):
+    """A 1x1 modulated convolution to the image, without demodulation (Karras 2020, fig. 7).
+
+    Args:
+        in_channels: Channels of the input.
+        channels: Channels of the image.
+        y_dim: Entries of y.
+        config: `torgb` of a block.
+    """
+
+    def __init__(self, in_channels: int, channels: int, y_dim: int, config: Config) -> None:
+        super().__init__()
+        k = int(config["kernel"])
+        self.clamp = config["clamp"]
+        self.weight_gain = 1 / (in_channels * k * k) ** 0.5
+        self.affine = Dense(y_dim, in_channels, bias_init=1.0)
+        self.weight = nn.Parameter(torch.randn(channels, in_channels, k, k))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """x [N, I, H, W], y [N, y_dim] -> [N, C, H, W]."""
+        styles = self.affine(y) * self.weight_gain
+        x = F.conv2d(x * styles[:, :, None, None], self.weight, padding=self.weight.shape[-1] // 2)
+        return bias_act(x, self.bias, clamp=self.clamp)
+
+
+class Skip(nn.Module):
+    """The 1x1 convolution with 2x upsampling that bypasses a resnet block.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        filter_shape: Shape of the low-pass filter.
+    """
+
+    resample_filter: Tensor
+
+    def __init__(self, in_channels: int, out_channels: int, filter_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.weight_gain = 1 / in_channels**0.5
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 1, 1))
+        self.register_buffer("resample_filter", default_filter(filter_shape))
+
+    def forward(self, x: Tensor, gain: float) -> Tensor:
+        """[N, I, h, w] -> [N, O, 2h, 2w]."""
+        x = F.conv2d(x, self.weight * self.weight_gain)
+        return upsample2d(x, self.resample_filter) * gain
+
+
+class SynthesisBlock(nn.Module):
+    """The layers of one resolution: skip, resnet or orig (Karras 2020, fig. 7).
+
+    Args:
+        config: One of the `blocks` of the canonical config.
+        y_dim: Entries of y.
+        channels: Channels of the image.
+    """
+
+    resample_filter: Tensor
+
+    def __init__(self, config: Config, y_dim: int, channels: int) -> None:
+        super().__init__()
+        self.architecture, self.is_first = str(config["architecture"]), config["conv0"] is None
+        in_channels, out_channels = int(config["in_channels"]), int(config["out_channels"])
+        size, filter_shape = tuple(config["size"]), tuple(config["filter"])
+        self.register_buffer("resample_filter", default_filter(filter_shape))
+        if self.is_first:
+            self.const = nn.Parameter(torch.randn(out_channels, *size))
+        else:
+            self.conv0 = SynthesisLayer(in_channels, out_channels, y_dim, size, 2, config["conv0"], filter_shape)
+        self.conv1 = SynthesisLayer(out_channels, out_channels, y_dim, size, 1, config["conv1"], filter_shape)
+        self.num_conv = 1 if self.is_first else 2
+        self.has_torgb = config["torgb"] is not None
+        if self.has_torgb:
+            self.torgb = ToRGB(out_channels, channels, y_dim, config["torgb"])
+        if self.architecture == "resnet" and not self.is_first:
+            self.skip = Skip(in_channels, out_channels, filter_shape)
+
+    def forward(self, x: Tensor | None, image: Tensor | None, ys: Tensor, noise_mode: str) -> tuple[Tensor, Tensor | None]:
+        """x [N, I, h, w], image so far [N, C, h, w], ys [N, num_conv + 1, y_dim] -> both at this block's size."""
+        y = iter(ys.unbind(dim=1))
+        if x is None:
+            x = self.conv1(self.const.expand(len(ys), -1, -1, -1), next(y), noise_mode)
+        elif self.architecture == "resnet":
+            bypass = self.skip(x, gain=0.5**0.5)
+            x = self.conv0(x, next(y), noise_mode)
+            x = bypass + self.conv1(x, next(y), noise_mode, gain=0.5**0.5)
+        else:
+            x = self.conv0(x, next(y), noise_mode)
+            x = self.conv1(x, next(y), noise_mode)
+        if image is not None:
+            image = upsample2d(image, self.resample_filter)
+        if self.has_torgb:
+            drawn = self.torgb(x, next(y))
+            image = drawn if image is None else image + drawn
+        return x, image
+
+
+class Synthesis(nn.Module):
+    """The synthesis network, ys -> x.
+
+    Args:
+        config: `generator` of the canonical config.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.num_ws, self.y_dim = int(config["num_ws"]), int(config["y_dim"])
+        self.names = [str(block["name"]) for block in config["blocks"]]
+        for block in config["blocks"]:
+            setattr(self, block["name"], SynthesisBlock(block, self.y_dim, int(config["channels"])))
+
+    def forward(self, ys: Tensor, *, noise_mode: str = "const") -> Tensor:
+        """ys [N, num_ws, y_dim] (or one y for all layers, [N, y_dim]) -> x [N, C, H, W]."""
+        check_noise_mode(noise_mode)
+        ys = broadcast(ys, self.num_ws)
+        if ys.shape[2] != self.y_dim:
+            raise LIAError(f"ys have shape {list(ys.shape)}; expected [N, {self.num_ws}, {self.y_dim}].")
+        x: Tensor | None = None
+        image: Tensor | None = None
+        first = 0
+        for name in self.names:
+            block: SynthesisBlock = self.get_submodule(name)  # type: ignore[assignment]
+            # ToRGB shares its y with the first convolution of the next block: the layers advance by num_conv alone.
+            x, image = block(x, image, ys[:, first : first + block.num_conv + 1], noise_mode)
+            first += block.num_conv
+        assert image is not None  # noqa: S101  (the last block always has a torgb)
+        return image
+
+
+class StyleGAN2(nn.Module):
+    """StyleGAN2's generator: `mapping` z -> y and `synthesis` ys -> x; see `lia_adapter.generators.Generator`.
+
+    Args:
+        config: `generator` of the canonical config of the family "stylegan2".
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.z_dim, self.c_dim = int(config["z_dim"]), int(config["c_dim"])
+        self.y_dim, self.num_ws = int(config["y_dim"]), int(config["num_ws"])
+        self.channels = int(config["channels"])
+        self.resolution = (int(config["resolution"][0]), int(config["resolution"][1]))
+        self.mapping = MappingNetwork(config["mapping"])
+        self.synthesis = Synthesis(config)
+
+    @property
+    def y_mean(self) -> Tensor | None:
+        """Centre of truncation [y_dim] as tracked in training, or None where the file has none."""
+        return self.mapping.w_avg if self.mapping.has_average else None
+
+    def forward(self, z: Tensor, c: Tensor | None = None, *, noise_mode: str = "const") -> Tensor:
+        """z [N, z_dim], c [N, c_dim] -> x [N, C, H, W]."""
+        x: Tensor = self.synthesis(broadcast(self.mapping(z, c), self.num_ws), noise_mode=noise_mode)
+        return x
+
+
+def default_filter(shape: tuple[int, ...]) -> Tensor:
+    """StyleGAN2's [1, 3, 3, 1] where the shape is 4x4; otherwise a box of that shape, to be filled from a file."""
+    return setup_filter([1.0, 3.0, 3.0, 1.0] if shape == (4, 4) else torch.ones(shape))
+
+
+def upsample2d(x: Tensor, f: Tensor) -> Tensor:
+    """Doubles the size of x [N, C, H, W] with the low-pass filter f [kh, kw]."""
+    fh, fw = f.shape[0], f.shape[-1]
+    padding = [(fw + 1) // 2, (fw - 2) // 2, (fh + 1) // 2, (fh - 2) // 2]
+    return upfirdn2d(x, f, up=2, padding=padding, gain=4)
