@@ -1,0 +1,5 @@
+"""Real images as tensors."""
+
+from lia_adapter.data.folder import ImageFolder
+
+__all__ = ["ImageFolder"]

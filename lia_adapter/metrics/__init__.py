@@ -1,0 +1,1 @@
+"""Measures, one idea a file. They take tensors or a generator, never a LIA."""
