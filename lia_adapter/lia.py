@@ -1,0 +1,328 @@
+"""`LIA`: a generator, its invertible mapping, and the one file that holds them."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from lia_adapter.checkpoints import read_checkpoint
+from lia_adapter.download import fetch
+from lia_adapter.errors import CheckpointError, LIAError
+from lia_adapter.files import atomic_write
+from lia_adapter.generators import Generator, WrappedGenerator, broadcast, build, truncate
+from lia_adapter.mapping import InvertibleMapping
+
+__all__ = ["LIA", "fingerprint", "is_lia_file", "load", "read_header", "seed_to_z", "versions"]
+
+FORMAT, VERSION = "lia-adapter", 1
+_CHUNK = 32  # images drawn at once: enough to keep a processor busy, few enough for a 1024² generator's memory
+_MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
+
+
+def seed_to_z(seeds: Iterable[int], z_dim: int) -> Tensor:
+    """z of StyleGAN's seeds: row s is numpy.random.RandomState(s).randn(z_dim), whatever the other rows are.
+
+    Args:
+        seeds: Each in 0 .. 2³² - 1.
+        z_dim: Entries of z.
+
+    Returns:
+        float32 [N, z_dim].
+    """
+    rows = [np.random.RandomState(seed).randn(z_dim) for seed in seeds]
+    return torch.from_numpy(np.stack(rows)).float() if rows else torch.zeros(0, z_dim)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 over names, shapes and values of all parameters and buffers: the same for the same weights, however stored."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what made a file."""
+    packages = ("lia-adapter", "torch", "torchvision", "numpy", "safetensors")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+class LIA(nn.Module):
+    """A generator with, once converted, an invertible mapping. Made by `load` or `convert`.
+
+    Attributes:
+        generator: With the ORIGINAL mapping; its weights never change.
+        mapping: φ⁻¹ and φ, or None for a checkpoint that was not converted.
+        discriminator: The checkpoint's, or None.
+        family: Family of the generator, or None for a wrapped third-party one.
+        config: Canonical config of generator and discriminator.
+        provenance: Where the weights came from and what made the file, as JSON.
+        metrics: What `convert` measured, as JSON.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        mapping: InvertibleMapping | None = None,
+        discriminator: nn.Module | None = None,
+        *,
+        family: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if mapping is not None and mapping.y_dim != generator.y_dim:
+            raise LIAError(f"the mapping makes y of {mapping.y_dim} entries; the generator takes {generator.y_dim}.")
+        self.generator = generator
+        self.mapping = mapping
+        self.discriminator = discriminator
+        self.family, self.config = family, dict(config or {})
+        self.provenance, self.metrics = dict(provenance or {}), dict(metrics or {})
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    @property
+    def z_dim(self) -> int:
+        """Entries of z: y_dim once converted, because a bijection keeps the number."""
+        return self.generator.z_dim if self.mapping is None else self.mapping.y_dim
+
+    @property
+    def y_mean(self) -> Tensor:
+        """Centre of truncation [y_dim]: the generator's own average, else the mapping's, else that of 10,000 samples."""
+        if self.generator.y_mean is not None:
+            return self.generator.y_mean
+        if self.mapping is not None:
+            return self.mapping.y_mean
+        if self.generator.c_dim:
+            raise LIAError("this conditional generator keeps no average y; sample it with psi 1 (--trunc 1).")
+        z = torch.randn(10_000, self.z_dim, generator=torch.Generator().manual_seed(0)).to(self.device)
+        with torch.no_grad():
+            return self.generator.mapping(z).mean(dim=0)
+
+    def to_y(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """φ⁻¹: z [N, z_dim] ~ N(0, I), c [N, c_dim] -> y [N, y_dim]. Before conversion, the original mapping."""
+        return self.generator.mapping(z, c) if self.mapping is None else self.mapping.to_y(z, c)
+
+    def to_z(self, y: Tensor, c: Tensor | None = None) -> Tensor:
+        """φ: y [N, y_dim], c [N, c_dim] -> z [N, y_dim], in float64, in which it gives the same y again.
+
+        Raises:
+            LIAError: The checkpoint was not converted: its own mapping has no inverse.
+        """
+        if self.mapping is None:
+            raise LIAError("this checkpoint's mapping has no inverse. Run lia-adapt convert on it first.")
+        return self.mapping.to_z(y, c)
+
+    def synthesize(self, y_or_ys: Tensor, *, psi: float = 1.0, cutoff: int | None = None, noise_mode: str = "const") -> Tensor:
+        """Draws images from codes.
+
+        Args:
+            y_or_ys: y [N, y_dim] or ys [N, num_ws, y_dim].
+            psi: Truncation; 1 is none.
+            cutoff: Layers that are truncated, from the first on; None is all.
+            noise_mode: none, const or random.
+
+        Returns:
+            x [N, C, H, W], about in [-1, 1] (not clamped).
+        """
+        ys = broadcast(y_or_ys, self.generator.num_ws)
+        if psi != 1:
+            ys = truncate(ys, self.y_mean, psi, cutoff)
+        return self.generator.synthesis(ys, noise_mode=noise_mode)
+
+    @torch.no_grad()
+    def sample(self, seeds: Sequence[int], *, psi: float = 1.0, c: Tensor | None = None) -> Tensor:
+        """Images of seeds, which mean what they mean to StyleGAN's users: seed 42 is picture 42.
+
+        Args:
+            seeds: N numbers in 0 .. 2³² - 1.
+            psi: Truncation; 1 is none.
+            c: Labels [N, c_dim] of a conditional generator.
+
+        Returns:
+            x [N, C, H, W], about in [-1, 1] (not clamped).
+        """
+        z = seed_to_z(seeds, self.z_dim).to(self.device)
+        labels = [None] * len(z) if c is None else c.to(self.device).split(_CHUNK)
+        images = [
+            self.synthesize(self.to_y(chunk, label), psi=psi) for chunk, label in zip(z.split(_CHUNK), labels, strict=False)
+        ]
+        return torch.cat(images) if images else torch.zeros(0, self.generator.channels, *self.generator.resolution)
+
+    def save(self, path: str | Path, *, adapter_only: bool = False) -> None:
+        """Writes one .safetensors file, whole or not at all.
+
+        Args:
+            path: The file.
+            adapter_only: Leave generator and discriminator out and bind the file to them by hash; always so for a
+                wrapped third-party generator.
+
+        Raises:
+            LIAError: There is no mapping to save, or the file cannot be written.
+        """
+        if self.mapping is None:
+            raise LIAError("there is nothing to save: the checkpoint was not converted. Run lia-adapt convert first.")
+        adapter_only = adapter_only or self.family is None
+        parts: dict[str, nn.Module] = {"mapping": self.mapping}
+        if not adapter_only:
+            parts["generator"] = self.generator  # type: ignore[assignment]
+            if self.discriminator is not None:
+                parts["discriminator"] = self.discriminator
+        tensors = {
+            f"{part}.{name}": tensor.detach().cpu().contiguous()
+            for part, module in parts.items()
+            for name, tensor in module.state_dict().items()
+        }
+        header = {
+            "format": FORMAT,
+            "version": VERSION,
+            "adapter_only": adapter_only,
+            "family": self.family,
+            "config": {} if adapter_only else self.config,
+            "mapping": self.mapping.config(),
+            "generator_sha256": fingerprint(self.generator),  # type: ignore[arg-type]
+            "provenance": self.provenance,
+            "metrics": self.metrics,
+        }
+        size = sum(t.numel() * t.element_size() for t in tensors.values())
+        with atomic_write(path, needs=size) as temporary:
+            # Not save_file: it hides a full disk behind an error of its own, and makes files that only their owner can read.
+            temporary.write_bytes(save(tensors, metadata={FORMAT: json.dumps(header, sort_keys=True)}))
+
+
+def is_lia_file(path: str | Path) -> bool:
+    """Whether a file begins like a .safetensors file."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(9)
+    except OSError:
+        return False
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") <= _MAX_HEADER
+
+
+def load(
+    path_or_url: str | Path, *, generator: Generator | str | Path | None = None, device: torch.device | str = "cpu"
+) -> LIA:
+    """Opens a LIA file, or any known checkpoint (then without an invertible mapping).
+
+    Args:
+        path_or_url: A local file, or an HTTPS address, which is kept in the cache.
+        generator: For a file that holds the adapter alone: the generator, or the path of its checkpoint.
+        device: Where to put the weights.
+
+    Raises:
+        CheckpointError: The file cannot be read.
+        LIAError: The adapter belongs to another generator.
+    """
+    path = fetch(str(path_or_url))
+    if is_lia_file(path):
+        lia = _load_lia(path, generator)
+    else:
+        checkpoint = read_checkpoint(path)
+        built, discriminator = build(checkpoint.family, checkpoint.config, checkpoint.tensors)
+        lia = LIA(
+            built,  # type: ignore[arg-type]
+            discriminator=discriminator,
+            family=checkpoint.family,
+            config=checkpoint.config,
+            provenance={
+                "source": checkpoint.source,
+                "source_sha256": checkpoint.sha256,
+                "notes": list(checkpoint.notes),
+            },
+        )
+    return lia.to(device).eval().requires_grad_(False)
+
+
+def _load_lia(path: Path, generator: Generator | str | Path | None) -> LIA:
+    header = read_header(path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
+    discriminator: nn.Module | None = None
+    if header["adapter_only"]:
+        built, discriminator, family, config = _bound_generator(path, header, generator)
+    else:
+        family, config = str(header["family"]), header["config"]
+        module, discriminator = build(family, config, tensors)
+        built = module  # type: ignore[assignment]
+    try:
+        mapping = InvertibleMapping.from_config(header["mapping"])
+        prefix = "mapping."
+        mapping.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path.name} is damaged: its mapping does not fit its config ({str(error)[:200]}).") from error
+    return LIA(
+        built, mapping, discriminator,
+        family=family, config=config, provenance=header["provenance"], metrics=header["metrics"],
+    )  # fmt: skip
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The JSON of a LIA file, checked as far as it is needed to go on; no weights are read.
+
+    Raises:
+        CheckpointError: It is damaged, newer than this program, or a .safetensors file of another kind.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(FORMAT)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path.name} is damaged: {error}. Download it again, or run lia-adapt convert again.") from error
+    if text is None:
+        raise CheckpointError(
+            f"{path.name} is a .safetensors file, but not one that lia-adapt convert wrote; "
+            "plain state dicts are not read yet. Convert the original checkpoint (.pkl)."
+        )
+    try:
+        header = json.loads(text)
+        expected = {
+            "adapter_only": bool, "config": dict, "generator_sha256": str, "mapping": dict, "metrics": dict,
+            "provenance": dict, "version": int,
+        }  # fmt: skip
+        bad = [key for key, kind in expected.items() if not isinstance(header[key], kind)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path.name} is damaged: its header cannot be read ({error}).") from error
+    if bad:
+        raise CheckpointError(f"{path.name} is damaged: {', '.join(bad)} in its header is of the wrong kind.")
+    if header["version"] > VERSION:
+        raise CheckpointError(
+            f"{path.name} has format version {header['version']}; this program reads up to {VERSION}. "
+            "Run pip install -U lia-adapter."
+        )
+    return dict(header)
+
+
+def _bound_generator(
+    path: Path, header: Mapping[str, Any], generator: Generator | str | Path | None
+) -> tuple[Generator, nn.Module | None, str | None, dict[str, Any]]:
+    """The generator that an adapter belongs to; refuses a different one."""
+    source = header["provenance"].get("source", "its checkpoint")
+    if generator is None:
+        raise LIAError(
+            f"{path.name} holds the adapter alone, made for {source}: give that, too (generator=…, --generator FILE)."
+        )
+    discriminator: nn.Module | None = None
+    family, config = None, {}
+    if isinstance(generator, (str, Path)):
+        plain = load(generator)
+        generator, discriminator, family, config = plain.generator, plain.discriminator, plain.family, plain.config
+    if not isinstance(generator, nn.Module):
+        raise LIAError("generator must be a path, a generator of this package, or what lia_adapter.wrap returns.")
+    if fingerprint(generator) != header["generator_sha256"]:
+        kind = "the wrapped module" if isinstance(generator, WrappedGenerator) else "the given generator"
+        raise LIAError(f"{path.name} was made for another generator ({source}) than {kind}: their weights differ.")
+    return generator, discriminator, family, config

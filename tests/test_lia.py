@@ -1,0 +1,182 @@
+"""The LIA file and what can be done with it: seeds, saving, loading, binding an adapter to its generator."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors
+import torch
+from safetensors.torch import save_file
+
+from lia_adapter.errors import CheckpointError, LIAError
+from lia_adapter.generators import wrap
+from lia_adapter.lia import LIA, fingerprint, load, seed_to_z
+from lia_adapter.mapping import InvertibleMapping
+from tests import toys
+
+
+def converted(lia: LIA | None = None) -> LIA:
+    """A LIA with some invertible mapping, not fitted."""
+    lia = lia or toys.stylegan()
+    torch.manual_seed(1)
+    mapping = InvertibleMapping("affine", lia.generator.y_dim, lia.generator.c_dim)
+    for parameter in mapping.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return LIA(
+        lia.generator, mapping, lia.discriminator,
+        family=lia.family, config=lia.config, provenance=lia.provenance, metrics={"seen": 1},
+    )  # fmt: skip
+
+
+def test_a_seed_means_what_it_means_to_nvlabs() -> None:
+    z = seed_to_z([42, 7], 512)
+    assert np.array_equal(z[0].numpy(), np.random.RandomState(42).randn(1, 512)[0].astype(np.float32))
+    assert torch.equal(seed_to_z([7], 512)[0], z[1])
+    assert torch.equal(seed_to_z([7], 16)[0], z[1, :16])  # a shorter z is the beginning of the longer
+
+
+def test_pictures_do_not_depend_on_the_batch() -> None:
+    lia = converted()
+    together = lia.sample(list(range(40)))
+    for seed in (0, 31, 39):
+        assert (lia.sample([seed])[0] - together[seed]).abs().max() < 1e-5
+
+
+def test_no_seeds_give_no_pictures() -> None:
+    assert converted().sample([]).shape == (0, 3, 8, 8)
+
+
+def test_truncation_moves_towards_the_mean() -> None:
+    lia = converted()
+    y = lia.to_y(seed_to_z([0, 1], 16))
+    mean = lia.y_mean
+    assert torch.allclose(lia.synthesize(y, psi=0.3), lia.synthesize(mean + 0.3 * (y - mean)), atol=1e-5)
+
+
+def test_file_keeps_everything(tmp_path: Path) -> None:
+    lia = converted()
+    lia.save(tmp_path / "f.safetensors")
+    again = load(tmp_path / "f.safetensors")
+    for part, other in (
+        (lia.generator, again.generator),
+        (lia.mapping, again.mapping),
+        (lia.discriminator, again.discriminator),
+    ):
+        assert isinstance(part, torch.nn.Module)
+        assert isinstance(other, torch.nn.Module)
+        state = other.state_dict()
+        assert all(torch.equal(tensor, state[name]) for name, tensor in part.state_dict().items())
+    assert torch.equal(again.sample([3]), lia.sample([3]))
+    assert (again.metrics, again.provenance, again.config) == (lia.metrics, lia.provenance, lia.config)
+
+
+def test_a_new_process_draws_the_same(tmp_path: Path) -> None:
+    lia = converted()
+    lia.save(tmp_path / "f.safetensors")
+    code = (
+        "import sys, torch, lia_adapter; from safetensors.torch import save_file; torch.set_num_threads(1);"
+        "lia = lia_adapter.load(sys.argv[1]); save_file({'x': lia.sample([5, 6])}, sys.argv[2])"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "f.safetensors", tmp_path / "x.safetensors"], check=True)
+    with safetensors.safe_open(tmp_path / "x.safetensors", framework="pt") as file:
+        assert (file.get_tensor("x") - lia.sample([4, 5, 6])[1:]).abs().max() < 1e-5
+
+
+def test_conditional_generators_round_trip(tmp_path: Path) -> None:
+    lia = converted(toys.stylegan(c_dim=3))
+    lia.save(tmp_path / "f.safetensors")
+    c = torch.eye(3)[[0, 2]]
+    assert torch.equal(load(tmp_path / "f.safetensors").sample([1, 2], c=c), lia.sample([1, 2], c=c))
+
+
+def test_adapter_only_is_bound_to_its_generator(tmp_path: Path) -> None:
+    lia, path = converted(), tmp_path / "f.safetensors"
+    lia.save(path, adapter_only=True)
+    with safetensors.safe_open(path, framework="pt") as file:
+        assert all(name.startswith("mapping.") for name in file.keys())  # noqa: SIM118
+    with pytest.raises(LIAError, match=r"holds the adapter alone, made for toy\.pkl"):
+        load(path)
+    assert torch.equal(load(path, generator=lia.generator).sample([3]), lia.sample([3]))
+    with pytest.raises(LIAError, match="their weights differ"):
+        load(path, generator=toys.stylegan(seed=1).generator)
+
+
+def test_adapter_only_joins_a_checkpoint_file(tmp_path: Path) -> None:
+    source = toys.checkpoint(tmp_path / "toy.pkl")
+    lia, path = converted(load(source)), tmp_path / "f.safetensors"
+    lia.save(path, adapter_only=True)
+    again = load(path, generator=source)
+    assert torch.equal(again.sample([3]), lia.sample([3]))
+    assert again.discriminator is not None
+
+
+def test_a_wrapped_generator_is_always_saved_apart(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sprites = toys.Sprites()
+    generator = wrap(sprites, mapping="style", synthesis="draw")
+    lia, path = converted(LIA(generator)), tmp_path / "f.safetensors"
+    lia.save(path)
+    assert torch.equal(load(path, generator=generator).sample([3]), lia.sample([3]))
+    with pytest.raises(LIAError, match="the wrapped module"):
+        load(path, generator=wrap(toys.Sprites(), mapping="style", synthesis="draw"))
+
+
+def test_fingerprint_knows_values_names_and_shapes() -> None:
+    a, b = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    b.load_state_dict(a.state_dict())
+    assert fingerprint(a) == fingerprint(b)
+    b.weight.data[0, 0] += 1e-6
+    assert fingerprint(a) != fingerprint(b)
+
+
+def test_a_plain_checkpoint_has_no_inverse(tmp_path: Path) -> None:
+    lia = load(toys.checkpoint(tmp_path / "toy.pkl"))
+    with pytest.raises(LIAError, match="Run lia-adapt convert"):
+        lia.to_z(torch.zeros(1, 8))
+    with pytest.raises(LIAError, match="Run lia-adapt convert"):
+        lia.save(tmp_path / "f.safetensors")
+
+
+def test_damaged_files_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "f.safetensors"
+    converted().save(path)
+    whole = path.read_bytes()
+    for cut in (9, 200, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(CheckpointError, match="damaged"):
+            load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 99}, "pip install -U"),
+        ({"mapping": {"coupling": "affine", "y_dim": 5}}, "does not fit its config"),
+        ({"mapping": {"coupling": "affine", "y_dim": 16, "rude": 1}}, "does not fit its config"),
+        ({"metrics": 3}, "metrics in its header"),
+        ({"family": "stylegan9"}, "has no generator here"),
+    ],
+)
+def test_headers_that_do_not_fit_are_told(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    path = tmp_path / "f.safetensors"
+    converted().save(path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["lia-adapter"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors, path, {"lia-adapter": json.dumps(header | change)})
+    with pytest.raises(CheckpointError, match=message):
+        load(path)
+
+
+def test_another_safetensors_file_is_told(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match="not one that lia-adapt convert wrote"):
+        load(tmp_path / "x.safetensors")
+
+
+def test_a_mapping_of_another_size_is_refused() -> None:
+    with pytest.raises(LIAError, match="makes y of 4 entries"):
+        LIA(toys.stylegan().generator, InvertibleMapping("affine", 4))
