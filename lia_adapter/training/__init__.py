@@ -1,0 +1,1 @@
+"""Training: one loop, and one small step function a job."""

@@ -1,0 +1,135 @@
+"""`convert`: from a generator with a mapping network to a LIA with an invertible one, measured."""
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lia_adapter.config import load_recipe
+from lia_adapter.data import ImageFolder
+from lia_adapter.errors import LIAError
+from lia_adapter.generators import Generator
+from lia_adapter.lia import LIA, fingerprint, load, versions
+from lia_adapter.metrics.features import Features, PixelFeatures
+from lia_adapter.metrics.mapping import compare_mappings
+from lia_adapter.training.loop import Progress
+from lia_adapter.training.mapping import ConvertConfig, fit_mapping
+from lia_adapter.training.refine import refine_mapping
+
+__all__ = ["convert", "convert_lia"]
+
+_CURVE = 400  # points of a loss curve that are kept
+
+
+def convert(
+    generator_or_path: Generator | str | Path, recipe: str = "convert", overrides: Mapping[str, Any] | None = None
+) -> LIA:
+    """Fits an invertible mapping to a generator's own mapping and measures it.
+
+    Args:
+        generator_or_path: A checkpoint's path or HTTPS address, a generator of this package, or what `wrap` returns (it
+            is put into eval mode; its weights do not change).
+        recipe: The name of a shipped recipe or the path of a .toml.
+        overrides: Keys of the recipe (`recipes/convert.toml`) and their values.
+
+    Returns:
+        The LIA; `LIA.save` writes it. What was measured is in its `metrics`.
+
+    Raises:
+        LIAError: The checkpoint can't be read, the recipe has an unknown key, or the generator has no mapping to replace.
+    """
+    config = load_recipe(ConvertConfig, recipe, overrides)
+    lia = load(generator_or_path) if isinstance(generator_or_path, (str, Path)) else LIA(generator_or_path)
+    return convert_lia(lia, config)
+
+
+def convert_lia(
+    lia: LIA,
+    config: ConvertConfig,
+    *,
+    features: Features | None = None,
+    data: Path | None = None,
+    state_path: Path | None = None,
+    progress: Progress | None = None,
+) -> LIA:
+    """`convert` of an opened checkpoint, with everything that the command line can ask for.
+
+    Args:
+        lia: Opened by `load`; a mapping that it already has is fitted anew. Its generator is put into eval mode.
+        config: The recipe.
+        features: For the Fréchet distance of images; pixels where None.
+        data: A folder of real images: adds adversarial steps against the checkpoint's own discriminator.
+        state_path: Where the fit is saved while it runs, and resumed from. The caller removes it.
+        progress: Is told what is done.
+
+    Returns:
+        A new LIA around the same generator.
+
+    Raises:
+        LIAError: The generator is no module, or data were given where they can't be used.
+    """
+    generator, device, start = lia.generator, lia.device, time.monotonic()
+    if not isinstance(generator, nn.Module):
+        raise LIAError("convert needs a generator that is a torch module; pass what lia_adapter.wrap returns.")
+    # Batch statistics would make y depend on the batch, and running ones would change the generator.
+    generator.eval()
+    images = None
+    if data is not None:
+        if lia.discriminator is None or generator.c_dim:
+            why = "is class-conditional" if lia.discriminator else "holds no discriminator"
+            raise LIAError(f"--data refines against the checkpoint's own discriminator, but this file {why}. Leave --data out.")
+        images = ImageFolder(data, generator.resolution, generator.channels)
+    before = fingerprint(generator)
+    identity = _identity(before, config)
+    mapping, history = fit_mapping(
+        generator, config, device=device, state_path=state_path, identity=identity, progress=progress
+    )
+    if images is not None and lia.discriminator is not None:
+        history |= refine_mapping(generator, lia.discriminator, mapping, images, config, progress=progress)
+    fitted = time.monotonic()
+    metrics = compare_mappings(
+        generator,
+        mapping,
+        (features or PixelFeatures()).to(device),
+        samples=config.eval_samples,
+        seeds=config.eval_seeds,
+        statistics_samples=config.statistics_samples,
+        image_seconds=config.image_seconds,
+        device=device,
+        progress=progress,
+    )
+    if fingerprint(generator) != before:
+        raise AssertionError("the generator's weights changed during convert")
+    metrics["coupling"] = mapping.coupling
+    metrics["parameters"] = sum(p.numel() for p in mapping.parameters())
+    metrics["losses"] = {name: _thin(values) for name, values in history.items()}
+    metrics["seconds"] = {"fit": round(fitted - start, 1), "measure": round(time.monotonic() - fitted, 1)}
+    provenance = {
+        **lia.provenance,
+        "recipe": dataclasses.asdict(config),
+        "data": None if images is None else {"images": len(images.files), "unreadable": len(images.unreadable)},
+        "device": str(device),
+        "versions": versions(),
+    }
+    return LIA(
+        generator, mapping, lia.discriminator,
+        family=lia.family, config=lia.config, provenance=provenance, metrics=metrics,
+    )  # fmt: skip
+
+
+def _identity(generator: str, config: ConvertConfig) -> str:
+    """What a saved fit must agree with to be resumed: the generator, and the keys that the fit depends on."""
+    measured = ("eval_samples", "eval_seeds", "image_seconds", "save_seconds", "refine_steps", "refine_learning_rate")
+    keys = {k: v for k, v in dataclasses.asdict(config).items() if k not in measured}
+    return hashlib.sha256(json.dumps([generator, keys], sort_keys=True).encode()).hexdigest()
+
+
+def _thin(values: list[float]) -> list[float]:
+    """At most `_CURVE` means of neighbouring values: a curve to look at, not a log."""
+    size = -(-len(values) // _CURVE) or 1
+    return [sum(part) / len(part) for part in (values[i : i + size] for i in range(0, len(values), size))]
