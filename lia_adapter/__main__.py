@@ -1,0 +1,5 @@
+"""`python -m lia_adapter` is `lia-adapt`."""
+
+from lia_adapter.cli import main
+
+main()

@@ -1,0 +1,342 @@
+"""The command line `lia-adapt`: thin commands over the Python API.
+
+Exit codes: 0 done, 2 wrong input or file, 130 interrupted, 143 terminated (state saved), 1 a bug.
+"""
+
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from lia_adapter.config import load_recipe, parse_overrides, parse_seeds, to_toml
+from lia_adapter.download import fetch, source_stem
+from lia_adapter.errors import ConfigError, LIAError
+from lia_adapter.files import check_writable
+
+__all__ = ["main"]
+
+
+class ProgressLine:
+    """Progress with an estimate of the time left on stderr: one line that is rewritten, or now and then a new one in a log."""
+
+    def __init__(self) -> None:
+        self.live = sys.stderr.isatty()
+        self.name, self.first, self.start, self.told = "", 0, 0.0, 0.0
+
+    def __call__(self, name: str, done: int, total: int | None) -> None:
+        """Tells that `done` of `total` of the work `name` is done."""
+        now = time.monotonic()
+        if name != self.name:
+            self.name, self.first, self.start, self.told = name, done, now, -1e9
+        finished = total is not None and done >= total
+        if now - self.told < (0.2 if self.live else 10) and not finished:
+            return
+        self.told = now
+        line = f"{name} {done:,}" if total is None else f"{name} {done:,}/{total:,}"
+        if total and self.first < done < total:
+            left = (now - self.start) / (done - self.first) * (total - done)
+            line += f", {_duration(left)} left"
+        elif finished:
+            line += f", {_duration(now - self.start)}"
+        print(
+            f"\r\033[K{line}" if self.live else line,
+            end="\n" if finished or not self.live else "",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
+class _Group(click.Group):
+    """Turns our errors into one line and the exit codes that the module's docstring promises."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs a command and ends the process."""
+        signal.signal(signal.SIGTERM, _terminated)
+        kwargs["standalone_mode"] = False
+        try:
+            super().main(*args, **kwargs)
+        except LIAError as error:
+            _fail(str(error), 2)
+        except click.ClickException as error:
+            _fail(error.format_message(), 2)
+        except (KeyboardInterrupt, click.Abort):
+            _fail("interrupted; the same command goes on from the last save.", 130)
+        except MemoryError:
+            _fail("out of memory. Close other programs, or give a smaller batch=….", 2)
+        except BrokenPipeError:
+            sys.stderr.close()
+            sys.exit(1)
+        sys.exit(0)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    _fail("terminated; the same command goes on from the last save.", 143)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"lia-adapt: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="lia-adapter")
+def main() -> None:
+    """Make a StyleGAN checkpoint invertible, without ever executing it."""
+
+
+@main.command()
+@click.argument("ckpt")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("-o", "--out", type=Path, help="The result; default <stem>.lia.safetensors in the current folder.")
+@click.option("--recipe", default="convert", show_default=True, help="A shipped recipe or a .toml file.")
+@click.option("--device", default=None, help="cpu, cuda, cuda:1, mps; default: cuda where there is one.")
+@click.option("--seed", type=int, help="Of the fit.")
+@click.option("--steps", type=int, help="Training steps.")
+@click.option("--coupling", help="auto, dense, additive (LIA's own) or affine.")
+@click.option("--features", type=Path, help="torchvision's squeezenet1_0 as .safetensors, to compare images with.")
+@click.option("--sha256", help="What CKPT must hash to.")
+@click.option("--data", type=Path, help="A folder of real images: adds a short adversarial refinement.")
+@click.option("--adapter-only", is_flag=True, help="Leave the generator out of the file and bind the file to it by hash.")
+@click.option("-n", "--dry-run", is_flag=True, help="Print what would run, and stop.")
+def convert(
+    ckpt: str,
+    overrides: Sequence[str],
+    out: Path | None,
+    recipe: str,
+    device: str | None,
+    seed: int | None,
+    steps: int | None,
+    coupling: str | None,
+    features: Path | None,
+    sha256: str | None,
+    data: Path | None,
+    adapter_only: bool,
+    dry_run: bool,
+) -> None:
+    """Make the mapping of CKPT (a file or an HTTPS address) invertible.
+
+    Writes OUT, and beside it pictures (.png), a report (.html) and figures (.json). A run that was stopped goes on where it
+    was when the same command is given again.
+    """
+    from lia_adapter.lia import load
+    from lia_adapter.metrics.features import load_features
+    from lia_adapter.report import report_paths, write_convert_report
+    from lia_adapter.training.convert import convert_lia
+    from lia_adapter.training.mapping import ConvertConfig, pick_coupling
+
+    given = {"seed": seed, "steps": steps, "coupling": coupling}
+    config = load_recipe(
+        ConvertConfig,
+        recipe,
+        parse_overrides(overrides) | {key: value for key, value in given.items() if value is not None},
+    )
+    out = out or Path(f"{source_stem(ckpt)}.lia.safetensors")
+    if not out.name.endswith(".safetensors"):
+        raise ConfigError(f"-o {out} must end in .safetensors; expected for example {out.name}.safetensors.")
+    progress = ProgressLine()
+    path = fetch(ckpt, sha256=sha256, progress=lambda done, total: progress("download, bytes", done, total))
+    lia = load(path, device=_device(device))
+    if "://" in ckpt:  # without what may be a password or a token
+        address = urlsplit(ckpt)
+        lia.provenance["address"] = f"{address.scheme}://{address.hostname}{address.path}"
+    network = load_features(features)
+    for target in (out, *report_paths(out).values()):
+        check_writable(target)
+    if dry_run:
+        kind = pick_coupling(lia.generator, config.coupling)
+        click.echo(_describe(lia))
+        click.echo(f"would fit the mapping {kind!r} on {lia.device} and write {out}, .png, .html and .json, with the recipe:\n")
+        click.echo(to_toml(config))
+        return
+    state = out.with_name(f".{out.name}.fit")
+    converted = convert_lia(lia, config, features=network, data=data, state_path=state, progress=progress)
+    converted.save(out, adapter_only=adapter_only)
+    write_convert_report(converted, out)
+    state.unlink(missing_ok=True)
+    click.echo(_summary(converted.metrics))
+    click.echo(f"wrote {out}, and beside it .png, .html and .json")
+
+
+@main.command()
+@click.argument("file")
+def inspect(file: str) -> None:
+    """Say what FILE is, what it names and what lia-adapt would do with it. Safe on hostile files."""
+    from lia_adapter.checkpoints import inspect_file
+    from lia_adapter.lia import is_lia_file, load, read_header
+
+    path = fetch(file)
+    if is_lia_file(path):
+        click.echo(_describe_lia(path.name, read_header(path)))
+        return
+    found = inspect_file(path)
+    click.echo(f"file       {found.name}, {found.size:,} bytes, {found.container}")
+    click.echo(f"sha256     {found.sha256}")
+    if found.checkpoint is not None:
+        click.echo(_describe(load(path)))
+        for note in found.checkpoint.notes:
+            click.echo(f"note       {note}")
+    if found.symbols:
+        click.echo(f"names      {len(found.symbols)} classes and functions (none was looked up or called):")
+        for symbol in found.symbols:
+            click.echo(f"           {symbol}")
+    if found.problem:
+        click.echo(f"verdict    refused: {found.problem}")
+    else:
+        click.echo(f"verdict    can be converted: lia-adapt convert {file}")
+
+
+@main.command()
+@click.argument("file")
+@click.option("--seeds", default="0-15", show_default=True, help="StyleGAN's seeds: 0-63, 1,5,42, or both.")
+@click.option("--trunc", type=float, default=1.0, show_default=True, help="Truncation psi.")
+@click.option("--class", "class_", type=int, help="Class number, for a conditional generator.")
+@click.option("-o", "--out", type=Path, required=True, help="The picture, .png.")
+@click.option("--generator", help="The checkpoint of an adapter-only FILE.")
+@click.option("--device", default=None, help="cpu, cuda, ...; default: cuda where there is one.")
+def sample(
+    file: str, seeds: str, trunc: float, class_: int | None, out: Path, generator: str | None, device: str | None
+) -> None:
+    """Draw a grid of the seeds of FILE, a LIA file or a plain checkpoint."""
+    from lia_adapter.lia import load
+    from lia_adapter.report import image_grid, one_hot, save_png
+
+    numbers = parse_seeds(seeds)
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"-o {out} must end in .png.")
+    check_writable(out)
+    lia = load(file, generator=generator, device=_device(device))
+    c_dim = lia.generator.c_dim
+    if class_ is not None and not 0 <= class_ < c_dim:
+        expected = f"0 to {c_dim - 1}" if c_dim else "no --class: this generator is unconditional"
+        raise ConfigError(f"--class is {class_}; expected {expected}.")
+    if c_dim and class_ is None:
+        raise ConfigError(f"this generator is class-conditional: give --class 0 to {c_dim - 1}.")
+    c = one_hot([class_ or 0] * len(numbers), c_dim)
+    save_png(out, image_grid(lia.sample(numbers, psi=trunc, c=c)))
+    click.echo(f"wrote {out}: {len(numbers)} pictures")
+
+
+@main.command()
+@click.option("-o", "--out", type=Path, default=Path("demo.safetensors"), show_default=True, help="The result.")
+def demo(out: Path) -> None:
+    """Convert a small generator that is made on the spot (with random weights), to see that everything works."""
+    import torch
+
+    from lia_adapter.generators import build_random, stylegan2_config
+    from lia_adapter.lia import LIA
+    from lia_adapter.report import write_convert_report
+    from lia_adapter.training.convert import convert_lia
+    from lia_adapter.training.mapping import ConvertConfig
+
+    check_writable(out)
+    config = stylegan2_config(32, z_dim=128, y_dim=128, mapping_layers=4, channel_base=1024, channel_max=32)
+    torch.manual_seed(0)
+    generator, discriminator = build_random("stylegan2", config)
+    source = "a random StyleGAN2, made on the spot"
+    lia = LIA(
+        generator,  # type: ignore[arg-type]
+        discriminator=discriminator,
+        family="stylegan2",
+        config=config,
+        provenance={"source": source},
+    )
+    recipe = load_recipe(ConvertConfig, "convert", {"steps": 400, "image_seconds": 20.0, "statistics_samples": 50_000})
+    converted = convert_lia(lia, recipe, progress=ProgressLine())
+    converted.save(out)
+    paths = write_convert_report(converted, out)
+    click.echo(_summary(converted.metrics))
+    click.echo(f"wrote {out}; open {paths['html']} in a browser")
+
+
+@main.command()
+def doctor() -> None:
+    """Say which versions and devices are here and what will run where."""
+    import shutil
+
+    import torch
+
+    from lia_adapter.lia import versions
+
+    compiler = next((path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), "none found")
+    cuda = "none"
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        cuda = f"{', '.join(names)}, CUDA {torch.version.cuda}"
+    elif torch.version.cuda:
+        cuda = f"torch is built for CUDA {torch.version.cuda}, but sees no GPU"
+    lines = {
+        "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
+        "CPU": f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
+        "GPU": cuda,
+        "compiler": compiler,
+        "ninja": shutil.which("ninja") or "none found",
+        "nvcc": shutil.which("nvcc") or "none found",
+        "ops": "reference path (plain torch) on every device",
+        "runs on": _device(None),
+    }
+    for name, text in lines.items():
+        click.echo(f"{name:<10} {text}")
+
+
+def _device(name: str | None) -> str:
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}. See lia-adapt doctor.") from error
+    return name
+
+
+def _describe(lia: Any) -> str:
+    """A generator in a few aligned lines."""
+    g = lia.generator
+    count = sum(p.numel() for p in g.parameters())
+    height, width = g.resolution
+    lines = [
+        f"family     {lia.family}, {count:,} parameters",
+        f"images     {width} x {height}, {g.channels} channels, {g.num_ws} layers",
+        f"codes      z {g.z_dim}, y {g.y_dim}" + (f", {g.c_dim} classes" if g.c_dim else ", unconditional"),
+        f"has        {'discriminator' if lia.discriminator is not None else 'no discriminator'}, "
+        f"{'average y' if g.y_mean is not None else 'no average y'}",
+    ]
+    return "\n".join(lines)
+
+
+def _describe_lia(name: str, header: dict[str, Any]) -> str:
+    """What a LIA file's header says, in a few aligned lines."""
+    provenance, mapping = header["provenance"], header["mapping"]
+    content = "the adapter alone" if header["adapter_only"] else f"{header['family']} generator and adapter"
+    lines = [
+        f"file       {name}, a LIA file: {content}",
+        f"mapping    {mapping.get('coupling')}, z and y {mapping.get('y_dim')}",
+        f"source     {provenance.get('source', 'a wrapped generator')}, sha256 {provenance.get('source_sha256', 'unknown')}",
+        f"generator  fingerprint {header['generator_sha256']}",
+    ]
+    if header["metrics"]:
+        lines += _summary(header["metrics"]).splitlines()
+    return "\n".join(lines)
+
+
+def _summary(metrics: dict[str, Any]) -> str:
+    """The figures in a few aligned lines."""
+    lines = []
+    for name in ("sliced_wasserstein", "frechet", "frechet_images"):
+        lines.append(f"{name:<20} {metrics[name]['ratio']:.3f} x its noise floor")
+    lines.append(f"{'classifier':<20} {metrics['classifier']['excess']:+.3f} above its noise floor")
+    lines.append(f"{'round_trip':<20} {metrics['round_trip']['value']:.1e} standard deviations at most")
+    lines.append(f"{'seeds':<20} {metrics['seeds_raw']['value']:.3f} raw, {metrics['seeds_white']['value']:.3f} whitened")
+    return "\n".join(lines)
