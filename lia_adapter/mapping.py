@@ -14,7 +14,7 @@ u. There are three:
 """
 
 import math
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,16 +36,6 @@ __all__ = [
 COUPLINGS = ("dense", "additive", "affine")
 _PART = 8192  # samples of which statistics are taken at once
 _LEAST_RADIUS = 1e-30  # keeps the logarithm of the centre itself finite
-
-
-class Core(Protocol):
-    """The part between z and u. Tensors are [N, D]; log-determinants are [N], of the map in the method's name."""
-
-    def to_z(self, u: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """z and log|det dz/du|."""
-
-    def to_u(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """u and log|det du/dz|."""
 
 
 def _solve(matrix: Tensor, x: Tensor) -> Tensor:
