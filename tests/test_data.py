@@ -1,225 +1,182 @@
-"""Folders of images that are as untidy as people's folders are."""
+"""The order of training samples, and the threads that load them."""
 
-import io
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
-from torch import Tensor
 
-from lia_adapter.data import ImageFolder
+from lia_adapter.data import ImageSet, Stream, in_order, open_images
+from lia_adapter.data.order import Order, is_mirrored
 from lia_adapter.errors import LIAError
 
-Pixels = NDArray[np.uint8]
+
+def firsts(order: Order, numbers: range) -> list[int]:
+    return [next(order.candidates(g)) for g in numbers]
 
 
-def save(folder: Path, name: str, pixels: Pixels, **options: object) -> Path:
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, **options)  # type: ignore[arg-type]
+# -- order
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 30), st.integers(0, 2**31 - 1), st.integers(0, 10**9))
+def test_an_epoch_is_every_image_once(n: int, seed: int, epoch: int) -> None:
+    numbers = range(epoch * n, (epoch + 1) * n)
+    found = firsts(Order(n, seed), numbers)
+    assert sorted(found) == list(range(n))
+    assert [firsts(Order(n, seed), range(g, g + 1))[0] for g in reversed(numbers)] == found[::-1]  # no matter what came before
+    start = n // 2
+    assert list(Order(n, seed).candidates(numbers[start])) == found[start:] + found[:start]
+
+
+def test_epochs_and_seeds_differ() -> None:
+    # Among them seeds that agree in their lowest 32 bits, which is all that torch's generator looks at.
+    orders = [tuple(firsts(Order(1000, seed), range(1000))) for seed in (0, 1, 2, 2**16, 2**31 - 1, 2**32, 2**33)]
+    orders += [tuple(firsts(Order(1000, 0), range(e * 1000, (e + 1) * 1000))) for e in range(1, 6)]
+    assert len(set(orders)) == 12
+    for order in orders[1:]:  # and are no shifted copies: about one image in a permutation is where another has it
+        assert sum(a == b for a, b in zip(orders[0], order, strict=True)) < 10
+
+
+def test_half_of_the_samples_are_mirrored() -> None:
+    flips = np.array([[is_mirrored(seed, g) for g in range(4000)] for seed in range(3)])
+    assert (abs(flips.mean(axis=1) - 0.5) < 0.03).all()
+    assert (abs(np.corrcoef(np.concatenate([flips, flips[:, ::-1]]))[np.triu_indices(6, 1)]) < 0.07).all()
+
+
+# -- stream
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """13 images: image i is of gray i on the left and 100 + i on the right; 3, 7 and 8 are broken."""
+    path = tmp_path_factory.mktemp("numbered")
+    for i in range(13):
+        pixels = np.full((2, 2, 3), i, dtype=np.uint8)
+        pixels[:, 1] += 100
+        Image.fromarray(pixels).save(path / f"{i:02}.png")
+        if i in (3, 7, 8):
+            (path / f"{i:02}.png").write_bytes(b"broken")
+    labels = ", ".join(f'["{i:02}.png", {i}]' for i in range(13))
+    (path / "dataset.json").write_text(f'{{"labels": [{labels}]}}')
     return path
 
 
-def flat(value: int, h: int = 8, w: int = 8) -> Pixels:
-    return np.full((h, w, 3), value, dtype=np.uint8)
+def opened(path: Path) -> ImageSet:
+    return open_images(path, (2, 2), 3, c_dim=13)
 
 
-def noise(h: int, w: int, channels: int = 3) -> Pixels:
-    return np.random.default_rng(0).integers(0, 256, (h, w, channels), dtype=np.uint8)
+def shown(stream: Stream, numbers: range, then: range | None = None) -> list[tuple[int, bool, int]]:
+    """Of every sample, which image it shows, whether mirrored, and its class."""
+    x, c = stream.batch(numbers, then)
+    assert x.shape == (len(numbers), 3, 2, 2) and x.dtype == torch.float32 and c is not None
+    left, right = ((x[:, 0, 1, i] + 1) * 127.5 for i in (0, 1))
+    return [
+        (round(min(a, b)), a > b, k) for a, b, k in zip(left.tolist(), right.tolist(), c.argmax(dim=1).tolist(), strict=True)
+    ]
 
 
-def as_pixels(x: Tensor) -> NDArray[np.float32]:
-    """[C, H, W] in [-1, 1] -> [H, W, C] in 0..255."""
-    found: NDArray[np.float32] = ((x + 1) * 127.5).permute(1, 2, 0).numpy()
-    return found
+def expected(seed: int, g: int) -> tuple[int, bool, int]:
+    """By the rule as it is written down, an image at a time."""
+    image = next(i for i in Order(13, seed).candidates(g) if i not in (3, 7, 8))
+    return image, is_mirrored(seed, g), image
 
 
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def test_samples_are_what_the_rule_says(numbered: Path) -> None:
+    images = opened(numbered)
+    assert shown(Stream(images, 5, mirror=True), range(200)) == [expected(5, g) for g in range(200)]
+    assert list(images.unreadable) == ["03.png", "07.png", "08.png"]
+    plain = shown(Stream(images, 5), range(200))
+    assert plain == [(image, False, label) for image, _, label in (expected(5, g) for g in range(200))]
 
 
-def test_all_images_below_the_folder_in_order_of_their_names(tmp_path: Path) -> None:
-    names = ["b.png", "a.JPG", "deep/er/c.webp", "deep/a.bmp", "z.tif", "é.jpeg"]
-    for name in names:
-        save(tmp_path, name, flat(9))
-    for other in ("notes.txt", "image.png.part", "deep/x.npy"):
-        (tmp_path / other).write_text("no image")
-    (tmp_path / "folder.png").mkdir()
-    folder = ImageFolder(tmp_path, (8, 8), 3)
-    assert folder.files == sorted(tmp_path / name for name in names)
-    assert folder.batch(12, seeded(0)).shape == (12, 3, 8, 8) and folder.unreadable == []
+cuts = st.lists(st.integers(0, 60), max_size=12).map(lambda cut: sorted({0, 60, *cut}))
 
 
-def test_pixels_arrive_unchanged_where_the_size_fits(tmp_path: Path) -> None:
-    pixels = noise(6, 10)
-    path = save(tmp_path, "x.png", pixels)
-    x = ImageFolder(tmp_path, (6, 10), 3).load(path)
-    assert x.shape == (3, 6, 10) and x.dtype == torch.float32
-    np.testing.assert_allclose(as_pixels(x), pixels, atol=1e-4)
-
-
-def test_black_is_minus_one_and_white_is_one(tmp_path: Path) -> None:
-    save(tmp_path, "a.png", flat(0))
-    save(tmp_path, "b.png", flat(255))
-    folder = ImageFolder(tmp_path, (4, 4), 3)
-    assert [set(folder.load(file).flatten().tolist()) for file in folder.files] == [{-1.0}, {1.0}]
-    save(tmp_path, "c.png", noise(40, 40))  # resampling overshoots; the range is kept
-    x = ImageFolder(tmp_path, (33, 31), 3).load(tmp_path / "c.png")
-    assert x.min() >= -1 and x.max() <= 1
-
-
-@pytest.mark.parametrize(
-    ("source", "target", "middle"),
-    [
-        ((6, 10), (6, 6), (slice(0, 6), slice(2, 8))),
-        ((10, 6), (6, 6), (slice(2, 8), slice(0, 6))),
-        ((6, 10), (3, 10), None),
-        ((9, 16), (9, 4), (slice(0, 9), slice(6, 10))),
-        ((12, 8), (4, 8), (slice(4, 8), slice(0, 8))),
-    ],
-)
-def test_the_middle_is_cut_out(
-    tmp_path: Path, source: tuple[int, int], target: tuple[int, int], middle: tuple[slice, slice] | None
+@settings(max_examples=60, deadline=None)
+@given(cuts, st.sampled_from([1, 4]), st.sampled_from(["right", "none", "wrong"]), st.integers(1, 3))
+def test_neither_batches_nor_workers_nor_processes_change_a_sample(
+    numbered: Path, cut: list[int], workers: int, announced: str, processes: int
 ) -> None:
-    pixels = noise(*source)
-    x = ImageFolder(save(tmp_path, "x.png", pixels).parent, target, 3).batch(1, seeded(0))[0]
-    assert x.shape == (3, *target)
-    if middle is not None:
-        np.testing.assert_allclose(as_pixels(x), pixels[middle], atol=1e-4)
+    found: dict[int, tuple[int, bool, int]] = {}
+    for rank in range(processes):  # each with images of its own, which find out by themselves what is broken
+        stream = Stream(opened(numbered), 1, mirror=True, workers=workers)
+        shares = [range(a + rank, b, processes) for a, b in zip(cut, cut[1:], strict=False) if a + rank < b]
+        for share, following in zip(shares, [*shares[1:], None], strict=True):
+            then = {"right": following, "none": None, "wrong": range(500, 505)}[announced]
+            found |= dict(zip(share, shown(stream, share, then), strict=True))
+    assert [found[g] for g in range(60)] == [expected(1, g) for g in range(60)]
 
 
-def test_resizing_keeps_the_place_of_things(tmp_path: Path) -> None:
-    pixels = flat(0, 64, 32)
-    pixels[:32, :16, 0] = pixels[32:, 16:, 1] = 255  # red above on the left, green below on the right
-    x = ImageFolder(save(tmp_path, "x.png", pixels).parent, (16, 8), 3).batch(1, seeded(0))[0]
-    assert x[0, 2, 1] > 0.98 and x[1, 13, 6] > 0.98 and x[0, 13, 6] < -0.98 and x[2].max() < -0.98
-
-
-def test_gray_and_colour(tmp_path: Path) -> None:
-    colour = noise(5, 5)
-    save(tmp_path, "colour.png", colour)
-    save(tmp_path, "gray.png", colour[:, :, 0])
-    gray_of_colour, gray = (ImageFolder(tmp_path, (5, 5), 1).load(tmp_path / f"{n}.png") for n in ("colour", "gray"))
-    np.testing.assert_allclose(as_pixels(gray)[:, :, 0], colour[:, :, 0], atol=1e-4)
-    luma = colour @ np.array([0.299, 0.587, 0.114])  # ITU-R 601
-    np.testing.assert_allclose(as_pixels(gray_of_colour)[:, :, 0], luma, atol=1)
-    x = ImageFolder(tmp_path, (5, 5), 3).load(tmp_path / "gray.png")
-    assert torch.equal(x, gray.repeat(3, 1, 1))
-
-
-def test_sixteen_bits_are_reduced_and_not_clipped(tmp_path: Path) -> None:
-    pixels = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
-    Image.fromarray(pixels).save(tmp_path / "x.png")
-    for channels in (1, 3):
-        x = ImageFolder(tmp_path, (8, 8), channels).batch(1, seeded(0))[0]
-        np.testing.assert_allclose(as_pixels(x)[:, :, 0], pixels / 65535 * 255, atol=1)
-
-
-def test_the_orientation_that_a_camera_noted_is_used(tmp_path: Path) -> None:
-    pixels = noise(4, 7)
-    upright = {1: pixels, 3: pixels[::-1, ::-1], 6: np.rot90(pixels, -1), 8: np.rot90(pixels), 2: pixels[:, ::-1]}
-    for orientation, expected in upright.items():
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        path = save(tmp_path, f"{orientation}.png", pixels, exif=exif)
-        x = ImageFolder(tmp_path, expected.shape[:2], 3).load(path)
-        np.testing.assert_allclose(as_pixels(x), expected, atol=1e-4, err_msg=str(orientation))
-
-
-# -- what can't be read
-
-
-def broken(kind: str) -> bytes:
-    """A file that ends in .webp and is none, each in a way that Pillow reports by another exception."""
-    if kind in ("empty", "text"):
-        return {"empty": b"", "text": b"<html>not found</html>"}[kind]
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    buffer = io.BytesIO()
-    Image.fromarray(noise(20, 20)).save(buffer, "WEBP", lossless=True, exif=exif)
-    whole = buffer.getvalue()
-    if kind == "truncated":
-        return whole[: len(whole) // 2]
-    assert kind == "bad exif"
-    place = whole.index(b"EXIF") + 8
-    return whole[:place] + b"junkjunk" + whole[place + 8 :]
-
-
-@pytest.mark.parametrize("kind", ["empty", "text", "truncated", "bad exif"])
-def test_what_cannot_be_read_is_listed_and_passed_over(tmp_path: Path, kind: str) -> None:
-    for name, value in (("a.png", 0), ("c.png", 255)):
-        save(tmp_path, name, flat(value))
-    (tmp_path / "b.webp").write_bytes(broken(kind))
-    folder = ImageFolder(tmp_path, (8, 8), 3)
-    x = folder.batch(50, seeded(0))
-    assert folder.unreadable == [tmp_path / "b.webp"]
-    assert set(x.mean(dim=(1, 2, 3)).tolist()) == {-1.0, 1.0} and len(x) == 50
-
-
-def test_an_image_that_is_too_large_to_be_true_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(tmp_path, "a.png", flat(0))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    for side in (12, 40):  # Pillow warns of the first and refuses the second
-        save(tmp_path, f"{side}.png", flat(255, side, side))
-    folder = ImageFolder(tmp_path, (8, 8), 3)
-    assert folder.batch(30, seeded(0)).max() == -1
-    assert {path.name for path in folder.unreadable} == {"12.png", "40.png"}
+def test_the_next_batch_loads_while_nobody_asks(numbered: Path) -> None:
+    images, loaded = opened(numbered), threading.Semaphore(0)
+    load = images.load
+    images.load = lambda index: (load(index), loaded.release())[0]  # type: ignore[method-assign, func-returns-value]
+    stream = Stream(images, 0)
+    stream.batch(range(3), then=range(3, 9))
+    assert all(loaded.acquire(timeout=60) for _ in range(9))
+    images.load = load  # type: ignore[method-assign]
+    assert shown(stream, range(3, 9)) == [(image, False, image) for image, _, _ in (expected(0, g) for g in range(3, 9))]
 
 
 def test_nothing_but_broken_images(tmp_path: Path) -> None:
     for i in range(3):
-        (tmp_path / f"{i}.png").write_bytes(b"no image")
-    folder = ImageFolder(tmp_path, (8, 8), 3)
-    for _ in range(2):
-        with pytest.raises(LIAError, match="none of the 3 images"):
-            folder.batch(2, seeded(0))
+        (tmp_path / f"{i}.png").write_bytes(b"")
+    stream = Stream(open_images(tmp_path, (8, 8), 3), 0)
+    for g in (0, 7):
+        with pytest.raises(LIAError, match=r"none of the 3 images of .* can be read; '0\.png': it is empty\."):
+            stream.batch(range(g, g + 2), then=range(g + 2, g + 4))
 
 
-def test_folders_that_are_none(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("no image")
-    with pytest.raises(LIAError, match=r"holds no images \(.*\.jpg.*\.png"):
-        ImageFolder(tmp_path, (8, 8), 3)
-    for path in (tmp_path / "absent", tmp_path / "notes.txt"):
-        with pytest.raises(LIAError, match="is not a folder"):
-            ImageFolder(path, (8, 8), 3)
-    with pytest.raises(LIAError, match="draws 4 channels"):
-        ImageFolder(tmp_path, (8, 8), 4)
-
-
-# -- batches
-
-
-@pytest.fixture
-def twenty(tmp_path: Path) -> Path:
-    for i in range(20):
-        save(tmp_path, f"{i:02}.png", flat(i))
-    return tmp_path
-
-
-def order(x: Tensor) -> list[int]:
-    return [round(float(value + 1) * 127.5) for value in x[:, 0, 0, 0]]
-
-
-def test_a_batch_is_drawn_by_its_generator_alone(twenty: Path) -> None:
-    folder = ImageFolder(twenty, (8, 8), 3)
+def test_the_usual_random_numbers_are_left_alone(numbered: Path) -> None:
     before = torch.get_rng_state()
-    first = order(folder.batch(200, seeded(0)))
+    Stream(opened(numbered), 0, mirror=True).batch(range(40))
     assert torch.equal(torch.get_rng_state(), before)
-    assert set(first) == set(range(20))
-    assert order(folder.batch(200, seeded(0))) == first == order(ImageFolder(twenty, (8, 8), 3).batch(200, seeded(0)))
-    assert order(folder.batch(200, seeded(1))) != first
-    random = seeded(0)
-    assert order(folder.batch(120, random)) + order(folder.batch(80, random)) == first
 
 
-def test_broken_images_found_earlier_do_not_change_a_batch(twenty: Path) -> None:
-    # A run that is resumed meets them for the second time, one that was not stopped knows them.
-    for name in ("03.png", "11.png", "19.png"):
-        (twenty / name).write_bytes(b"no image")
-    folder = ImageFolder(twenty, (8, 8), 3)
-    folder.batch(200, seeded(0))
-    assert len(folder.unreadable) == 3
-    assert order(folder.batch(30, seeded(1))) == order(ImageFolder(twenty, (8, 8), 3).batch(30, seeded(1)))
+def test_real_faces_in_any_batches(shared: Path) -> None:
+    path = shared / "data" / "faces64.zip"
+    one, many = (Stream(open_images(path, (32, 32), 1, c_dim=2), 0, mirror=True, workers=w) for w in (1, 3))
+    whole, c = one.batch(range(12_100, 12_300))  # over the end of an epoch
+    parts = [many.batch(range(g, g + 50), then=range(g + 50, g + 100)) for g in range(12_100, 12_300, 50)]
+    assert torch.equal(torch.cat([x for x, _ in parts]), whole)
+    assert c is not None and torch.equal(torch.cat([k for _, k in parts if k is not None]), c)
+
+
+# -- in_order
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 50), st.integers(1, 5), st.integers(1, 20))
+def test_results_come_in_order(n: int, workers: int, ahead: int) -> None:
+    assert list(in_order(lambda i: i * i, range(n), workers=workers, ahead=ahead)) == [i * i for i in range(n)]
+
+
+def test_no_more_is_taken_than_may_wait() -> None:
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield taken
+
+    results = in_order(lambda i: i, items(), workers=3, ahead=5)
+    for i in range(1, 20):
+        assert next(results) == i
+        assert taken <= i + 5
+    threads = threading.active_count()
+    results.close()  # type: ignore[attr-defined]
+    assert threading.active_count() < threads
+
+
+def test_an_error_comes_where_its_result_would() -> None:
+    results = in_order(lambda i: 1 // (3 - i), range(9), workers=2)
+    assert [next(results) for _ in range(3)] == [0, 0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)

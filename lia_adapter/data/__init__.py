@@ -1,5 +1,21 @@
-"""Real images as tensors."""
+"""Real images as tensors: a folder or a zip, fitted, split, and in an order that the seed alone decides."""
 
-from lia_adapter.data.folder import ImageFolder
+from lia_adapter.data.batches import Batch, in_batches, none_readable
+from lia_adapter.data.fit import FITS, Placement, fit_image, paste_back
+from lia_adapter.data.images import ImageSet, Item, open_images
+from lia_adapter.data.stream import Stream, in_order
 
-__all__ = ["ImageFolder"]
+__all__ = [
+    "FITS",
+    "Batch",
+    "ImageSet",
+    "Item",
+    "Placement",
+    "Stream",
+    "fit_image",
+    "in_batches",
+    "in_order",
+    "none_readable",
+    "open_images",
+    "paste_back",
+]

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from lia_adapter.config import load_recipe
-from lia_adapter.data import ImageFolder
+from lia_adapter.data import open_images
 from lia_adapter.errors import LIAError
 from lia_adapter.generators import Generator
 from lia_adapter.lia import LIA, fingerprint, load, versions
@@ -22,8 +22,6 @@ from lia_adapter.training.mapping import ConvertConfig, fit_mapping
 from lia_adapter.training.refine import refine_mapping
 
 __all__ = ["convert", "convert_lia"]
-
-_CURVE = 400  # points of a loss curve that are kept
 
 
 def convert(
@@ -63,7 +61,7 @@ def convert_lia(
         lia: Opened by `load`; a mapping that it already has is fitted anew. Its generator is put into eval mode.
         config: The recipe.
         features: For the Fréchet distance of images; pixels where None.
-        data: A folder of real images: adds adversarial steps against the checkpoint's own discriminator.
+        data: A folder or zip of real images: adds adversarial steps against the checkpoint's own discriminator.
         state_path: Where the fit is saved while it runs, and resumed from. The caller removes it.
         progress: Is told what is done.
 
@@ -83,7 +81,7 @@ def convert_lia(
         if lia.discriminator is None or generator.c_dim:
             why = "is class-conditional" if lia.discriminator else "holds no discriminator"
             raise LIAError(f"--data refines against the checkpoint's own discriminator, but this file {why}. Leave --data out.")
-        images = ImageFolder(data, generator.resolution, generator.channels)
+        images = open_images(data, generator.resolution, generator.channels)
     before = fingerprint(generator)
     identity = _identity(before, config)
     mapping, history = fit_mapping(
@@ -107,12 +105,12 @@ def convert_lia(
         raise AssertionError("the generator's weights changed during convert")
     metrics["coupling"] = mapping.coupling
     metrics["parameters"] = sum(p.numel() for p in mapping.parameters())
-    metrics["losses"] = {name: _thin(values) for name, values in history.items()}
+    metrics["losses"] = history
     metrics["seconds"] = {"fit": round(fitted - start, 1), "measure": round(time.monotonic() - fitted, 1)}
     provenance = {
         **lia.provenance,
         "recipe": dataclasses.asdict(config),
-        "data": None if images is None else {"images": len(images.files), "unreadable": len(images.unreadable)},
+        "data": None if images is None else {"images": len(images), "unreadable": len(images.unreadable)},
         "device": str(device),
         "versions": versions(),
     }
@@ -127,9 +125,3 @@ def _identity(generator: str, config: ConvertConfig) -> str:
     measured = ("eval_samples", "eval_seeds", "image_seconds", "save_seconds", "refine_steps", "refine_learning_rate")
     keys = {k: v for k, v in dataclasses.asdict(config).items() if k not in measured}
     return hashlib.sha256(json.dumps([generator, keys], sort_keys=True).encode()).hexdigest()
-
-
-def _thin(values: list[float]) -> list[float]:
-    """At most `_CURVE` means of neighbouring values: a curve to look at, not a log."""
-    size = -(-len(values) // _CURVE) or 1
-    return [sum(part) / len(part) for part in (values[i : i + size] for i in range(0, len(values), size))]

@@ -14,7 +14,7 @@ from lia_adapter.generators import Generator, MappingNetwork, Original, in_chunk
 from lia_adapter.mapping import COUPLINGS, DenseCore, InvertibleMapping, covariance_root, procrustes, symmetric_root
 from lia_adapter.metrics.distances import sliced_wasserstein
 from lia_adapter.ops import ACTIVATIONS
-from lia_adapter.training.loop import History, Progress, run_loop, step_generator
+from lia_adapter.training.loop import History, Job, Part, Progress, adam, cosine, run_loop, step_generator
 
 __all__ = ["ConvertConfig", "calibrate", "fit_mapping", "pick_coupling"]
 
@@ -111,9 +111,21 @@ def fit_mapping(
     coupling = pick_coupling(generator, config.coupling)
     job = (_Dense if coupling == "dense" else _Likelihood)(coupling, original, config, z, y, c)
     history = run_loop(
-        f"fit {coupling}", job.mapping, job.step, steps=config.steps, learning_rate=job.learning_rate,
-        state_path=state_path, identity=identity, save_seconds=config.save_seconds, progress=progress,
-    )  # fmt: skip
+        Job(
+            f"fit {coupling}",
+            job.mapping,
+            job.step,
+            adam(job.mapping, job.learning_rate),
+            steps=config.steps,
+            batch=config.batch,
+            rate=cosine(config.steps),
+            clip=1.0,
+        ),
+        state_path=state_path,
+        identity=identity,
+        save_seconds=config.save_seconds,
+        progress=progress,
+    )
     job.mapping.requires_grad_(False).eval()
     job.finish(z, y, c)
     calibrate(job.mapping, job.base, z, y, c)
@@ -162,11 +174,11 @@ class _Dense:
         eye = torch.eye(dim, dtype=torch.float64, device=y.device)
         self.base = _Base(eye, torch.zeros_like(eye[0]))
 
-    def step(self, index: int) -> dict[str, Tensor]:
+    def step(self, part: Part) -> dict[str, Tensor]:
         """The losses of one step."""
-        if index == 0:
+        if part.step == 0:
             calibrate(self.mapping, self.base, *self.original.pairs(_FIRST_CALIBRATION, self._random(_STATISTICS - 1)))
-        random, core, mean = self._random(index), self.core, self.mapping.y_mean
+        random, core, mean = self._random(part.step), self.core, self.mapping.y_mean
         z, y, c = self.original.pairs(self.config.batch, random)
         noise = torch.randn(z.shape, generator=random, device=z.device) * self.config.reach_noise
         drawn, _ = self.mapping.from_core(core.run(z, c)[0], c)
@@ -214,9 +226,9 @@ class _Likelihood:
         mapping.colour.copy_(self.base.matrix)
         mapping.offset.copy_(mean)
 
-    def step(self, index: int) -> dict[str, Tensor]:
+    def step(self, part: Part) -> dict[str, Tensor]:
         """The loss of one step: nats a dimension, up to what is constant."""
-        _, y, c = self.original.pairs(self.config.batch, self._random(index))
+        _, y, c = self.original.pairs(self.config.batch, self._random(part.step))
         z, log_det = self.mapping.core.to_z(self.mapping.to_core(y, c)[0], c)
         return {"loss": (0.5 * z.square().sum(dim=1) - log_det).mean() / self.original.dim}
 

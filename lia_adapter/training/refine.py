@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lia_adapter.data import ImageFolder
+from lia_adapter.data import ImageSet, Stream
 from lia_adapter.generators import Generator, Original, broadcast
 from lia_adapter.mapping import InvertibleMapping, covariance_root
-from lia_adapter.training.loop import History, Progress, run_loop, step_generator
+from lia_adapter.training.loop import History, Job, Part, Progress, adam, cosine, run_loop, step_generator
 from lia_adapter.training.mapping import ConvertConfig
 
 __all__ = ["refine_mapping"]
@@ -24,7 +24,7 @@ def refine_mapping(
     generator: Generator,
     discriminator: nn.Module,
     mapping: InvertibleMapping,
-    images: ImageFolder,
+    images: ImageSet,
     config: ConvertConfig,
     *,
     progress: Progress | None = None,
@@ -52,13 +52,15 @@ def refine_mapping(
     judge = copy.deepcopy(discriminator).requires_grad_(True)
     before = copy.deepcopy(mapping).requires_grad_(False)
     players = nn.ModuleDict({"mapping": mapping.core.requires_grad_(True), "discriminator": judge})
+    stream = Stream(images, config.seed)
 
-    def step(index: int) -> dict[str, Tensor]:
-        random = step_generator(config.seed, _STREAM + 1 + index, device)
+    def step(part: Part) -> dict[str, Tensor]:
+        random = step_generator(config.seed, _STREAM + 1 + part.step, device)
         z = torch.randn(_BATCH, original.dim, generator=random, device=device)
         y = mapping.to_y(z)
         fake = generator.synthesis(broadcast(y, generator.num_ws))
-        real = images.batch(_BATCH, random).to(device).requires_grad_(True)
+        real, _ = stream.batch(part.numbers, part.following)
+        real = real.to(device).requires_grad_(True)
         # One backward pass serves both players: each sees the other's part as a constant.
         frozen = {name: p.detach() for name, p in judge.named_parameters()}
         fool = F.softplus(-functional_call(judge, frozen, (fake,))).mean()
@@ -70,8 +72,9 @@ def refine_mapping(
         loss = fool + stay + tell + 0.5 * _R1_WEIGHT * r1
         return {"loss": loss, "refine generator": fool, "refine discriminator": tell, "refine moved": stay}
 
-    history = run_loop(
-        "refine", players, step, steps=config.refine_steps, learning_rate=config.refine_learning_rate, progress=progress
-    )
+    optimizer = adam(players, config.refine_learning_rate)
+    steps = config.refine_steps
+    job = Job("refine", players, step, optimizer, steps=steps, batch=_BATCH, rate=cosine(steps), clip=1.0)
+    history = run_loop(job, progress=progress)
     mapping.requires_grad_(False)
     return {name: values for name, values in history.items() if name != "loss"}

@@ -1,0 +1,161 @@
+"""A picture of any size to a generator's size, and what the generator drew back into the picture."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lia_adapter.data.decode import upright
+from lia_adapter.errors import ConfigError, LIAError
+
+__all__ = ["FITS", "Placement", "check_fit", "fit_image", "paste_back"]
+
+FITS = ("crop", "letterbox", "stretch")
+"""crop: the middle is cut out; letterbox: all of it, with black bars (LIA's LSUN cars); stretch: all of it, distorted."""
+
+_MODES = {1: "L", 3: "RGB"}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a fitted image is in its picture. Boxes are (top, left, bottom, right) in whole pixels, ends exclusive.
+
+    Attributes:
+        fit: One of `FITS`.
+        size: (H, W) of the upright picture.
+        box: The part of the picture that the image shows.
+        inner: The part of the image that shows it; the rest are bars.
+    """
+
+    fit: str
+    size: tuple[int, int]
+    box: tuple[int, int, int, int]
+    inner: tuple[int, int, int, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Its values as JSON can say them."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(self).items()}
+
+    @staticmethod
+    def from_json(values: Any) -> "Placement":
+        """Reads what `to_json` made.
+
+        Raises:
+            LIAError: It is something else, or a box that does not lie in its picture.
+        """
+        try:
+            placement = Placement(values["fit"], *(tuple(values[key]) for key in ("size", "box", "inner")))
+            height, width = placement.size
+            numbers = (height, width, *placement.box, *placement.inner)
+            if not (all(type(n) is int for n in numbers) and placement.fit in FITS and len(numbers) == 10):
+                raise ValueError
+            for (top, left, bottom, right), (h, w) in ((placement.box, (height, width)), (placement.inner, (2**31, 2**31))):
+                if not (0 <= top < bottom <= h and 0 <= left < right <= w):
+                    raise ValueError
+        except (KeyError, TypeError, ValueError):
+            raise LIAError(
+                f"cannot read the placement of an image: {values!r:.200}. Make the file that holds it again."
+            ) from None
+        return placement
+
+
+def check_fit(channels: int, fit: str) -> None:
+    """Finds out whether images can be fitted so.
+
+    Raises:
+        ConfigError: A number of channels that is neither 1 nor 3, or a fit that is not one of `FITS`.
+    """
+    if channels not in _MODES:
+        raise ConfigError(f"images are gray (1 channel) or RGB (3), but the generator draws {channels} channels.")
+    if fit not in FITS:
+        raise ConfigError(f"there is no fit {fit!r}; expected {', '.join(FITS)}.")
+
+
+def fit_image(image: Image.Image, size: tuple[int, int], channels: int, fit: str) -> tuple[Tensor, Placement]:
+    """A picture as a generator would draw it. One of the right size arrives unchanged; else it is resampled (Lanczos).
+
+    Args:
+        image: In any mode, see `upright`.
+        size: (H, W) to come to.
+        channels: 1 for gray (ITU-R 601 luma), 3 for RGB.
+        fit: One of `FITS`.
+
+    Returns:
+        x, float32 [C, H, W] in [-1, 1], and where it comes from.
+
+    Raises:
+        LIAError: See `check_fit` and `upright`.
+    """
+    check_fit(channels, fit)
+    picture = upright(image).convert(_MODES[channels])
+    placement = _place((picture.height, picture.width), size, fit)
+    part = _resized(picture.crop(_for_pillow(placement.box)), placement.inner)
+    canvas = Image.new(picture.mode, (size[1], size[0]))  # black
+    canvas.paste(part, _for_pillow(placement.inner))
+    pixels = np.asarray(canvas).reshape(*size, channels)  # [H, W, C]
+    # Worked out by numpy, not torch: this runs in threads, and torch would give each of them a team of its own.
+    x = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32) / np.float32(127.5) - np.float32(1)  # [C, H, W]
+    return torch.from_numpy(x), placement
+
+
+def paste_back(original: Image.Image, x: Tensor, placement: Placement) -> Image.Image:
+    """Puts an image back to where `fit_image` took it from: bars fall away, and what it does not show stays.
+
+    Args:
+        original: The picture that was fitted.
+        x: [C, H, W] in [-1, 1], of the size that it was fitted to; values outside are clipped.
+        placement: From `fit_image`.
+
+    Returns:
+        A picture of the original's size, upright; gray if both are, else RGB.
+
+    Raises:
+        LIAError: The picture or the image are not of the sizes that the placement says.
+    """
+    picture = upright(original)
+    if (picture.height, picture.width) != placement.size:
+        found, expected = f"{picture.width} x {picture.height}", f"{placement.size[1]} x {placement.size[0]}"
+        raise LIAError(f"the picture has {found} pixels, but the one that was fitted had {expected}. Pass the same picture.")
+    top, left, bottom, right = placement.inner
+    channels, height, width = x.shape
+    if channels not in _MODES or bottom > height or right > width:
+        raise LIAError(f"an image of shape {list(x.shape)} can't be pasted back: it was fitted to more than that.")
+    values = x[:, top:bottom, left:right].detach().float().cpu().numpy().transpose(1, 2, 0)  # [H, W, C]
+    pixels = np.rint(values * 127.5 + 127.5).clip(0, 255).astype(np.uint8)
+    part = _resized(Image.fromarray(pixels if channels == 3 else pixels[:, :, 0]), placement.box)
+    result = picture.copy() if picture.mode == part.mode else picture.convert("RGB")
+    result.paste(part.convert(result.mode), _for_pillow(placement.box))
+    return result
+
+
+def _place(size: tuple[int, int], target: tuple[int, int], fit: str) -> Placement:
+    (h, w), (height, width) = size, target
+    box, inner = (0, 0, h, w), (0, 0, height, width)
+    if fit == "crop":
+        scale = min(h / height, w / width)
+        box = _middle(size, (height * scale, width * scale))
+    elif fit == "letterbox":
+        scale = min(height / h, width / w)
+        inner = _middle(target, (h * scale, w * scale))
+    return Placement(fit, size, box, inner)
+
+
+def _middle(size: tuple[int, int], part: tuple[float, float]) -> tuple[int, int, int, int]:
+    """The box in the middle, in whole pixels, so that it can be pasted back exactly."""
+    height, width = (max(1, min(whole, round(wanted))) for whole, wanted in zip(size, part, strict=True))
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    return top, left, top + height, left + width
+
+
+def _for_pillow(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    top, left, bottom, right = box
+    return left, top, right, bottom
+
+
+def _resized(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    top, left, bottom, right = box
+    return image.resize((right - left, bottom - top), Image.Resampling.LANCZOS)

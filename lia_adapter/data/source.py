@@ -1,0 +1,191 @@
+"""Where images come from: a folder, a dataset zip as NVlabs' programs write it, or one image file."""
+
+import os
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+from lia_adapter.data.decode import ENDINGS
+from lia_adapter.errors import LIAError
+
+__all__ = ["Source", "image_names", "open_source"]
+
+MAX_BYTES = 2**29
+"""A single file larger than this is refused: an image of Pillow's limit, 89 million pixels, has it with 3 times 16 bits."""
+
+_LOCAL = struct.Struct("<4s22xHH")  # of a zip's local header: signature, and how long the name and the extra field are
+
+
+class Source(Protocol):
+    """Files that can be read by many threads at once.
+
+    Attributes:
+        path: As the user gave it.
+        sizes: Bytes of every file, by its name: a path relative to the root, with forward slashes. Hidden files are left out.
+    """
+
+    @property
+    def path(self) -> Path: ...  # noqa: D102
+    @property
+    def sizes(self) -> Mapping[str, int]: ...  # noqa: D102
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+            LIAError: It can't be read; the message is the reason, made to follow the file's name.
+        """
+
+
+def open_source(path: str | Path) -> Source:
+    """Opens a folder (searched recursively), a dataset zip, or one image file.
+
+    Raises:
+        LIAError: It does not exist, can't be read, is something else, or is a zip that is damaged, encrypted, compressed in
+            an unusual way, or names files outside itself.
+    """
+    path = Path(path)
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            return _Folder(path, path, _walk(path))
+        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for ever
+            raise LIAError(f"{path} is neither a folder nor an ordinary file; expected a folder of images or a dataset zip.")
+        if path.suffix.lower() in ENDINGS:
+            return _Folder(path, path.parent, {path.name: status.st_size})
+        return _open_zip(path)
+    except FileNotFoundError:
+        raise LIAError(f"there is no {path}; expected a folder of images or a dataset zip. Check the path.") from None
+    except OSError as error:
+        raise LIAError(f"cannot read {error.filename or path}: {_reason(error)}. Check its permissions.") from error
+
+
+def image_names(source: Source) -> list[str]:
+    """Names of the files that end as images do, sorted.
+
+    Raises:
+        LIAError: There are none.
+    """
+    names = sorted(name for name in source.sizes if os.path.splitext(name)[1].lower() in ENDINGS)
+    if not names:
+        raise LIAError(
+            f"{source.path} holds no images: of its {len(source.sizes):,} files none ends in {', '.join(sorted(ENDINGS))}."
+        )
+    return names
+
+
+@dataclass(frozen=True)
+class _Folder:
+    path: Path
+    root: Path
+    sizes: Mapping[str, int]
+
+    def read(self, name: str) -> bytes:
+        try:
+            with open(self.root / name, "rb") as file:
+                _check_size(os.fstat(file.fileno()).st_size)
+                return file.read()
+        except OSError as error:
+            raise LIAError(_reason(error)) from error
+
+
+@dataclass(frozen=True)
+class _Zip:
+    path: Path
+    members: Mapping[str, zipfile.ZipInfo]
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return {name: member.file_size for name, member in self.members.items()}
+
+    def read(self, name: str) -> bytes:
+        # zipfile lets threads share an open archive by a lock around every read; opening the file anew needs no lock.
+        member = self.members[name]
+        _check_size(max(member.file_size, member.compress_size))
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(member.header_offset)
+                signature, name_size, extra_size = _LOCAL.unpack(file.read(_LOCAL.size))
+                file.seek(name_size + extra_size, os.SEEK_CUR)
+                data = file.read(member.compress_size)
+            if member.compress_type == zipfile.ZIP_DEFLATED:
+                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.file_size + 1)
+        except (ValueError, struct.error, zlib.error) as error:
+            raise LIAError("it is damaged inside the zip") from error
+        except OSError as error:
+            raise LIAError(_reason(error)) from error
+        if signature != b"PK\3\4" or len(data) != member.file_size or zlib.crc32(data) != member.CRC:
+            raise LIAError("it is damaged inside the zip")
+        return data
+
+
+def _walk(root: Path) -> dict[str, int]:
+    """Sizes of all files below a folder; links to folders are followed, each folder once."""
+
+    def refuse(error: OSError) -> NoReturn:
+        raise error
+
+    sizes, seen = {}, set()
+    for folder, folders, files in os.walk(str(root), onerror=refuse, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        prefix = "" if folder == str(root) else f"{os.path.relpath(folder, root)}/"
+        for file in files:
+            path = os.path.join(folder, file)
+            if not _is_hidden(file) and os.path.isfile(path):  # no pipe, and no link to nowhere
+                sizes[prefix + file] = os.path.getsize(path)
+    return sizes
+
+
+def _open_zip(path: Path) -> _Zip:
+    again = "Download or make it again."
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+        why = "is a damaged zip file" if _begins_as_zip(path) else "is neither a folder, nor a zip file, nor an image"
+        raise LIAError(f"{path} {why}; expected a folder of images or a dataset zip. {again}") from error
+    members = {}
+    for entry in entries:
+        name = entry.filename.replace("\\", "/")  # as some programs on Windows write
+        parts = name.split("/")
+        if entry.is_dir() or any(_is_hidden(part) for part in parts if part != ".."):
+            continue
+        if ".." in parts or parts[0] == "":
+            raise LIAError(f"{path} holds {entry.filename!r}, which points outside the zip. {again}")
+        if entry.flag_bits & 1:
+            raise LIAError(f"{path} is encrypted ({entry.filename!r}). Unpack it with its password, and pass the folder.")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise LIAError(
+                f"{path} is compressed by a method that is not read ({entry.filename!r}). Unpack it, and pass the folder."
+            )
+        members[name] = entry
+    return _Zip(path, members)
+
+
+def _begins_as_zip(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) in (b"PK\3\4", b"PK\5\6")
+
+
+def _is_hidden(name: str) -> bool:
+    """Also what macOS adds to its zips: twins of the images that hold none."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BYTES:
+        raise LIAError(f"it has {size:,} bytes, more than the {MAX_BYTES:,} that are read")
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
