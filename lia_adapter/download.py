@@ -44,17 +44,20 @@ def fetch(source: str | Path, *, sha256: str | None = None, progress: Progress |
     """The local file of a path or a URL, downloaded unless it is in the cache already.
 
     Args:
-        source: A path, which is returned as it is, or an https URL. Plain http is taken from this machine, or where
+        source: A path, which is returned as it is, or an https URL. Plain http is taken from this machine, or where all of
             `sha256` says what must come.
-        sha256: What the file's bytes must hash to, as 64 hexadecimal digits.
+        sha256: What the file's bytes must hash to, as 64 hexadecimal digits, or at least the first 8 of them where no more
+            was published: enough against damage and mix-ups, but not against somebody who makes a file to fit.
         progress: Called as the download goes on, with the bytes that are there and the bytes in all, if known.
 
     Raises:
         DownloadError: There is no such file, the URL or the server's answer is refused, the connection keeps breaking,
             or the file does not have the hash.
     """
-    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
-        raise DownloadError(f"{sha256!r} is not a SHA-256; expected 64 hexadecimal digits, as sha256sum prints.")
+    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{8,64}", sha256):
+        raise DownloadError(
+            f"{sha256!r} is not a SHA-256; expected 64 hexadecimal digits, as sha256sum prints, or at least the first 8."
+        )
     source = os.fspath(source)
     if not _is_url(source):
         if not os.path.exists(source):
@@ -62,7 +65,7 @@ def fetch(source: str | Path, *, sha256: str | None = None, progress: Progress |
         if not _matches(Path(source), sha256):
             raise DownloadError(f"{source} does not have the SHA-256 {sha256}. Get the file again.")
         return Path(source)
-    _check_hop(source, pinned=sha256 is not None)
+    _check_hop(source, pinned=_is_whole(sha256))
     target = cache_dir() / _cache_name(source)
     try:
         if target.exists() and _matches(target, sha256):
@@ -127,7 +130,11 @@ def _shown(url: str) -> str:
 
 
 def _matches(file: Path, sha256: str | None) -> bool:
-    return sha256 is None or sha256_file(file) == sha256.lower()
+    return sha256 is None or sha256_file(file).startswith(sha256.lower())
+
+
+def _is_whole(sha256: str | None) -> bool:
+    return sha256 is not None and len(sha256) == 64
 
 
 def _check_hop(url: str, *, pinned: bool) -> None:
@@ -180,7 +187,7 @@ class _Session(requests.Session):
 
 def _download(url: str, target: Path, sha256: str | None, progress: Progress | None) -> None:
     part = _beside(target, ".part")
-    with _Session(pinned=sha256 is not None) as session:
+    with _Session(pinned=_is_whole(sha256)) as session:
         for attempt in range(_ATTEMPTS):
             try:
                 _attempt(session, url, part, progress)
@@ -194,7 +201,7 @@ def _download(url: str, target: Path, sha256: str | None, progress: Progress | N
                 time.sleep(_PAUSE_S * 2**attempt)
             except requests.RequestException as error:  # a malformed URL, too many redirections, a damaged encoding
                 raise DownloadError(f"cannot download {_shown(url)}: {type(error).__name__}. Check the URL.") from error
-    if sha256 is not None and (found := sha256_file(part)) != sha256.lower():
+    if sha256 is not None and not (found := sha256_file(part)).startswith(sha256.lower()):
         _discard(part)
         raise DownloadError(
             f"{_shown(url)} has the SHA-256 {found}, expected {sha256.lower()}. "

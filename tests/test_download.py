@@ -163,6 +163,18 @@ def test_another_hash_is_refused_and_not_kept(site: Site) -> None:
         fetch(site.url, sha256="abc")
 
 
+def test_the_first_digits_of_a_hash_are_enough_where_no_more_is_known(site: Site) -> None:
+    assert fetch(site.url, sha256=SHA256[:8].upper()).read_bytes() == CONTENT
+    site.content, site.headers = CONTENT[::-1], {"ETag": '"2"'}
+    with pytest.raises(DownloadError, match=f"expected {SHA256[:10]}\\."):
+        fetch(site.url + "2", sha256=SHA256[:10])
+    assert cached() == ["a_face.pkl"]
+    with pytest.raises(DownloadError, match="at least the first 8"):
+        fetch(site.url, sha256=SHA256[:7])
+    with pytest.raises(DownloadError, match="plain http"):  # eight digits can be made to fit
+        fetch("http://example.org/a.pth", sha256=SHA256[:8])
+
+
 def test_a_damaged_file_in_the_cache_is_fetched_again(site: Site) -> None:
     path = fetch(site.url)
     path.write_bytes(b"damaged")

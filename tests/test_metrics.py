@@ -1,19 +1,13 @@
-"""Distances, the two-sample classifier and image features against closed forms."""
+"""Distances and the two-sample classifier against closed forms."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torchvision.models import squeezenet1_0  # type: ignore[import-untyped, unused-ignore]
 
-from lia_adapter.errors import LIAError
 from lia_adapter.metrics.classifier import classifier_accuracy
 from lia_adapter.metrics.distances import frechet_distance, sliced_wasserstein
-from lia_adapter.metrics.features import PixelFeatures, SqueezeNetFeatures, image_features, load_features
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -121,103 +115,3 @@ def test_the_classifier_depends_on_nothing_but_its_arguments() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(1)
     assert classifier_accuracy(a, b, epochs=2) == first
-
-
-# -- features
-
-
-@pytest.mark.parametrize("size", [(32, 32), (16, 48)])
-def test_pixel_features_are_averages_of_the_image(size: tuple[int, int]) -> None:
-    x = normal(2, 3, *size)
-    expected = x.reshape(2, 3, 16, size[0] // 16, 16, size[1] // 16).mean(dim=(3, 5)).reshape(2, -1)
-    torch.testing.assert_close(PixelFeatures()(x), expected)
-
-
-@pytest.fixture(scope="module")
-def feature_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        state = squeezenet1_0().state_dict()
-    path = tmp_path_factory.mktemp("features") / "squeezenet.safetensors"
-    save_file(state, path)
-    return path
-
-
-def test_squeezenet_features_are_those_of_torchvision(feature_file: Path) -> None:
-    network = squeezenet1_0().eval()
-    network.load_state_dict(load_file(feature_file))
-    features = load_features(feature_file)
-    assert isinstance(features, SqueezeNetFeatures)
-    x = normal(2, 3, 64, 64).float().clamp(-1, 1)
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    with torch.no_grad():
-        expected = network.features(((x + 1) / 2 - mean[:, None, None]) / std[:, None, None]).mean(dim=(2, 3))
-        found = features(x)
-        assert found.shape == (2, 512) and found.std() > 0
-        torch.testing.assert_close(found, expected)
-        gray = x[:, :1]
-        torch.testing.assert_close(features(gray), features(gray.repeat(1, 3, 1, 1)))
-        # Other sizes are resized, values beyond the range of images are clamped.
-        large = F.interpolate(x, size=(96, 128), mode="nearest") * 5
-        assert features(large).shape == (2, 512)
-        torch.testing.assert_close(features(5 * x), features((5 * x).clamp(-1, 1)))
-    assert not any(parameter.requires_grad for parameter in features.parameters())
-
-
-def test_the_classifier_of_the_feature_network_may_be_absent(feature_file: Path, tmp_path: Path) -> None:
-    state = {name: t for name, t in load_file(feature_file).items() if not name.startswith("classifier.")}
-    save_file(state, tmp_path / "f.safetensors")
-    x = normal(1, 3, 64, 64).float()
-    with torch.no_grad():
-        assert torch.equal(load_features(tmp_path / "f.safetensors")(x), load_features(feature_file)(x))
-
-
-FAULTS = ["absent", "no safetensors", "other names", "names missing", "other shapes", "a folder"]
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_file_that_is_no_feature_network_is_refused(fault: str, feature_file: Path, tmp_path: Path) -> None:
-    path = tmp_path / "f.safetensors"
-    state = load_file(feature_file)
-    match fault:
-        case "no safetensors":
-            path.write_bytes(b"not a network")
-        case "other names":
-            save_file({"a": torch.zeros(2)}, path)
-        case "names missing":
-            del state["features.3.squeeze.weight"]
-            save_file(state, path)
-        case "other shapes":
-            state["features.3.squeeze.weight"] = torch.zeros(2)
-            save_file(state, path)
-        case "a folder":
-            path.mkdir()
-    with pytest.raises(LIAError, match="safetensors") as caught:
-        load_features(path)
-    assert "\n" not in str(caught.value)
-
-
-def test_without_a_file_the_pixels_are_taken() -> None:
-    assert isinstance(load_features(None), PixelFeatures)
-
-
-class Sizes(PixelFeatures):
-    """Answers the size of what it is given."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.tensor(x.shape[2:]).expand(len(x), 2)
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [((64, 32), [64, 32]), ((512, 512), [256, 256]), ((300, 600), [128, 256]), ((3, 3000), [1, 256])],
-)
-def test_large_images_are_reduced(size: tuple[int, int], expected: list[int]) -> None:
-    assert image_features(Sizes(), [torch.zeros(1, 1, *size)]).tolist() == [expected]
-
-
-def test_features_of_batches_are_those_of_the_images_in_order() -> None:
-    x = normal(7, 3, 16, 16)
-    torch.testing.assert_close(image_features(PixelFeatures(), x.split(3)), x.flatten(1))
-    constant = torch.full((1, 3, 512, 512), 0.25)
-    torch.testing.assert_close(image_features(PixelFeatures(), [constant]), torch.full((1, 768), 0.25))

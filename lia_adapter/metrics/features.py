@@ -1,20 +1,17 @@
 """Image features for Fréchet distances between sets of images: a network from a local file, or the pixels themselves."""
 
+import importlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lia_adapter.errors import LIAError
+from lia_adapter.metrics.networks import FeatureNetwork, load_network, resize
 
-__all__ = ["Features", "PixelFeatures", "SqueezeNetFeatures", "image_features", "load_features"]
-
-_MAX_SIDE = 256
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+__all__ = ["Features", "NetworkFeatures", "PixelFeatures", "image_features", "inception_features", "load_features"]
 
 
 class Features(nn.Module):
@@ -30,79 +27,93 @@ class PixelFeatures(Features):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C * 256]."""
-        return F.interpolate(x, size=(16, 16), mode="area").flatten(1)
+        return F.interpolate(resize(x), size=(16, 16), mode="area").flatten(1)
 
 
-class SqueezeNetFeatures(Features):
-    """SqueezeNet 1.0 up to its last Fire module, averaged over positions; inputs resized to 64x64, ImageNet-normalised.
+class NetworkFeatures(Features):
+    """The last feature map of a network, averaged over positions; inputs resized to 64x64 (Inception's to 128x128).
 
-    64x64 is the smallest side at which the last layer still sees several positions; it lets 10,000 images pass in well under
-    a minute on two cores.
+    64x64 is the smallest side at which the last layer still sees several positions; it lets 10,000 images pass SqueezeNet
+    in well under a minute on two cores. The price is that what is finer in large images does not count.
 
     Args:
-        state: torchvision's state dict of `squeezenet1_0` (the classifier may be absent).
+        network: From `load_network`.
     """
 
-    name = "SqueezeNet 1.0 (torchvision squeezenet1_0), layer features.12 averaged over positions, input 64x64"
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, state: dict[str, Tensor]) -> None:
+    def __init__(self, network: FeatureNetwork) -> None:
         super().__init__()
-        from torchvision.models import squeezenet1_0  # half a second that only those who ask for features shall pay
-
-        network = squeezenet1_0()
-        missing, unexpected = network.load_state_dict(state, strict=False)
-        if unexpected or any(not name.startswith("classifier.") for name in missing):
-            raise LIAError(
-                "the feature file is not torchvision's squeezenet1_0; --features takes its state dict as .safetensors."
-            )
-        self.features = network.features.eval().requires_grad_(False)
-        self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).reshape(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(_IMAGENET_STD).reshape(1, 3, 1, 1))
+        self.network = network
+        side, layer = network.least, network.layers[-1]
+        self.name = f"{network.name}, layer {layer} averaged over positions, input {side}x{side}"
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, 512]."""
-        x = F.interpolate(x, size=(64, 64), mode="bilinear", antialias=True)
+        """[N, C, H, W] -> [N, D]."""
+        side = self.network.least
+        x = F.interpolate(resize(x), size=(side, side), mode="bilinear", antialias=True)
+        return self.network.taps(x.clamp(-1, 1))[-1].mean(dim=(2, 3))
+
+
+class InceptionFeatures(Features):
+    """Inception V3 as FID was defined with it (Heusel 2017), in the port of torch-fidelity, which resizes to 299x299.
+
+    Args:
+        network: torch-fidelity's, which maps bytes [N, 3, H, W] to a tuple of features.
+    """
+
+    name = "Inception V3 (torch-fidelity)"
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, 2048]."""
         x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
-        x = (x.clamp(-1, 1) * 0.5 + 0.5 - self.mean) / self.std
-        features: Tensor = self.features(x)
-        return features.mean(dim=(2, 3))
+        levels = ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)  # the bytes that a PNG of it would have
+        features: Tensor = self.network(levels)[0]
+        return features
 
 
 def load_features(path: str | Path | None) -> Features:
-    """The feature network in a `.safetensors` file, or pixels where there is none.
+    """The feature network in a file, or pixels where there is none.
+
+    Args:
+        path: What `load_network` takes.
 
     Raises:
-        LIAError: The file is missing, damaged, or holds another network.
+        LIAError: The file is missing, damaged, or holds no such network.
     """
-    if path is None:
-        return PixelFeatures()
+    return PixelFeatures() if path is None else NetworkFeatures(load_network(path))
+
+
+def inception_features() -> Features:
+    """The features of the usual FID. The package torch-fidelity gets the weights from its own site, once.
+
+    Raises:
+        LIAError: The package is not installed, or its weights cannot be had.
+    """
+    instead = "or give --features FILE (a torchvision network on this machine)."
     try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
+        # By name: it is an extra and no dependency.
+        package = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
+    except ImportError as error:
+        raise LIAError(f"Inception features need torch-fidelity. Run pip install lia-adapter[fid], {instead}") from error
+    try:
+        network = package.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+    except (OSError, RuntimeError) as error:  # no connection, no space; a file that was cut off
         raise LIAError(
-            f"cannot read the feature network {Path(path).name}: {error}. --features takes a .safetensors file."
+            f"torch-fidelity cannot get the weights of Inception V3: {' '.join(str(error).split())[:200]}. "
+            f"Check the connection, {instead}"
         ) from error
-    try:
-        return SqueezeNetFeatures(state)
-    except RuntimeError as error:  # shapes that do not fit
-        raise LIAError(f"{Path(path).name} is not torchvision's squeezenet1_0: {str(error).splitlines()[0]}") from error
+    return InceptionFeatures(network)
 
 
 @torch.no_grad()
 def image_features(features: Features, batches: Iterable[Tensor]) -> Tensor:
-    """Features of many images [N, D]; images above 256 pixels are reduced to at most 256² first.
+    """Features of many images [N, D].
 
     Args:
         features: From `load_features`.
         batches: Images [n, C, H, W] in [-1, 1].
     """
-    found = []
-    for x in batches:
-        longest = max(x.shape[2:])
-        if longest > _MAX_SIDE:
-            size = [max(1, round(side * _MAX_SIDE / longest)) for side in x.shape[2:]]
-            x = F.interpolate(x, size=size, mode="bilinear", antialias=True)
-        found.append(features(x))
-    return torch.cat(found)
+    return torch.cat([features(x) for x in batches])

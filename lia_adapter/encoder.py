@@ -1,0 +1,204 @@
+"""The encoder: x → y in one pass (LIA, sec. 3.3), a residual network sized by the resolution.
+
+    x → at most 256² → stem → stages (halve, residual block) until at most 4×4 → dense → norm → u → y = mean + u @ root
+
+u [N, y_dim] is whitened y: mean and root are those of the original mapping's samples, so that an untrained encoder starts where
+the generator is at home and every entry of u has the same scale.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lia_adapter.errors import LIAError
+
+__all__ = ["SPACES", "BatchNorm", "Encoder", "at_most", "one_code"]
+
+SPACES = ("y", "ys")
+_MAX_SIDE = 256
+_LAST_SIDE = 4
+_MOMENTUM = 0.1  # of the running statistics
+
+
+def at_most(x: Tensor, side: int = _MAX_SIDE) -> Tensor:
+    """Images x [N, C, H, W], reduced so that the longer side is at most `side`; smaller ones pass unchanged."""
+    longest = max(x.shape[2:])
+    if longest <= side:
+        return x
+    size = [max(1, round(s * side / longest)) for s in x.shape[2:]]
+    return F.interpolate(x, size=size, mode="bilinear", antialias=True)
+
+
+def one_code(codes: Tensor) -> Tensor:
+    """The one y [N, y_dim] of codes y or ys [N, num_ws, y_dim]: their mean over layers."""
+    return codes if codes.ndim == 2 else codes.mean(dim=1)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe 2015) whose statistics are those of the batch over all processes.
+
+    torch's own SyncBatchNorm is for CUDA alone. A batch of one sample says nothing of the spread over samples: it is
+    normalised by the running statistics, which it helps to find.
+
+    Args:
+        features: Entries of the second dimension.
+        scale: Whether a trained scale follows; a trained shift always does.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, features: int, *, scale: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(features)) if scale else None
+        self.bias = nn.Parameter(torch.zeros(features))
+        self.register_buffer("running_mean", torch.zeros(features))
+        self.register_buffer("running_var", torch.ones(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C] or [N, C, H, W] -> the same shape."""
+        ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        lone = len(x) * ranks == 1
+        if not self.training or lone:
+            if self.training:
+                self._learn_from_one(x.detach())
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias)
+        if ranks == 1:
+            return F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, training=True, momentum=_MOMENTUM
+            )
+        return self._over_ranks(x, ranks)
+
+    def _over_ranks(self, x: Tensor, ranks: int) -> Tensor:
+        from torch.distributed.nn.functional import all_gather  # slow to import, and one process never needs it
+
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        axes = [0, *range(2, x.ndim)]
+        var, mean = torch.var_mean(wide, dim=axes, correction=0)
+        gathered = torch.stack(list(all_gather(torch.stack([mean, var]))))  # [ranks, 2, C]
+        means, variances = gathered.unbind(dim=1)
+        mean = means.mean(dim=0)
+        var = (variances + (means - mean).square()).mean(dim=0)
+        count = ranks * x.numel() // x.shape[1]
+        with torch.no_grad():
+            self.running_mean.lerp_(mean.to(self.running_mean), _MOMENTUM)
+            self.running_var.lerp_((var * count / (count - 1)).to(self.running_var), _MOMENTUM)
+        shape = [1, -1] + [1] * (x.ndim - 2)
+        scale = (var + 1e-5).rsqrt() if self.weight is None else self.weight * (var + 1e-5).rsqrt()
+        answer: Tensor = (wide - mean.reshape(shape)) * scale.reshape(shape) + self.bias.reshape(shape)
+        return answer.to(x.dtype)
+
+    @torch.no_grad()
+    def _learn_from_one(self, x: Tensor) -> None:
+        values = x.transpose(0, 1).flatten(1).to(self.running_mean)  # [C, values]
+        spread = (values - self.running_mean[:, None]).square().mean(dim=1)
+        self.running_var.lerp_(spread, _MOMENTUM)
+        self.running_mean.lerp_(values.mean(dim=1), _MOMENTUM)
+
+
+class _Stage(nn.Module):
+    """Average pooling by two and a residual block of two conv-norm-leaky ReLU; a 1×1 shortcut where widths differ."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv0 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.norm0 = BatchNorm(out_channels)
+        self.conv1 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm1 = BatchNorm(out_channels)
+        self.skip = nn.Conv2d(in_channels, out_channels, 1, bias=False) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, I, H, W] -> [N, O, ceil(H / 2), ceil(W / 2)]."""
+        x = F.avg_pool2d(x, 2, ceil_mode=True)
+        y = F.leaky_relu(self.norm0(self.conv0(x)), 0.2)
+        y = F.leaky_relu(self.norm1(self.conv1(y)), 0.2)
+        answer: Tensor = self.skip(x) + y
+        return answer
+
+
+class Encoder(nn.Module):
+    """x [N, C, H, W] in [-1, 1] -> y [N, y_dim], or ys [N, num_ws, y_dim].
+
+    Args:
+        resolution: (H, W) of the images; H and W may differ and may be odd.
+        channels: Of the images.
+        y_dim: Entries of y.
+        num_ws: Layers of the generator.
+        space: "y": one code; "ys": one a layer, y plus an offset each, which starts at zero.
+        width: Feature maps of the stem; each stage doubles them. The paper has 64.
+        width_max: Up to this many. The paper has 1024.
+    """
+
+    mean: Tensor
+    root: Tensor
+
+    def __init__(
+        self,
+        resolution: tuple[int, int],
+        channels: int,
+        y_dim: int,
+        num_ws: int,
+        *,
+        space: str = "y",
+        width: int = 64,
+        width_max: int = 1024,
+    ) -> None:
+        super().__init__()
+        if space not in SPACES:
+            raise LIAError(f"the encoder's space is {space!r}; expected {' or '.join(SPACES)}.")
+        self.resolution, self.channels, self.y_dim, self.num_ws = tuple(resolution), channels, y_dim, num_ws
+        self.space, self.width, self.width_max = space, width, width_max
+        h, w = at_most(torch.zeros(1, 1, *resolution)).shape[2:]
+        self.stem = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.norm = BatchNorm(width)
+        self.stages = nn.ModuleList()
+        maps = width
+        while max(h, w) > _LAST_SIDE:
+            wider = min(2 * maps, width_max)
+            self.stages.append(_Stage(maps, wider))
+            maps, h, w = wider, -(-h // 2), -(-w // 2)
+        self.dense = nn.Linear(maps * h * w, y_dim)
+        self.last_norm = BatchNorm(y_dim, scale=False)
+        if space == "ys":
+            self.offsets = nn.Linear(maps * h * w, num_ws * y_dim)
+            nn.init.zeros_(self.offsets.weight)
+            nn.init.zeros_(self.offsets.bias)
+        self.register_buffer("mean", torch.zeros(y_dim))
+        self.register_buffer("root", torch.eye(y_dim))
+
+    def config(self) -> dict[str, Any]:
+        """The arguments of this class, as JSON."""
+        return {
+            "resolution": list(self.resolution), "channels": self.channels, "y_dim": self.y_dim, "num_ws": self.num_ws,
+            "space": self.space, "width": self.width, "width_max": self.width_max,
+        }  # fmt: skip
+
+    @staticmethod
+    def from_config(config: dict[str, Any]) -> "Encoder":
+        """The inverse of `config`: an equal encoder with random weights."""
+        return Encoder(**config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, C, H, W] -> y [N, y_dim], or ys [N, num_ws, y_dim] where `space` is "ys".
+
+        Raises:
+            LIAError: The images have another size or number of channels.
+        """
+        if x.ndim != 4 or tuple(x.shape[1:]) != (self.channels, *self.resolution):
+            expected = ", ".join(map(str, (self.channels, *self.resolution)))
+            raise LIAError(f"x has shape {list(x.shape)}; expected [N, {expected}]. lia_adapter.data fits images to that size.")
+        x = F.leaky_relu(self.norm(self.stem(at_most(x))), 0.2)
+        for stage in self.stages:
+            x = stage(x)
+        x = x.flatten(1)
+        root = self.root
+        # Autocast would compute y, which the invertible mapping amplifies, with the eight bits of bfloat16.
+        with torch.autocast(x.device.type, enabled=False):
+            y: Tensor = self.mean + self.last_norm(self.dense(x.to(root))) @ root
+            if self.space == "ys":
+                offsets = self.offsets(x.to(root)).reshape(-1, self.num_ws, self.y_dim)
+                y = y[:, None] + offsets @ root
+        return y

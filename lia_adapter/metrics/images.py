@@ -1,0 +1,71 @@
+"""How much two images differ, pixel by pixel: mean squared error, PSNR, SSIM."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["mse", "psnr", "ssim"]
+
+_RANGE = 2.0  # from black, -1, to white, 1
+_WINDOW, _SIGMA = 11, 1.5
+_C1, _C2 = 0.01**2, 0.03**2
+
+
+def mse(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared error on the scale of [-1, 1], over channels and positions, of values as they are.
+
+    Args:
+        a: Images [N, C, H, W].
+        b: Images like a.
+
+    Returns:
+        [N].
+    """
+    return (a - b).square().mean(dim=(1, 2, 3))
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of images as they are shown, that is, clamped to [-1, 1].
+
+    Args:
+        a: Images [N, C, H, W].
+        b: Images like a.
+
+    Returns:
+        [N], in dB, with 2 as the peak: the range of the values. Infinite for equal images.
+    """
+    return 10 * torch.log10(_RANGE**2 / mse(a.clamp(-1, 1), b.clamp(-1, 1)))
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004, eq. 13) of images as they are shown: the mean over positions and channels.
+
+    Each channel is compared by itself, with Gaussian windows of 11x11 and sigma 1.5 that lie wholly in the image, and with
+    K of 0.01 and 0.03. In an image with a side below 11 the window is the largest odd one that fits, and sigma shrinks
+    with it.
+
+    Args:
+        a: Images [N, C, H, W]; clamped to [-1, 1].
+        b: Images like a.
+
+    Returns:
+        [N], at most 1, which is for equal images.
+    """
+    a, b = (x.clamp(-1, 1) * 0.5 + 0.5 for x in (a, b))  # the measure of brightness counts from black, which must be 0
+    least = min(_WINDOW, *a.shape[2:])
+    window = least - 1 + least % 2
+    steps = torch.arange(window, device=a.device, dtype=a.dtype) - window // 2
+    weights = torch.softmax(-(steps**2) / (2 * (_SIGMA * window / _WINDOW) ** 2), dim=0)
+    channels = a.shape[1]
+    rows = weights.reshape(1, 1, -1, 1).expand(channels, 1, -1, 1)
+
+    def blur(x: Tensor) -> Tensor:
+        return F.conv2d(F.conv2d(x, rows, groups=channels), rows.transpose(2, 3), groups=channels)
+
+    mean_a, mean_b = blur(a), blur(b)
+    variance_a, variance_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
+    covariance = blur(a * b) - mean_a * mean_b
+    similarity = ((2 * mean_a * mean_b + _C1) * (2 * covariance + _C2)) / (
+        (mean_a**2 + mean_b**2 + _C1) * (variance_a + variance_b + _C2)
+    )
+    return similarity.mean(dim=(1, 2, 3))
