@@ -1,12 +1,12 @@
-"""`LIA`: a generator, its invertible mapping, and the one file that holds them."""
+"""`LIA`: a generator, its invertible mapping, its encoder, and the one file that holds them."""
 
 import hashlib
 import json
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors
@@ -16,10 +16,13 @@ from torch import Tensor, nn
 
 from lia_adapter.checkpoints import read_checkpoint
 from lia_adapter.download import fetch
+from lia_adapter.encoder import Encoder, one_code
 from lia_adapter.errors import CheckpointError, LIAError
 from lia_adapter.files import atomic_write
-from lia_adapter.generators import Generator, WrappedGenerator, broadcast, build, truncate
-from lia_adapter.mapping import InvertibleMapping
+from lia_adapter.generators import Generator, Original, WrappedGenerator, broadcast, build, truncate
+from lia_adapter.inversion import Inversion, ReconstructionLoss, optimise
+from lia_adapter.mapping import InvertibleMapping, covariance_root
+from lia_adapter.metrics.typicality import Typicality
 
 __all__ = ["LIA", "fingerprint", "is_lia_file", "load", "read_header", "seed_to_z", "versions"]
 
@@ -58,16 +61,20 @@ def versions() -> dict[str, str]:
 
 
 class LIA(nn.Module):
-    """A generator with, once converted, an invertible mapping. Made by `load` or `convert`.
+    """A generator, once converted with an invertible mapping, once trained with an encoder.
+
+    Made by `load`, `convert` or `train_encoder`.
 
     Attributes:
         generator: With the ORIGINAL mapping; its weights never change.
         mapping: φ⁻¹ and φ, or None for a checkpoint that was not converted.
         discriminator: The checkpoint's, or None.
+        encoder: x → y, or None before train_encoder.
+        typicality: Tells how usual the code of an image is; comes with the encoder.
         family: Family of the generator, or None for a wrapped third-party one.
         config: Canonical config of generator and discriminator.
         provenance: Where the weights came from and what made the file, as JSON.
-        metrics: What `convert` measured, as JSON.
+        metrics: What `convert` and `train_encoder` measured, as JSON.
     """
 
     def __init__(
@@ -75,6 +82,8 @@ class LIA(nn.Module):
         generator: Generator,
         mapping: InvertibleMapping | None = None,
         discriminator: nn.Module | None = None,
+        encoder: Encoder | None = None,
+        typicality: Typicality | None = None,
         *,
         family: str | None = None,
         config: Mapping[str, Any] | None = None,
@@ -87,6 +96,8 @@ class LIA(nn.Module):
         self.generator = generator
         self.mapping = mapping
         self.discriminator = discriminator
+        self.encoder = encoder
+        self.typicality = typicality
         self.family, self.config = family, dict(config or {})
         self.provenance, self.metrics = dict(provenance or {}), dict(metrics or {})
 
@@ -99,6 +110,14 @@ class LIA(nn.Module):
     def z_dim(self) -> int:
         """Entries of z: y_dim once converted, because a bijection keeps the number."""
         return self.generator.z_dim if self.mapping is None else self.mapping.y_dim
+
+    def whitening(self) -> tuple[Tensor, Tensor]:
+        """Mean [y_dim] and root of the covariance [y_dim, y_dim] of the original mapping's y."""
+        if self.encoder is not None:
+            return self.encoder.mean, self.encoder.root
+        _, y, _ = Original(self.generator).pairs(20_000, torch.Generator(self.device).manual_seed(0))
+        mean, root = covariance_root(y)
+        return mean.to(y), root.to(y)
 
     @property
     def y_mean(self) -> Tensor:
@@ -163,6 +182,89 @@ class LIA(nn.Module):
         ]
         return torch.cat(images) if images else torch.zeros(0, self.generator.channels, *self.generator.resolution)
 
+    def encode(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        """f: images x [N, C, H, W] in [-1, 1] -> y [N, y_dim] in one pass; ys [N, num_ws, y_dim] of an encoder into ys.
+
+        Args:
+            x: At the generator's resolution; `lia_adapter.data.fit_image` fits a picture to it.
+            c: Labels, for the sake of `to_z`; y carries the class, and the encoder finds it without being told.
+
+        Raises:
+            LIAError: There is no encoder yet, or x has another shape.
+        """
+        if self.encoder is None:
+            raise LIAError("this file has no encoder. Run lia-adapt train-encoder on it first.")
+        codes: Tensor = self.encoder(x.to(self.device))
+        return codes
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        """g(f(x)): images [N, C, H, W] in [-1, 1] encoded and drawn again, the same shape."""
+        parts = [self.synthesize(self.encode(part)) for part in x.to(self.device).split(_CHUNK)]
+        return torch.cat(parts) if parts else x
+
+    @torch.no_grad()
+    def invert(
+        self,
+        x: Tensor,
+        c: Tensor | None = None,
+        *,
+        steps: int = 0,
+        space: str = "y",
+        start: str = "encoder",
+        loss: ReconstructionLoss | None = None,
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Inversion:
+        """Codes of images by the encoder, by optimisation, or by the one and then the other.
+
+        All images are worked on at once; give about as many as fit into memory.
+
+        Args:
+            x: [N, C, H, W] in [-1, 1].
+            c: Labels [N, c_dim] of a conditional generator.
+            steps: Of optimisation; 0 is none.
+            space: Where to search: y, ys (a y of its own for every layer) or z.
+            start: encoder, mean, or random.
+            loss: What is minimised; pixels alone where None.
+            seed: Of a random start.
+            progress: Is told the steps done and to do.
+
+        Raises:
+            LIAError: An unknown space or start, no mapping, or no encoder to start from.
+        """
+        if space not in ("y", "ys", "z"):
+            raise LIAError(f"space is {space!r}; expected y, ys or z.")
+        if start not in ("encoder", "mean", "random"):
+            raise LIAError(f"start is {start!r}; expected encoder, mean or random.")
+        if self.mapping is None:
+            raise LIAError("this checkpoint was not converted, so its codes have no z. Run lia-adapt convert on it first.")
+        x = x.to(self.device)
+        c = None if c is None else c.to(self.device)
+        num_ws = self.generator.num_ws
+        if start == "encoder":
+            first = self.encode(x)
+        else:
+            random = torch.Generator().manual_seed(seed)
+            z = torch.randn(len(x), self.z_dim, generator=random).to(x) if start == "random" else None
+            first = self.y_mean.expand(len(x), -1) if z is None else self.to_y(z, c)
+        mean, root = self.whitening()
+        if space == "z":
+            codes = self.to_z(one_code(first), c)
+            codes = torch.zeros_like(codes) if start == "mean" else codes
+        else:
+            codes = ((broadcast(first, num_ws) if space == "ys" else one_code(first)) - mean) @ torch.linalg.inv(root)
+
+        def to_ys(codes: Tensor) -> Tensor:
+            return broadcast(self.to_y(codes, c) if space == "z" else mean + codes @ root, num_ws)
+
+        found, losses = optimise(
+            lambda codes: self.generator.synthesis(to_ys(codes)), codes, x, loss or ReconstructionLoss(),
+            steps=steps, progress=progress,
+        )  # fmt: skip
+        ys = to_ys(found)
+        return Inversion(ys, self.to_z(one_code(ys), c), self.generator.synthesis(ys), losses)
+
     def save(self, path: str | Path, *, adapter_only: bool = False) -> None:
         """Writes one .safetensors file, whole or not at all.
 
@@ -178,6 +280,8 @@ class LIA(nn.Module):
             raise LIAError("there is nothing to save: the checkpoint was not converted. Run lia-adapt convert first.")
         adapter_only = adapter_only or self.family is None
         parts: dict[str, nn.Module] = {"mapping": self.mapping}
+        if self.encoder is not None and self.typicality is not None:
+            parts |= {"encoder": self.encoder, "typicality": self.typicality}
         if not adapter_only:
             parts["generator"] = self.generator  # type: ignore[assignment]
             if self.discriminator is not None:
@@ -194,6 +298,7 @@ class LIA(nn.Module):
             "family": self.family,
             "config": {} if adapter_only else self.config,
             "mapping": self.mapping.config(),
+            "encoder": None if self.encoder is None else self.encoder.config(),
             "generator_sha256": fingerprint(self.generator),  # type: ignore[arg-type]
             "provenance": self.provenance,
             "metrics": self.metrics,
@@ -259,16 +364,30 @@ def _load_lia(path: Path, generator: Generator | str | Path | None) -> LIA:
         family, config = str(header["family"]), header["config"]
         module, discriminator = build(family, config, tensors)
         built = module  # type: ignore[assignment]
+    encoder, typicality = None, None
     try:
-        mapping = InvertibleMapping.from_config(header["mapping"])
-        prefix = "mapping."
-        mapping.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
-    except (RuntimeError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{path.name} is damaged: its mapping does not fit its config ({str(error)[:200]}).") from error
+        mapping = _filled(InvertibleMapping.from_config(header["mapping"]), "mapping.", tensors)
+        if header.get("encoder"):
+            with torch.random.fork_rng(devices=[]):  # the weights are overwritten: leave the caller's random state alone
+                encoder = _filled(Encoder.from_config(header["encoder"]), "encoder.", tensors)
+            typicality = _filled(Typicality(encoder.y_dim), "typicality.", tensors)
+    except (RuntimeError, TypeError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{path.name} is damaged: its mapping or encoder does not fit its config ({str(error)[:200]})."
+        ) from error
     return LIA(
-        built, mapping, discriminator,
+        built, mapping, discriminator, encoder, typicality,
         family=family, config=config, provenance=header["provenance"], metrics=header["metrics"],
     )  # fmt: skip
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def _filled(module: M, prefix: str, tensors: Mapping[str, Tensor]) -> M:
+    """The module with its tensors of a LIA file."""
+    module.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+    return module
 
 
 def read_header(path: Path) -> dict[str, Any]:

@@ -3,11 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from lia_adapter.generators import build_random, stylegan2_config
+from lia_adapter.encoder import Encoder
+from lia_adapter.generators import Original, build_random, stylegan2_config
 from lia_adapter.lia import LIA
+from lia_adapter.mapping import InvertibleMapping, covariance_root
+from lia_adapter.metrics.typicality import Typicality
 from tests import pickles
 
 QUICK: dict[str, Any] = {
@@ -47,3 +52,38 @@ class Sprites(nn.Module):
     def draw(self, y: Tensor) -> Tensor:
         rows, columns = self.rows(y).reshape(-1, 3, 8, 1), self.columns(y).reshape(-1, 3, 1, 12)
         return torch.tanh(rows * columns)
+
+
+def with_encoder(lia: LIA) -> LIA:
+    """The same generator with an invertible mapping, an encoder and a typicality that were never trained."""
+    generator = lia.generator
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        mapping = InvertibleMapping("affine", generator.y_dim, generator.c_dim)
+        encoder = Encoder(generator.resolution, generator.channels, generator.y_dim, generator.num_ws, width=4)
+    _, y, _ = Original(generator).pairs(500, torch.Generator().manual_seed(0))
+    mean, root = covariance_root(y)
+    encoder.mean.copy_(mean)
+    encoder.root.copy_(root)
+    made = LIA(
+        generator, mapping, lia.discriminator, encoder, Typicality.fit(y, encoder.root),
+        family=lia.family, config=lia.config, provenance=lia.provenance,
+    )  # fmt: skip
+    return made.eval().requires_grad_(False)
+
+
+def pictures(folder: Path, n: int, size: tuple[int, int] = (8, 8)) -> Path:
+    """A folder of n small pictures, PNG, of smooth random colours."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    for i in range(n):
+        small = Image.fromarray(random.integers(0, 256, (2, 2, 3), dtype=np.uint8))
+        small.resize(size[::-1], Image.Resampling.BILINEAR).save(folder / f"{i:03d}.png")
+    return folder
+
+
+QUICK_ENCODER: dict[str, Any] = {
+    "images": 160, "batch": 8, "width": 4, "width_max": 16, "features": "none", "adversarial_weight": 0.0,
+    "statistics_samples": 500, "known_answers": 16, "learning_rate": 2e-3, "ema_images": 50,
+}  # fmt: skip
+"""A recipe of 20 steps that ends within seconds."""

@@ -15,7 +15,7 @@ from lia_adapter.errors import CheckpointError
 from lia_adapter.generators.base import Generator, broadcast, truncate
 from lia_adapter.generators.discriminator import Discriminator
 from lia_adapter.generators.original import Original, in_chunks
-from lia_adapter.generators.presets import stylegan2_config
+from lia_adapter.generators.presets import discriminator_config, stylegan2_config
 from lia_adapter.generators.stylegan2 import MappingNetwork, StyleGAN2
 from lia_adapter.generators.wrap import WrappedGenerator, wrap
 
@@ -30,6 +30,7 @@ __all__ = [
     "broadcast",
     "build",
     "build_random",
+    "fresh_discriminator",
     "in_chunks",
     "stylegan2_config",
     "truncate",
@@ -83,3 +84,14 @@ def build_random(family: str, config: Mapping[str, Any]) -> tuple[nn.Module, nn.
     generator_type, discriminator_type = BUILDERS[family]
     parts = generator_type(config["generator"]), discriminator_type(config["discriminator"])
     return parts[0].eval().requires_grad_(False), parts[1].eval().requires_grad_(False)
+
+
+def fresh_discriminator(resolution: tuple[int, int], channels: int, c_dim: int = 0) -> Discriminator:
+    """A StyleGAN2 discriminator with random weights for images of any size.
+
+    Its own `resolution` is the nearest one, up to 256, that can be halved down to about 4; images are to be resized to it.
+    """
+    shrink = min(1.0, 256 / max(resolution))
+    halvings = max(1, (round(min(resolution) * shrink) // 4).bit_length() - 1)
+    h, w = (max(4, round(side * shrink / 2**halvings)) << halvings for side in resolution)
+    return Discriminator(discriminator_config((h, w), channels=channels, c_dim=c_dim))

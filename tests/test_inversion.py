@@ -1,0 +1,85 @@
+"""Optimisation finds codes: against a linear generator, whose answer is a formula, and through LIA.invert."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from lia_adapter.errors import LIAError
+from lia_adapter.generators import broadcast
+from lia_adapter.inversion import ReconstructionLoss, optimise
+from tests import toys
+
+
+def test_a_linear_generator_is_inverted_to_the_least_squares_answer() -> None:
+    random = torch.Generator().manual_seed(0)
+    basis = torch.randn(4, 3 * 5 * 6, generator=random)
+    x = torch.randn(7, 3, 5, 6, generator=random)
+    answer = torch.linalg.lstsq(basis.t(), x.flatten(1).t()).solution.t()  # [7, 4]
+    found, losses = optimise(
+        lambda codes: (codes @ basis).reshape(-1, 3, 5, 6), torch.zeros(7, 4), x, ReconstructionLoss(), steps=300
+    )
+    assert (found - answer).abs().max() < 1e-3
+    assert torch.allclose(losses, ((answer @ basis) - x.flatten(1)).square().mean(dim=1), rtol=1e-4)
+
+
+def test_an_image_gets_the_same_code_in_any_batch() -> None:
+    lia = toys.with_encoder(toys.stylegan())
+    x = lia.sample(range(6))
+    together = lia.invert(x, steps=10, start="mean")
+    alone = torch.cat([lia.invert(part, steps=10, start="mean").ys for part in x.split(1)])
+    assert (together.ys - alone).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("space", ["y", "ys", "z"])
+@pytest.mark.parametrize("start", ["encoder", "mean", "random"])
+def test_every_space_and_start(space: str, start: str) -> None:
+    lia = toys.with_encoder(toys.stylegan())
+    x = lia.sample(range(4))
+    first, last = (lia.invert(x, steps=steps, space=space, start=start) for steps in (0, 60))
+    assert (last.loss <= first.loss).all()
+    assert last.loss.mean() < 0.7 * first.loss.mean()
+    assert last.ys.shape == (4, 4, 16) and last.z.shape == (4, 16) and last.images.shape == x.shape
+    assert torch.allclose(lia.synthesize(last.ys), last.images, atol=1e-5)
+    assert ((last.images - x).square().mean(dim=(1, 2, 3)) - last.loss).abs().max() < 1e-5
+    if space != "ys":
+        assert torch.allclose(last.ys, last.ys[:, :1].expand_as(last.ys), atol=1e-5)
+        assert torch.allclose(broadcast(lia.to_y(last.z), 4), last.ys, atol=1e-4)
+
+
+def test_a_good_start_is_never_made_worse() -> None:
+    lia = toys.with_encoder(toys.stylegan())
+    y = lia.generator.mapping(torch.randn(3, 16))
+
+    def draw(codes: Tensor) -> Tensor:
+        return lia.synthesize(codes)
+
+    found, losses = optimise(draw, y, draw(y), ReconstructionLoss(), steps=5)
+    assert torch.equal(found, y) and losses.max() == 0
+
+
+def test_a_conditional_generator() -> None:
+    lia = toys.with_encoder(toys.stylegan(c_dim=3))
+    c = torch.eye(3)
+    x = lia.sample(range(3), c=c)
+    found = lia.invert(x, c, steps=20, space="z", start="random")
+    assert torch.allclose(lia.to_y(found.z, c), found.ys[:, 0], atol=1e-4)
+
+
+def test_without_an_encoder_other_starts_work() -> None:
+    lia = toys.with_encoder(toys.stylegan())
+    lia.encoder = None
+    x = torch.zeros(2, 3, 8, 8)
+    assert lia.invert(x, steps=2, start="mean").images.shape == x.shape
+    with pytest.raises(LIAError, match="lia-adapt train-encoder"):
+        lia.invert(x, steps=2)
+
+
+def test_wrong_words() -> None:
+    lia = toys.with_encoder(toys.stylegan())
+    x = torch.zeros(1, 3, 8, 8)
+    with pytest.raises(LIAError, match="space is 'w'; expected y, ys or z"):
+        lia.invert(x, space="w")
+    with pytest.raises(LIAError, match="start is 'zero'; expected encoder, mean or random"):
+        lia.invert(x, start="zero")
+    with pytest.raises(LIAError, match="lia-adapt convert"):
+        toys.stylegan().invert(x)

@@ -1,0 +1,290 @@
+"""`train_encoder`: it learns, resumes to the same bits, agrees over processes, and leaves the generator alone."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torchvision.models import squeezenet1_0
+
+import lia_adapter
+from lia_adapter.config import load_recipe
+from lia_adapter.data import open_images
+from lia_adapter.errors import ConfigError, LIAError
+from lia_adapter.generators import wrap
+from lia_adapter.lia import LIA, fingerprint, load
+from lia_adapter.training.encoder import EncoderConfig, encoder_verdict, train_encoder_lia
+from tests import toys
+
+ROOT = Path(__file__).parents[1]
+
+
+def config(**changes: object) -> EncoderConfig:
+    return load_recipe(EncoderConfig, "encoder", toys.QUICK_ENCODER | changes)
+
+
+def converted(**changes: int) -> LIA:
+    """A toy LIA without an encoder."""
+    lia = toys.with_encoder(toys.stylegan(**changes))
+    lia.encoder = lia.typicality = None
+    return lia
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toys.pictures(tmp_path_factory.mktemp("pictures"), 24)
+
+
+def drawn(lia: LIA, folder: Path, n: int = 400) -> Path:
+    """A data set that the generator drew itself, so that it can be drawn again."""
+    from lia_adapter.report import image_grid, save_png
+
+    folder.mkdir(exist_ok=True)
+    z = torch.randn(n, lia.generator.z_dim, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        x = lia.synthesize(lia.generator.mapping(z))
+    for i, image in enumerate(x.split(1)):
+        save_png(folder / f"{i:04d}.png", image_grid(image))
+    return folder
+
+
+def test_it_learns_to_encode_what_the_generator_draws(tmp_path: Path) -> None:
+    lia = converted()
+    for name, parameter in lia.generator.named_parameters():  # type: ignore[attr-defined]
+        if name.endswith("torgb.weight"):  # so that its pictures fit into [-1, 1], and into PNGs
+            parameter.mul_(0.2)
+    before = fingerprint(lia.generator)  # type: ignore[arg-type]
+    data = drawn(lia, tmp_path / "drawn")
+    settings = config(
+        images=300 * 16, batch=16, width=16, width_max=64, split="not last 50", schedule="cosine", known_answers=200,
+        learning_rate=3e-3,
+    )  # fmt: skip
+    trained = train_encoder_lia(lia, data, settings)
+    figures = trained.metrics["encoder"]
+    assert figures["after"]["correlation"] > 0.8 > figures["before"]["correlation"]
+    assert figures["after"]["mse"] < 0.3 * figures["before"]["mse"]
+    images = open_images(data, (8, 8), 3, split="last 50")
+    x = torch.stack([item.x for item in map(images.load, range(50)) if item is not None])
+    error = (trained.reconstruct(x) - x).square().mean()
+    assert error == pytest.approx(figures["after"]["mse_of_real_images"], rel=1e-3)  # those 50 are what was held out
+    assert fingerprint(trained.generator) == before  # type: ignore[arg-type]
+    assert trained.provenance["encoder"]["data"]["images"] == 350
+    trained.save(tmp_path / "t.safetensors")
+    again = load(tmp_path / "t.safetensors")
+    assert torch.equal(again.encode(x), trained.encode(x))
+    assert again.typicality is not None and trained.typicality is not None
+    assert torch.equal(again.typicality(again.encode(x)), trained.typicality(trained.encode(x)))
+
+
+def state_of(folder: Path) -> dict[str, Tensor]:
+    return load_file(folder / "state.safetensors")
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("adversarial", [0.0, 0.1])
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, pictures: Path, adversarial: float) -> None:
+    """Killed twice at other steps than a save's; weights, moments, running statistics, averages and the log end the same."""
+    settings = config(save_seconds=0.0, adversarial_weight=adversarial, mirror=True, accumulate=2)
+    lia = converted()
+
+    def run(folder: Path, kill_at: int | None) -> LIA:
+        def progress(name: str, done: int, total: int) -> None:
+            if name == "encoder" and done == kill_at:
+                raise Killed
+
+        return train_encoder_lia(lia, pictures, settings, folder=folder, progress=progress)
+
+    whole = run(tmp_path / "whole", None)
+    for kill_at in (7, 13):
+        with pytest.raises(Killed):
+            run(tmp_path / "killed", kill_at)
+    resumed = run(tmp_path / "killed", None)
+    a, b = state_of(tmp_path / "whole"), state_of(tmp_path / "killed")
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    assert any("exp_avg_sq" in name for name in a) and any("running_var" in name for name in a)
+    assert whole.metrics["encoder"]["losses"] == resumed.metrics["encoder"]["losses"]
+    assert fingerprint(whole.encoder) == fingerprint(resumed.encoder)  # type: ignore[arg-type]
+
+    def log(folder: Path) -> list[dict[str, float]]:
+        lines = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
+        return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+    assert log(tmp_path / "whole") == log(tmp_path / "killed")
+    assert [line["step"] for line in log(tmp_path / "whole")] == list(range(1, 21))
+    assert "batch = 8" in (tmp_path / "whole" / "recipe.toml").read_text()
+
+
+def test_another_recipe_or_data_set_begins_anew(tmp_path: Path, pictures: Path) -> None:
+    lia, begun = converted(), []
+    runs: list[dict[str, object]] = [{}, {}, {"seed": 1}, {"split": "first 20"}]
+    for changes in runs:
+        seen: list[int] = []
+
+        def progress(name: str, done: int, total: int, seen: list[int] = seen) -> None:
+            seen += [done] if name == "encoder" else []
+
+        train_encoder_lia(lia, pictures, config(**changes), folder=tmp_path / "run", progress=progress)
+        begun.append(seen[0])
+    assert begun == [0, 20, 0, 0]
+
+
+_WORKER = """
+import sys
+from pathlib import Path
+from tests import toys
+from tests.test_train_encoder import config, converted
+from lia_adapter.training import ranks
+from lia_adapter.training.encoder import train_encoder_lia
+import torch
+
+torch.set_num_threads(1)
+with ranks.joined("cpu"):
+    settings = config(precision="float64", adversarial_weight=0.1, mirror=True)
+    train_encoder_lia(converted(), sys.argv[1], settings, folder=Path(sys.argv[2]))
+"""
+
+
+def torchrun(processes: int, script: Path, *args: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), str(script)]
+    return subprocess.run(
+        [*command, *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=240, env=_environment(), check=False
+    )
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def test_two_processes_do_what_one_does(tmp_path: Path, pictures: Path) -> None:
+    """20 steps in float64, with the discriminator: weights, moments and running statistics agree to 1e-9."""
+    script = tmp_path / "worker.py"
+    script.write_text(_WORKER)
+    for processes in (1, 2):
+        (tmp_path / str(processes)).mkdir()
+        done = torchrun(processes, script, pictures, tmp_path / str(processes))
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = state_of(tmp_path / "1"), state_of(tmp_path / "2")
+    assert one.keys() == two.keys()
+    assert one["value.encoder.stem.weight"].dtype == torch.float64
+    assert max(float((one[name].double() - two[name].double()).abs().max()) for name in one if one[name].numel()) < 1e-9
+
+
+_DIES = """
+import os, sys
+from pathlib import Path
+from tests.test_train_encoder import config, converted
+from lia_adapter.errors import LIAError
+from lia_adapter.training import ranks
+from lia_adapter.training.encoder import train_encoder_lia
+
+def progress(name, done, total):
+    if name == "encoder" and done == 5 and ranks.rank() == 1:
+        os._exit(9)
+
+try:
+    with ranks.joined("cpu"):
+        train_encoder_lia(converted(), sys.argv[1], config(), folder=Path(sys.argv[2]), progress=progress)
+except LIAError as error:
+    print(error, file=sys.stderr, flush=True)
+    sys.exit(2)
+"""
+
+
+def test_a_process_that_dies_ends_the_job_with_a_message(tmp_path: Path, pictures: Path) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text(_DIES)
+    done = torchrun(2, script, pictures, tmp_path / "run")
+    assert done.returncode != 0
+    assert "lost its connection to the others" in done.stderr or "exitcode: 9" in done.stderr.replace(" ", "").replace(
+        "exitcode:9", "exitcode: 9"
+    )
+
+
+@pytest.mark.parametrize("space", ["y", "ys"])
+def test_spaces(pictures: Path, space: str) -> None:
+    trained = train_encoder_lia(converted(), pictures, config(space=space, images=16))
+    x = torch.rand(2, 3, 8, 8) * 2 - 1
+    assert trained.encode(x).shape == ((2, 16) if space == "y" else (2, 4, 16))
+    assert trained.reconstruct(x).shape == x.shape
+
+
+def test_a_batch_of_one_and_bfloat16(pictures: Path) -> None:
+    trained = train_encoder_lia(converted(), pictures, config(batch=1, images=10, precision="bfloat16", adversarial_weight=0.1))
+    assert all(p.isfinite().all() and p.dtype == torch.float32 for p in trained.encoder.parameters())  # type: ignore[union-attr]
+
+
+def test_accumulation_with_one_part_each_step_is_the_same_run(pictures: Path) -> None:
+    """Without batch statistics in the way (a batch of one each), two parts of one sample are one batch of two."""
+    runs = [train_encoder_lia(converted(), pictures, config(batch=4, images=12, accumulate=n)) for n in (1, 2)]
+    losses = [run.metrics["encoder"]["losses"]["loss"][0] for run in runs]
+    assert losses[0] == pytest.approx(losses[1], rel=0.3)  # other batch statistics, the same images
+
+
+def test_a_class_conditional_generator_takes_labels_from_the_zip(tmp_path: Path, pictures: Path) -> None:
+    names = sorted(path.name for path in pictures.iterdir())
+    with zipfile.ZipFile(tmp_path / "d.zip", "w") as file:
+        for name in names:
+            file.write(pictures / name, name)
+        file.writestr("dataset.json", json.dumps({"labels": [[name, i % 3] for i, name in enumerate(names)]}))
+    lia = converted(c_dim=3)
+    trained = train_encoder_lia(lia, tmp_path / "d.zip", config(images=16, adversarial_weight=0.1))
+    assert trained.encode(torch.zeros(2, 3, 8, 8)).shape == (2, 16)
+    with pytest.raises(LIAError, match="label"):
+        train_encoder_lia(lia, pictures, config(images=16))
+
+
+def test_a_wrapped_generator_gets_a_fresh_discriminator(tmp_path: Path) -> None:
+    generator = wrap(toys.Sprites(), mapping="style", synthesis="draw")
+    lia = toys.with_encoder(LIA(generator))
+    data = toys.pictures(tmp_path / "p", 8, (8, 12))
+    trained = train_encoder_lia(lia, data, config(images=16, adversarial_weight=0.1))
+    assert "fool" in trained.metrics["encoder"]["losses"]
+    trained.save(tmp_path / "s.safetensors")
+    x = torch.zeros(1, 3, 8, 12)
+    assert torch.equal(load(tmp_path / "s.safetensors", generator=generator).encode(x), trained.encode(x))
+
+
+def test_any_torchvision_network_is_the_perceptual_one(tmp_path: Path, pictures: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(squeezenet1_0().state_dict(), tmp_path / "squeezenet1_0.safetensors")
+    trained = train_encoder_lia(converted(), pictures, config(images=8, features=str(tmp_path / "squeezenet1_0.safetensors")))
+    assert "perceptual" in trained.metrics["encoder"]["losses"]
+    assert "squeezenet1_0" in trained.provenance["encoder"]["features"].lower()
+
+
+def test_the_python_call(pictures: Path) -> None:
+    lia = converted()
+    trained = lia_adapter.train_encoder(lia, pictures, overrides=toys.QUICK_ENCODER | {"images": 8})
+    assert trained.encoder is not None and lia.encoder is None
+
+
+def test_the_verdict_tells_whose_fault_it_is() -> None:
+    def figures(correlation: float, drawn: float, real: float) -> dict[str, dict[str, float]]:
+        return {"after": {"correlation": correlation, "mse": drawn, "mse_of_real_images": real}}
+
+    assert "train longer" in encoder_verdict(figures(0.3, 0.1, 0.1))
+    assert "generator cannot draw" in encoder_verdict(figures(0.95, 0.01, 0.05))
+    assert "come back as well" in encoder_verdict(figures(0.95, 0.01, 0.012))
+
+
+def test_what_cannot_be_trained_is_refused(tmp_path: Path, pictures: Path) -> None:
+    with pytest.raises(LIAError, match="lia-adapt convert"):
+        train_encoder_lia(toys.stylegan(), pictures, config())
+    with pytest.raises(ConfigError, match="batch is 8; expected a multiple of 1 processes × accumulate 3"):
+        train_encoder_lia(converted(), pictures, config(accumulate=3))
+    with pytest.raises(LIAError, match="the training diverged"):
+        train_encoder_lia(converted(), pictures, config(pixel_weight=1e38, learning_rate=1.0))
+    for key, value in {"space": "w", "fit": "pad", "schedule": "linear", "batch": 0, "learning_rate": 0.0}.items():
+        with pytest.raises(ConfigError, match=key):
+            config(**{key: value})
