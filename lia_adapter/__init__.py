@@ -8,11 +8,16 @@
 from importlib.metadata import version
 
 from lia_adapter.checkpoints import Checkpoint, read_checkpoint
+from lia_adapter.commands.encode import encode_images
+from lia_adapter.commands.evaluate import evaluate
+from lia_adapter.commands.invert import invert_images
+from lia_adapter.commands.reconstruct import reconstruct_images
 from lia_adapter.errors import CheckpointError, ConfigError, DownloadError, LIAError, WrapError
 from lia_adapter.generators import Generator, wrap
 from lia_adapter.lia import LIA, load
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.training.convert import convert
+from lia_adapter.training.encoder import train_encoder
 
 __all__ = [
     "LIA",
@@ -25,8 +30,13 @@ __all__ = [
     "LIAError",
     "WrapError",
     "convert",
+    "encode_images",
+    "evaluate",
+    "invert_images",
     "load",
     "read_checkpoint",
+    "reconstruct_images",
+    "train_encoder",
     "wrap",
 ]
 

@@ -3,9 +3,9 @@
 Exit codes: 0 done, 2 wrong input or file, 130 interrupted, 143 terminated (state saved), 1 a bug.
 """
 
+import os
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -14,47 +14,16 @@ from urllib.parse import urlsplit
 
 import click
 
+from lia_adapter.cli_images import evaluate, invert, reconstruct
 from lia_adapter.config import load_recipe, parse_overrides, parse_seeds, to_toml
 from lia_adapter.download import fetch, source_stem
 from lia_adapter.errors import ConfigError, LIAError
 from lia_adapter.files import check_writable
+from lia_adapter.terminal import ProgressLine, device_name
 
 __all__ = ["main"]
 
-
-class ProgressLine:
-    """Progress with an estimate of the time left on stderr: one line that is rewritten, or now and then a new one in a log."""
-
-    def __init__(self) -> None:
-        self.live = sys.stderr.isatty()
-        self.name, self.first, self.start, self.told = "", 0, 0.0, 0.0
-
-    def __call__(self, name: str, done: int, total: int | None) -> None:
-        """Tells that `done` of `total` of the work `name` is done."""
-        now = time.monotonic()
-        if name != self.name:
-            self.name, self.first, self.start, self.told = name, done, now, -1e9
-        finished = total is not None and done >= total
-        if now - self.told < (0.2 if self.live else 10) and not finished:
-            return
-        self.told = now
-        line = f"{name} {done:,}" if total is None else f"{name} {done:,}/{total:,}"
-        if total and self.first < done < total:
-            left = (now - self.start) / (done - self.first) * (total - done)
-            line += f", {_duration(left)} left"
-        elif finished:
-            line += f", {_duration(now - self.start)}"
-        print(
-            f"\r\033[K{line}" if self.live else line,
-            end="\n" if finished or not self.live else "",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+_LISTED = 10  # lines of a list that are shown
 
 
 class _Group(click.Group):
@@ -106,7 +75,7 @@ def main() -> None:
 @click.option("--coupling", help="auto, dense, additive (LIA's own) or affine.")
 @click.option("--features", type=Path, help="torchvision's squeezenet1_0 as .safetensors, to compare images with.")
 @click.option("--sha256", help="What CKPT must hash to.")
-@click.option("--data", type=Path, help="A folder of real images: adds a short adversarial refinement.")
+@click.option("--data", type=Path, help="Real images, a folder or a data-set zip: adds a short adversarial refinement.")
 @click.option("--adapter-only", is_flag=True, help="Leave the generator out of the file and bind the file to it by hash.")
 @click.option("-n", "--dry-run", is_flag=True, help="Print what would run, and stop.")
 def convert(
@@ -146,7 +115,7 @@ def convert(
         raise ConfigError(f"-o {out} must end in .safetensors; expected for example {out.name}.safetensors.")
     progress = ProgressLine()
     path = fetch(ckpt, sha256=sha256, progress=lambda done, total: progress("download, bytes", done, total))
-    lia = load(path, device=_device(device))
+    lia = load(path, device=device_name(device))
     if "://" in ckpt:  # without what may be a password or a token
         address = urlsplit(ckpt)
         lia.provenance["address"] = f"{address.scheme}://{address.hostname}{address.path}"
@@ -166,6 +135,123 @@ def convert(
     state.unlink(missing_ok=True)
     click.echo(_summary(converted.metrics))
     click.echo(f"wrote {out}, and beside it .png, .html and .json")
+
+
+@main.command("train-encoder")
+@click.argument("lia", metavar="LIA")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--data", type=Path, required=True, help="A folder of images, or a data-set zip of NVlabs' form.")
+@click.option("-o", "--out", type=Path, help="The result; default <stem>-encoder.safetensors in the current folder.")
+@click.option("--recipe", default="encoder", show_default=True, help="encoder, encoder-cpu or a .toml file.")
+@click.option("--features", help="A perceptual network: a file of any torchvision network, vgg16 (fetched), or none.")
+@click.option("--generator", help="The checkpoint of an adapter-only LIA.")
+@click.option("--device", default=None, help="cpu, cuda, ...; default: cuda where there is one. One for each under torchrun.")
+@click.option("--adapter-only", is_flag=True, help="Leave the generator out of the file and bind the file to it by hash.")
+@click.option("-n", "--dry-run", is_flag=True, help="Print what would run, and stop.")
+def train_encoder(
+    lia: str,
+    overrides: Sequence[str],
+    data: Path,
+    out: Path | None,
+    recipe: str,
+    features: str | None,
+    generator: str | None,
+    device: str | None,
+    adapter_only: bool,
+    dry_run: bool,
+) -> None:
+    """Train the encoder of LIA, a converted file, on images.
+
+    Writes OUT, and beside it pictures (.png), a report (.html), figures (.json) and the folder of the run with its log,
+    pictures and state. A run that was stopped goes on where it was when the same command is given again. On many GPUs:
+    torchrun --nproc-per-node N -m lia_adapter train-encoder ...
+    """
+    from lia_adapter.lia import load
+    from lia_adapter.report import reconstruction_picture, report_paths, write_encoder_report
+    from lia_adapter.training import ranks
+    from lia_adapter.training.encoder import EncoderConfig, train_encoder_lia
+
+    given = {} if features is None else {"features": features}
+    config = load_recipe(EncoderConfig, recipe, parse_overrides(overrides) | given)
+    out = out or Path(f"{source_stem(lia)}-encoder.safetensors")
+    if not out.name.endswith(".safetensors"):
+        raise ConfigError(f"-o {out} must end in .safetensors; expected for example {out.name}.safetensors.")
+    with ranks.joined(device) as own:
+        first = ranks.rank() == 0
+        opened = load(lia, generator=generator, device=device_name(own))
+        if first:
+            for target in (out, *report_paths(out).values()):
+                check_writable(target)
+        folder = out.with_name(out.name.removesuffix(".safetensors"))
+        if dry_run:
+            if first:
+                click.echo(_describe(opened))
+                click.echo(f"would train on {data}, on {ranks.count()} x {opened.device}, and write {out}, with the recipe:\n")
+                click.echo(to_toml(config))
+            return
+        trained = train_encoder_lia(
+            opened, data, config,
+            folder=folder, picture=reconstruction_picture, progress=ProgressLine() if first else None,
+        )  # fmt: skip
+        if first:
+            trained.save(out, adapter_only=adapter_only)
+            write_encoder_report(trained, out, folder)
+            (folder / "state.safetensors").unlink(missing_ok=True)
+            click.echo(_encoder_summary(trained.metrics["encoder"]))
+            _list("unreadable", [f"{name}: {why}" for name, why in trained.metrics["encoder"]["unreadable"].items()])
+            click.echo(f"wrote {out}, and beside it .png, .html, .json and {folder}{os.sep}")
+        ranks.barrier()
+
+
+@main.command()
+@click.argument("lia", metavar="LIA")
+@click.argument("images", type=Path)
+@click.option("-o", "--out", type=Path, default=Path("codes.safetensors"), show_default=True, help="The codes.")
+@click.option("--fit", default="crop", show_default=True, help="crop, letterbox or stretch.")
+@click.option("--split", default="all", show_default=True, help='Which images: all, "first 100", "last 100", "list names.txt".')
+@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Images a pass.")
+@click.option("--generator", help="The checkpoint of an adapter-only LIA.")
+@click.option("--device", default=None, help="cpu, cuda, ...; default: cuda where there is one. One for each under torchrun.")
+def encode(
+    lia: str, images: Path, out: Path, fit: str, split: str, batch: int, generator: str | None, device: str | None
+) -> None:
+    """Encode IMAGES, a folder of any size, a zip or a picture, into y and z.
+
+    More than 8,192 images make several files; those that are finished are kept when the same command is given again.
+    """
+    from lia_adapter.commands.codes import joined, read_codes
+    from lia_adapter.commands.encode import encode_images, unusual_names
+    from lia_adapter.lia import load
+    from lia_adapter.training import ranks
+
+    if not out.name.endswith(".safetensors"):
+        raise ConfigError(f"-o {out} must end in .safetensors; expected for example {out.name}.safetensors.")
+    with ranks.joined(device) as own:
+        first = ranks.rank() == 0
+        opened = load(lia, generator=generator, device=device_name(own))
+        check_writable(out)
+        progress = ProgressLine() if first else None
+        paths = encode_images(opened, images, out, fit=fit, split=split, batch=batch, progress=progress)
+        if not first:
+            return
+        codes = joined([read_codes(path) for path in paths])
+        errors = codes.tensors["mse"]
+        click.echo(
+            f"encoded      {len(codes.names):,} images, mean squared error {errors.mean():.4f}, worst {errors.max():.4f}"
+        )
+        _list("unreadable", [f"{name}: {why}" for name, why in codes.unreadable.items()])
+        _list("unusual", unusual_names(codes), "less usual than 99 % of the training images; of the wrong kind?")
+        click.echo(f"wrote {paths[0]}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else ""))
+
+
+def _list(name: str, lines: Sequence[str], note: str = "") -> None:
+    """A count and the first few of many lines."""
+    if lines:
+        click.echo(f"{name:<12} {len(lines):,}" + (f" ({note})" if note else ""))
+    for line in lines[:_LISTED]:
+        click.echo(f"             {line}")
+    if len(lines) > _LISTED:
+        click.echo(f"             and {len(lines) - _LISTED:,} more")
 
 
 @main.command()
@@ -215,7 +301,7 @@ def sample(
     if out.suffix.lower() != ".png":
         raise ConfigError(f"-o {out} must end in .png.")
     check_writable(out)
-    lia = load(file, generator=generator, device=_device(device))
+    lia = load(file, generator=generator, device=device_name(device))
     c_dim = lia.generator.c_dim
     if class_ is not None and not 0 <= class_ < c_dim:
         expected = f"0 to {c_dim - 1}" if c_dim else "no --class: this generator is unconditional"
@@ -283,22 +369,10 @@ def doctor() -> None:
         "ninja": shutil.which("ninja") or "none found",
         "nvcc": shutil.which("nvcc") or "none found",
         "ops": "reference path (plain torch) on every device",
-        "runs on": _device(None),
+        "runs on": device_name(None),
     }
     for name, text in lines.items():
         click.echo(f"{name:<10} {text}")
-
-
-def _device(name: str | None) -> str:
-    import torch
-
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}. See lia-adapt doctor.") from error
-    return name
 
 
 def _describe(lia: Any) -> str:
@@ -326,8 +400,11 @@ def _describe_lia(name: str, header: dict[str, Any]) -> str:
         f"source     {provenance.get('source', 'a wrapped generator')}, sha256 {provenance.get('source_sha256', 'unknown')}",
         f"generator  fingerprint {header['generator_sha256']}",
     ]
-    if header["metrics"]:
+    if "seeds_raw" in header["metrics"]:  # measured by convert
         lines += _summary(header["metrics"]).splitlines()
+    if header.get("encoder"):
+        space, made_by = header["encoder"].get("space"), provenance.get("encoder", {})
+        lines.append(f"encoder    into {space}, trained on {made_by.get('data', {}).get('images', 0):,} images")
     return "\n".join(lines)
 
 
@@ -340,3 +417,21 @@ def _summary(metrics: dict[str, Any]) -> str:
     lines.append(f"{'round_trip':<20} {metrics['round_trip']['value']:.1e} standard deviations at most")
     lines.append(f"{'seeds':<20} {metrics['seeds_raw']['value']:.3f} raw, {metrics['seeds_white']['value']:.3f} whitened")
     return "\n".join(lines)
+
+
+def _encoder_summary(figures: dict[str, Any]) -> str:
+    """What a training measured, in a few aligned lines."""
+    from lia_adapter.training.encoder import encoder_verdict
+
+    after, before = figures["after"], figures["before"]
+    texts = {
+        "correlation": f"of found and true y, on the {after['directions']} directions that move pixels",
+        "mse": "mean squared error of the generator's own images",
+        "mse_of_real_images": "mean squared error of real images",
+    }
+    lines = [f"{after[key]:<8.4f} {text} (before: {before[key]:.4f})" for key, text in texts.items()]
+    return "\n".join([*lines, encoder_verdict(figures)])
+
+
+for command in (reconstruct, invert, evaluate):
+    main.add_command(command)

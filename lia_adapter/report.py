@@ -17,8 +17,24 @@ from torch import Tensor
 
 from lia_adapter.files import atomic_write
 from lia_adapter.lia import LIA, seed_to_z
+from lia_adapter.training.encoder import encoder_verdict
 
-__all__ = ["comparison_grid", "image_grid", "one_hot", "png_bytes", "save_png", "write_convert_report"]
+__all__ = [
+    "comparison_grid",
+    "html_page",
+    "html_picture",
+    "image_grid",
+    "one_hot",
+    "paired_grid",
+    "png_bytes",
+    "reconstruction_picture",
+    "report_paths",
+    "save_png",
+    "shrink",
+    "write_convert_report",
+    "write_encoder_report",
+    "write_report",
+]
 
 _SAMPLES, _COLUMNS = 32, 8
 _COLOURS = ("#1f6fb4", "#d0661c", "#2a8f4c", "#8a4fb0", "#777")
@@ -89,11 +105,12 @@ def comparison_grid(lia: LIA) -> Image.Image:
         label = None if c is None else c[part]
         before = lia.synthesize(lia.generator.mapping(z[part], label))
         after = lia.sample(seeds[part], c=label)
-        rows.append(_shrink(torch.cat([before, after])))
+        rows.append(shrink(torch.cat([before, after])))
     return image_grid(torch.cat(rows), columns=_COLUMNS)
 
 
-def _shrink(x: Tensor) -> Tensor:
+def shrink(x: Tensor) -> Tensor:
+    """Images [N, C, H, W] as a report shows them: with at most 256 pixels on the longer side."""
     longest = max(x.shape[2:])
     if longest <= _LARGEST_SIDE:
         return x
@@ -114,19 +131,44 @@ def write_convert_report(lia: LIA, out: Path) -> dict[str, Path]:
     Raises:
         LIAError: A file cannot be written.
     """
-    paths = report_paths(out)
     picture = png_bytes(comparison_grid(lia))
-    figures = json.dumps({**lia.metrics, "provenance": lia.provenance}, indent=1)
-    contents = {"png": picture, "html": _page(lia, out, picture).encode(), "json": figures.encode()}
+    return write_report(out, picture, _page(lia, out, picture), {**lia.metrics, "provenance": lia.provenance})
+
+
+def write_report(out: Path, picture: bytes, page: str, figures: Mapping[str, Any]) -> dict[str, Path]:
+    """Writes a picture, a page and figures beside `out`.
+
+    Args:
+        out: See `report_paths`.
+        picture: The PNG.
+        page: The HTML.
+        figures: JSON; numbers that are not finite, which JSON has no words for, become null.
+
+    Returns:
+        The three paths by ending.
+
+    Raises:
+        LIAError: A file cannot be written.
+    """
+    paths = report_paths(out)
+    contents = {"png": picture, "html": page.encode(), "json": json.dumps(_finite(figures), indent=1).encode()}
     for ending, content in contents.items():
         with atomic_write(paths[ending], needs=len(content)) as temporary:
             temporary.write_bytes(content)
     return paths
 
 
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def report_paths(out: Path) -> dict[str, Path]:
-    """The files beside a LIA file, by ending: f.safetensors has f.png, f.html and f.json."""
-    stem = out.name.removesuffix(".safetensors")
+    """The files of a report, by ending: f.safetensors and f.json have f.png, f.html and f.json."""
+    stem = out.name.removesuffix(".safetensors").removesuffix(".json")
     return {ending: out.with_name(f"{stem}.{ending}") for ending in ("png", "html", "json")}
 
 
@@ -152,19 +194,29 @@ td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}.good
 img{max-width:100%;image-rendering:pixelated}small,.dim{color:#666}pre{overflow:auto;background:#f6f6f6;padding:1rem}"""
 
 
+def html_page(title: str, body: str) -> str:
+    """A page of HTML that needs nothing but itself; the title is text, the body HTML."""
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>
+{body}
+</html>
+"""
+
+
+def html_picture(png: bytes, alt: str) -> str:
+    """A PNG inside a page, small ones enlarged by whole factors to at most 900 pixels."""
+    width, encoded = Image.open(io.BytesIO(png)).width, base64.b64encode(png).decode()
+    return f'<img alt="{html.escape(alt)}" width="{width * max(1, 900 // width)}" src="data:image/png;base64,{encoded}">'
+
+
 def _page(lia: LIA, out: Path, picture: bytes) -> str:
     metrics, provenance = lia.metrics, lia.provenance
     source = html.escape(str(provenance.get("source", "a wrapped generator")))
-    scale = max(1, 900 // max(1, Image.open(io.BytesIO(picture)).width))
-    encoded = base64.b64encode(picture).decode()
-    width = Image.open(io.BytesIO(picture)).width * scale
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{html.escape(out.name)}</title><style>{_STYLE}</style>
-<h1>{source}, made invertible</h1>
+    body = f"""<h1>{source}, made invertible</h1>
 <p>{_verdict(metrics)}</p>
 <h2>The same seeds, before and after</h2>
 <p>Each pair of rows shows {_COLUMNS} seeds: the original mapping above, the invertible one below.</p>
-<img alt="samples" width="{width}" src="data:image/png;base64,{encoded}">
+{html_picture(picture, "samples")}
 <h2>Figures</h2>
 <p>The <em>noise floor</em> is the same measure between two sets of {metrics["samples"]:,} codes that both come from the
 original mapping: it is not zero, because no two random sets are alike. A ratio near 1 means that the new mapping differs
@@ -177,9 +229,8 @@ from the original no more than the original differs from itself. All figures are
 <p class="dim">{metrics["coupling"]} mapping, {metrics["parameters"]:,} parameters; fitted in
 {metrics["seconds"]["fit"]:.0f} s, measured in {metrics["seconds"]["measure"]:.0f} s.</p>
 <h2>Provenance</h2>
-<pre>{html.escape(json.dumps(provenance, indent=1))}</pre>
-</html>
-"""
+<pre>{html.escape(json.dumps(provenance, indent=1))}</pre>"""
+    return html_page(out.name, body)
 
 
 def _verdict(metrics: Mapping[str, Any]) -> str:
@@ -250,3 +301,82 @@ def _curves(losses: Mapping[str, Sequence[float]]) -> str:
     if not lines:
         return "<p>No steps were trained.</p>"
     return f'<svg viewBox="0 0 {width} {height}" width="100%">{"".join(lines)}</svg><p>{" · ".join(legend)}</p>'
+
+
+def reconstruction_picture(path: Path, x: Tensor, drawn: Tensor) -> None:
+    """Writes a grid of real images x [N, C, H, W], each row above the row of what the generator drew of them.
+
+    Raises:
+        LIAError: The file cannot be written.
+    """
+    save_png(path, paired_grid(x, drawn))
+
+
+def paired_grid(*sets: Tensor) -> Image.Image:
+    """Rows of images in turn: of the first set, below each the same of the second, and so on; each [N, C, H, W]."""
+    columns = min(_COLUMNS, len(sets[0]))
+    rows = []
+    for parts in zip(*(shrink(x.float()).split(columns) for x in sets), strict=True):
+        for row in parts:
+            rows.append(torch.cat([row, row.new_ones(columns - len(row), *row.shape[1:])]))  # white
+    return image_grid(torch.cat(rows), columns=columns)
+
+
+def write_encoder_report(lia: LIA, out: Path, folder: Path) -> dict[str, Path]:
+    """Writes the picture, the report and the figures of a training beside `out`.
+
+    Args:
+        lia: With a trained encoder.
+        out: The LIA file.
+        folder: Of the run; its last picture is the report's.
+
+    Returns:
+        The three paths by ending.
+
+    Raises:
+        LIAError: A file cannot be written.
+    """
+    pictures = sorted(folder.glob("reconstructions-*.png"))
+    picture = pictures[-1].read_bytes() if pictures else png_bytes(comparison_grid(lia))
+    figures = {**lia.metrics["encoder"], "provenance": lia.provenance}
+    return write_report(out, picture, _encoder_page(lia, out, picture), figures)
+
+
+def _encoder_page(lia: LIA, out: Path, picture: bytes) -> str:
+    figures, provenance = lia.metrics["encoder"], lia.provenance
+    made_by = provenance["encoder"]
+    before, after = figures["before"], figures["after"]
+    rows = [
+        _row(
+            "Known answers",
+            f"Images that the generator drew are encoded: correlation of the y found with the true one, on the "
+            f"{after['directions']} directions of y that make 90 % of what moves pixels.",
+            f"{after['correlation']:.3f}", "1", f"before: {before['correlation']:.3f}", None,
+        ),
+        _row(
+            "Drawn images", "Mean squared error of the same images drawn again, on the scale of -1 to 1.",
+            f"{after['mse']:.4f}", "0", f"before: {before['mse']:.4f}", None,
+        ),
+        _row(
+            "Real images",
+            "The same of real images" + (" that the training did not see." if made_by["recipe"]["split"] != "all" else "."),
+            f"{after['mse_of_real_images']:.4f}", "0", f"before: {before['mse_of_real_images']:.4f}", None,
+        ),
+    ]  # fmt: skip
+    table = "<table><tr><th>Measure<th>Value<th>Best<th></tr>" + "".join(rows) + "</table>"
+    unreadable = "".join(f"<li>{html.escape(name)}: {html.escape(why)}" for name, why in figures["unreadable"].items())
+    body = f"""<h1>An encoder for {html.escape(str(provenance.get("source", "a wrapped generator")))}</h1>
+<p>{html.escape(encoder_verdict(figures).capitalize())}</p>
+<h2>Real images and their reconstructions</h2>
+<p>Each pair of rows: the real images above, what the generator draws from their codes below.</p>
+{html_picture(picture, "reconstructions")}
+<h2>Figures</h2>
+{table}
+<h2>Training</h2>
+{_curves(figures["losses"])}
+<p class="dim">{figures["parameters"]:,} parameters, {made_by["data"]["images"]:,} images, {figures["seconds"]:.0f} s on
+{html.escape(made_by["device"])}; perceptual network: {html.escape(str(made_by["features"] or "none"))}.</p>
+{f"<h2>Images that could not be read</h2><ul>{unreadable}</ul>" if unreadable else ""}
+<h2>Provenance</h2>
+<pre>{html.escape(json.dumps(provenance, indent=1))}</pre>"""
+    return html_page(out.name, body)

@@ -151,7 +151,7 @@ def test_doctor_tells_what_runs_where(tmp_path: Path) -> None:
         (["toy.pkl", "--coupling", "cubic"], "expected auto, dense"),
         (["toy.pkl", "--coupling", "dense"], "coupling=affine"),
         (["toy.pkl", "--features", "page.pkl"], "page.pkl"),
-        (["toy.pkl", "--data", "page.pkl"], "not a folder"),
+        (["toy.pkl", "--data", "page.pkl"], "neither a folder, nor a zip"),
         (["toy.pkl", "--sha256", "0" * 64], "SHA-256"),
         (["toy.pkl", "--device", "abacus"], "abacus"),
         (["toy.pkl", "--rude"], "--rude"),

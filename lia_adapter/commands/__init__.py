@@ -1,0 +1,1 @@
+"""The work behind the commands, as Python calls: a LIA and many images."""

@@ -1,0 +1,136 @@
+"""A file of codes: what `encode` and `invert` write and later commands read, bound to its generator by hash."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from lia_adapter.errors import LIAError
+from lia_adapter.files import atomic_write
+from lia_adapter.lia import LIA, fingerprint
+
+__all__ = ["Codes", "check_generator", "joined", "read_codes", "shard_paths"]
+
+_FORMAT, _VERSION = "lia-adapter-codes", 1
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Codes of N images.
+
+    Attributes:
+        names: Of the images, within their data set.
+        tensors: y [N, y_dim]; z [N, y_dim] (float64); mse [N], of the reconstruction on [-1, 1]; typicality [N] in [0, 1], NaN
+            where the LIA has no encoder; z_size [N]; and, where there are any, ys [N, num_ws, y_dim] and c [N, c_dim].
+        placements: Where each image lies in its picture, as `Placement.to_json` says it.
+        generator: Fingerprint of the generator that they belong to.
+        about: Where they come from, as JSON: data, split, fit, how they were made.
+        unreadable: Images that could not be read, and why.
+    """
+
+    names: tuple[str, ...]
+    tensors: dict[str, Tensor]
+    placements: tuple[dict[str, Any], ...]
+    generator: str
+    about: dict[str, Any]
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ys(self) -> Tensor:
+        """What the generator is to draw: ys [N, num_ws, y_dim] where there are any, else y [N, y_dim]."""
+        return self.tensors.get("ys", self.tensors["y"])
+
+    def save(self, path: Path) -> None:
+        """Writes one .safetensors, whole or not at all.
+
+        Raises:
+            LIAError: The file cannot be written.
+        """
+        header = {
+            "version": _VERSION, "names": self.names, "placements": self.placements, "generator_sha256": self.generator,
+            "about": self.about, "unreadable": self.unreadable,
+        }  # fmt: skip
+        content = save({name: t.cpu().contiguous() for name, t in self.tensors.items()}, metadata={_FORMAT: json.dumps(header)})
+        with atomic_write(path, needs=len(content)) as temporary:
+            temporary.write_bytes(content)
+
+
+def shard_paths(path: Path, count: int) -> list[Path]:
+    """The files of `count` shards: the path itself for one, else codes-00001-of-00003.safetensors and so on."""
+    if count == 1:
+        return [path]
+    stem = path.name.removesuffix(".safetensors")
+    return [path.with_name(f"{stem}-{i:05d}-of-{count:05d}.safetensors") for i in range(1, count + 1)]
+
+
+def read_codes(path: str | Path) -> Codes:
+    """Opens a codes file, or all shards of one by the name that was given to `encode -o`.
+
+    Raises:
+        LIAError: It is missing, damaged, no codes file, or a shard is missing.
+    """
+    path = Path(path)
+    if path.exists():
+        return _read(path)
+    stem = path.name.removesuffix(".safetensors")
+    shards = sorted(path.parent.glob(f"{stem}-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9].safetensors"))
+    if not shards:
+        raise LIAError(f"there is no codes file {path}. Run lia-adapt encode first, or check the path.")
+    count = int(shards[0].stem[-5:])
+    missing = [shard.name for shard in shard_paths(path, count) if shard not in shards]
+    if missing or len(shards) != count:
+        what = f"{missing[0]} is missing" if missing else f"there are shards of another run beside those of {count}"
+        raise LIAError(f"the codes {path} are not whole: {what}. Run the same lia-adapt encode again.")
+    return joined([_read(shard) for shard in shards])
+
+
+def joined(parts: Sequence[Codes]) -> Codes:
+    """Several codes of one generator as one."""
+    first = parts[0]
+    return Codes(
+        tuple(name for part in parts for name in part.names),
+        {name: torch.cat([part.tensors[name] for part in parts]) for name in first.tensors},
+        tuple(place for part in parts for place in part.placements),
+        first.generator,
+        first.about,
+        {name: why for part in parts for name, why in part.unreadable.items()},
+    )
+
+
+def check_generator(codes: Codes, lia: LIA, name: str) -> None:
+    """Refuses codes of another generator.
+
+    Raises:
+        LIAError: They belong to another.
+    """
+    if codes.generator != fingerprint(lia.generator):  # type: ignore[arg-type]
+        made = codes.about.get("lia", "another file")
+        raise LIAError(
+            f"{name} holds codes of another generator ({made}) than this LIA file's: encode the images with this one."
+        )
+
+
+def _read(path: Path) -> Codes:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_FORMAT)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
+        if text is None:
+            raise LIAError(f"{path.name} is a .safetensors file, but holds no codes. lia-adapt encode writes such files.")
+        header = json.loads(text)
+        codes = Codes(
+            tuple(map(str, header["names"])), tensors, tuple(header["placements"]), str(header["generator_sha256"]),
+            dict(header["about"]), dict(header["unreadable"]),
+        )  # fmt: skip
+        sizes = {len(codes.names), len(codes.placements), *(len(t) for t in tensors.values())}
+        if len(sizes) != 1 or not {"y", "z", "mse", "typicality", "z_size"} <= tensors.keys():
+            raise ValueError("its parts do not fit together")
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise LIAError(f"{path.name} is no readable codes file: {error}. Run lia-adapt encode again.") from error
+    return codes

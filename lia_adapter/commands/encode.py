@@ -1,0 +1,122 @@
+"""`encode`: codes of a folder of any size, batched, in shards, resumed where it stopped, shared out under torchrun."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from lia_adapter.commands.codes import Codes, joined, read_codes, shard_paths
+from lia_adapter.data import ImageSet, in_batches, open_images
+from lia_adapter.encoder import one_code
+from lia_adapter.errors import LIAError
+from lia_adapter.lia import LIA, fingerprint
+from lia_adapter.metrics.images import mse
+from lia_adapter.metrics.typicality import z_size
+from lia_adapter.training import ranks
+
+__all__ = ["UNUSUAL", "encode_images", "encode_numbers", "unusual_names"]
+
+UNUSUAL = 0.01  # typicality below which an image is named: less usual than 99 % of the training images
+_SHARD = 8192  # images a file
+
+
+def encode_images(
+    lia: LIA,
+    data: str | Path,
+    out: str | Path,
+    *,
+    fit: str = "crop",
+    split: str = "all",
+    batch: int = 64,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Path]:
+    """Encodes images into files of codes; files that an earlier run of the same arguments finished are kept.
+
+    Args:
+        lia: With an encoder.
+        data: A folder, a data-set zip or one picture.
+        out: The file; more than 8,192 images make shards (see `shard_paths`).
+        fit: crop, letterbox or stretch.
+        split: Which images; see `open_images`.
+        batch: Images a pass.
+        progress: Is told what is done.
+
+    Returns:
+        The files, of all processes.
+
+    Raises:
+        LIAError: No encoder, no readable image, or a file that cannot be written.
+    """
+    generator = lia.generator
+    if lia.encoder is None:
+        raise LIAError("this file has no encoder. Run lia-adapt train-encoder on it first.")
+    images = open_images(data, generator.resolution, generator.channels, fit=fit, split=split, c_dim=generator.c_dim)
+    paths = shard_paths(Path(out), math.ceil(len(images) / _SHARD))
+    about = {
+        "how": "encode", "data": str(data), "identity": images.identity(), "fit": fit, "split": split,
+        "encoder_sha256": fingerprint(lia.encoder), "lia": lia.provenance.get("source"),
+    }  # fmt: skip
+    owner = fingerprint(generator)  # type: ignore[arg-type]
+    for i in range(ranks.rank(), len(paths), ranks.count()):
+        if _is_done(paths[i], owner, about):
+            continue
+        numbers = range(i * _SHARD, min((i + 1) * _SHARD, len(images)))
+        tell = None if progress is None else lambda done, first=numbers.start: progress("encode", first + done, len(images))
+        encode_numbers(lia, images, numbers, about, owner, batch=batch, progress=tell).save(paths[i])
+    if progress:
+        progress("encode", len(images), len(images))
+    ranks.barrier()
+    return paths
+
+
+@torch.no_grad()
+def encode_numbers(
+    lia: LIA,
+    images: ImageSet,
+    numbers: range,
+    about: dict[str, object],
+    owner: str,
+    *,
+    batch: int,
+    progress: Callable[[int], None] | None = None,
+) -> Codes:
+    """Codes of some images of a set; those that cannot be read are listed in `unreadable`."""
+    assert lia.encoder is not None and lia.typicality is not None  # noqa: S101  (the caller saw to it)
+    parts, done = [], 0
+    for part in in_batches(images, numbers, batch, lia.device):
+        codes = lia.encode(part.x)
+        y = one_code(codes)
+        z = lia.to_z(y, part.c)
+        tensors = {
+            "y": y, "z": z, "mse": mse(lia.synthesize(codes), part.x), "typicality": lia.typicality(y), "z_size": z_size(z),
+        }  # fmt: skip
+        tensors |= {"ys": codes} if codes.ndim == 3 else {}
+        tensors |= {} if part.c is None else {"c": part.c}
+        names = tuple(images.names[n] for n in part.numbers)
+        places = tuple(placement.to_json() for placement in part.placements)
+        parts.append(Codes(names, {name: t.cpu() for name, t in tensors.items()}, places, owner, dict(about)))
+        done += len(names)
+        if progress:
+            progress(done)
+    unreadable = {name: why for name, why in images.unreadable.items() if name in {images.names[n] for n in numbers}}
+    if not parts:
+        name, why = next(iter(unreadable.items()))
+        raise LIAError(f"none of the {len(numbers):,} images of {images.path} can be read; {name!r}: {why}.")
+    whole = joined(parts)
+    return Codes(whole.names, whole.tensors, whole.placements, owner, dict(about), unreadable)
+
+
+def unusual_names(codes: Codes) -> list[str]:
+    """Images whose codes are less usual than those of 99 % of the training images, the least usual first."""
+    scores = codes.tensors["typicality"]
+    order = torch.argsort(scores, stable=True)
+    return [codes.names[i] for i in order.tolist() if scores[i] < UNUSUAL]
+
+
+def _is_done(path: Path, owner: str, about: dict[str, object]) -> bool:
+    try:
+        codes = read_codes(path)
+    except LIAError:
+        return False
+    return codes.generator == owner and codes.about == about

@@ -1,0 +1,168 @@
+"""`invert`: codes that draw the images better than the start did, and runs that go on where they stopped."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from lia_adapter.commands.codes import Codes, read_codes
+from lia_adapter.commands.invert import invert_images
+from lia_adapter.data import open_images
+from lia_adapter.errors import LIAError
+from lia_adapter.inversion import Inversion
+from lia_adapter.lia import LIA
+from lia_adapter.metrics.typicality import z_size
+from tests import toys
+
+
+@pytest.fixture(scope="module")
+def lia() -> LIA:
+    return toys.with_encoder(toys.stylegan())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toys.pictures(tmp_path_factory.mktemp("data") / "in", 5)
+
+
+def images_of(folder: Path) -> Tensor:
+    images = open_images(folder, (8, 8), 3)
+    return torch.stack([item.x for i in range(len(images)) if (item := images.load(i)) is not None])
+
+
+def no_constant(name: str) -> float:
+    raise AssertionError(f"{name} is no JSON")
+
+
+@pytest.mark.parametrize("space", ["y", "ys", "z"])
+def test_codes_draw_the_images_better_than_the_start(lia: LIA, folder: Path, tmp_path: Path, space: str) -> None:
+    out = tmp_path / "c.safetensors"
+    codes = invert_images(lia, folder, out, space=space, steps=15, batch=2)
+    x, found = images_of(folder), codes.tensors
+    error = (lia.synthesize(codes.ys) - x).double().square().mean(dim=(1, 2, 3))
+    start = (lia.reconstruct(x) - x).double().square().mean(dim=(1, 2, 3))
+    torch.testing.assert_close(found["mse"].double(), error, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found["loss"].double(), error, rtol=1e-4, atol=1e-6)  # pixels alone
+    torch.testing.assert_close(found["start_loss"].double(), start, rtol=1e-3, atol=1e-5)
+    assert bool((found["loss"] <= found["start_loss"]).all()) and error.mean() < 0.9 * start.mean()
+    assert ("ys" in found) == (space == "ys")
+    torch.testing.assert_close(lia.to_y(found["z"]), found["y"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found["z_size"], z_size(found["z"]))
+    assert codes.names == tuple(f"{i:03d}.png" for i in range(5))
+    assert lia.typicality is not None and torch.equal(found["typicality"], lia.typicality(found["y"]))
+    same(read_codes(out), codes)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.html", "c.json", "c.png", "c.safetensors"]
+
+
+def same(a: Codes, b: Codes) -> None:
+    assert (a.names, a.placements, a.about, a.unreadable) == (b.names, b.placements, b.about, b.unreadable)
+    for name, tensor in a.tensors.items():
+        assert torch.equal(tensor, b.tensors[name]) or bool(tensor.isnan().all()), name
+
+
+@pytest.mark.parametrize("start", ["mean", "random"])
+def test_a_lia_without_encoder_starts_elsewhere(lia: LIA, folder: Path, tmp_path: Path, start: str) -> None:
+    plain = LIA(lia.generator, lia.mapping, family=lia.family, config=lia.config)
+    codes = invert_images(plain, folder, tmp_path / "c.safetensors", start=start, steps=2)
+    assert bool(codes.tensors["typicality"].isnan().all())
+    figures = json.loads((tmp_path / "c.json").read_text(), parse_constant=no_constant)
+    assert figures["of_each"]["typicality"] == [None] * 5
+    assert "Typicality" not in (tmp_path / "c.html").read_text()
+    with pytest.raises(LIAError, match="start from the mean"):
+        invert_images(plain, folder, tmp_path / "d.safetensors")
+
+
+def test_random_starts_differ_between_batches_and_follow_the_seed(lia: LIA, folder: Path, tmp_path: Path) -> None:
+    codes = [
+        invert_images(lia, folder, tmp_path / f"{i}.safetensors", start="random", steps=0, batch=2, seed=seed).tensors["y"]
+        for i, seed in enumerate([0, 0, 7])
+    ]
+    assert torch.equal(codes[0], codes[1]) and not torch.allclose(codes[0], codes[2])
+    assert torch.cdist(codes[0], codes[0]).add(torch.eye(5)).min() > 0.01
+
+
+def test_what_an_image_gets_does_not_depend_on_the_others(lia: LIA, folder: Path, tmp_path: Path) -> None:
+    one = invert_images(lia, folder, tmp_path / "a.safetensors", steps=5, batch=1)
+    all_ = invert_images(lia, folder, tmp_path / "b.safetensors", steps=5, batch=5)
+    torch.testing.assert_close(one.tensors["y"], all_.tensors["y"], rtol=1e-3, atol=1e-4)
+
+
+def test_a_stopped_run_goes_on_after_its_last_batch(
+    lia: LIA, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = invert_images(lia, folder, tmp_path / "whole.safetensors", start="random", steps=4, batch=2)
+
+    def stop(name: str, done: int, total: int) -> None:
+        assert total == 12
+        if done > 4:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "c.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        invert_images(lia, folder, out, start="random", steps=4, batch=2, progress=stop)
+    assert not out.exists() and len(list((tmp_path / ".c.safetensors.parts").iterdir())) == 1
+    worked = watch(lia, monkeypatch)
+    resumed = invert_images(lia, folder, out, start="random", steps=4, batch=2)
+    assert worked == [4, 4]
+    same(resumed, whole)
+    assert not list(tmp_path.glob(".*"))
+    invert_images(lia, folder, out, start="random", steps=4, batch=2)
+    assert worked == [4, 4]  # the file that is there is what would be made
+
+
+def watch(lia: LIA, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The steps of each search from now on."""
+    worked: list[int] = []
+    invert = LIA.invert
+
+    def counted(self: LIA, x: Tensor, c: Tensor | None = None, *, steps: int = 0, **others: object) -> Inversion:
+        worked.extend([steps] if steps else [])
+        return invert(self, x, c, steps=steps, **others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(LIA, "invert", counted)
+    return worked
+
+
+def test_batches_of_another_run_are_not_taken(lia: LIA, folder: Path, tmp_path: Path) -> None:
+    def stop(name: str, done: int, total: int) -> None:
+        if done > 3:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "c.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        invert_images(lia, folder, out, steps=3, batch=2, progress=stop)
+    found = invert_images(lia, folder, out, steps=6, batch=2)
+    same(found, invert_images(lia, folder, tmp_path / "d.safetensors", steps=6, batch=2))
+
+
+def test_unreadable_images_are_told_also_by_a_resumed_run(lia: LIA, tmp_path: Path) -> None:
+    folder = toys.pictures(tmp_path / "in", 5)
+    for name in ("000.png", "002.png", "003.png"):  # one of the first batch, all of the second
+        (folder / name).write_bytes(b"no picture")
+
+    def stop(name: str, done: int, total: int) -> None:
+        if done > 2:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "c.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        invert_images(lia, folder, out, steps=2, batch=2, progress=stop)
+    codes = invert_images(lia, folder, out, steps=2, batch=2)
+    assert codes.names == ("001.png", "004.png")
+    assert list(codes.unreadable) == ["000.png", "002.png", "003.png"]
+    for name in ("001.png", "004.png"):
+        (folder / name).write_bytes(b"")
+    with pytest.raises(LIAError, match="none of the 5 images"):
+        invert_images(lia, folder, tmp_path / "d.safetensors", steps=2, batch=2)
+    assert not (tmp_path / "d.safetensors").exists()
+
+
+def test_a_conditional_lia_inverts_with_the_labels_of_the_data_set(tmp_path: Path) -> None:
+    lia = toys.with_encoder(toys.stylegan(c_dim=3))
+    folder = toys.pictures(tmp_path / "in", 2)
+    (folder / "dataset.json").write_text('{"labels": [["000.png", 2], ["001.png", 0]]}')
+    codes = invert_images(lia, folder, tmp_path / "c.safetensors", space="z", steps=2)
+    assert codes.tensors["c"].tolist() == [[0, 0, 1], [1, 0, 0]]
+    torch.testing.assert_close(lia.to_y(codes.tensors["z"], codes.tensors["c"]), codes.tensors["y"], rtol=1e-4, atol=1e-5)
