@@ -144,6 +144,7 @@ def main() -> None:
         table.append(measure("(b) encoder into z, original mapping", images, in_z.reconstruct, network))
         table.append(measure("(g) encoder into ys", images, in_ys.reconstruct, network))
     table.append(measure("(c) y from the mean, 500 steps", few, searched(in_y, 500, "y", "mean"), network))
+    table.append(measure("    y from the mean, 100 steps", few, searched(in_y, 100, "y", "mean"), network))
     table.append(measure("(d) y from random, 500 steps", few, searched(in_y, 500, "y", "random"), network))
     table.append(measure("(e) y from the encoder, 100 steps", few, searched(in_y, 100, "y", "encoder"), network))
     # A search in z goes through the original mapping, as it does for whoever has no LIA.

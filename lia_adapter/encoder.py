@@ -14,22 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lia_adapter.errors import LIAError
+from lia_adapter.resize import resize
 
-__all__ = ["SPACES", "BatchNorm", "Encoder", "at_most", "one_code"]
+__all__ = ["SPACES", "BatchNorm", "Encoder", "one_code"]
 
 SPACES = ("y", "ys")
-_MAX_SIDE = 256
 _LAST_SIDE = 4
 _MOMENTUM = 0.1  # of the running statistics
-
-
-def at_most(x: Tensor, side: int = _MAX_SIDE) -> Tensor:
-    """Images x [N, C, H, W], reduced so that the longer side is at most `side`; smaller ones pass unchanged."""
-    longest = max(x.shape[2:])
-    if longest <= side:
-        return x
-    size = [max(1, round(s * side / longest)) for s in x.shape[2:]]
-    return F.interpolate(x, size=size, mode="bilinear", antialias=True)
 
 
 def one_code(codes: Tensor) -> Tensor:
@@ -151,7 +142,7 @@ class Encoder(nn.Module):
             raise LIAError(f"the encoder's space is {space!r}; expected {' or '.join(SPACES)}.")
         self.resolution, self.channels, self.y_dim, self.num_ws = tuple(resolution), channels, y_dim, num_ws
         self.space, self.width, self.width_max = space, width, width_max
-        h, w = at_most(torch.zeros(1, 1, *resolution)).shape[2:]
+        h, w = resize(torch.zeros(1, 1, *resolution)).shape[2:]
         self.stem = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.norm = BatchNorm(width)
         self.stages = nn.ModuleList()
@@ -190,7 +181,7 @@ class Encoder(nn.Module):
         if x.ndim != 4 or tuple(x.shape[1:]) != (self.channels, *self.resolution):
             expected = ", ".join(map(str, (self.channels, *self.resolution)))
             raise LIAError(f"x has shape {list(x.shape)}; expected [N, {expected}]. lia_adapter.data fits images to that size.")
-        x = F.leaky_relu(self.norm(self.stem(at_most(x))), 0.2)
+        x = F.leaky_relu(self.norm(self.stem(resize(x))), 0.2)
         for stage in self.stages:
             x = stage(x)
         x = x.flatten(1)

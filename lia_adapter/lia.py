@@ -20,7 +20,7 @@ from lia_adapter.encoder import Encoder, one_code
 from lia_adapter.errors import CheckpointError, LIAError
 from lia_adapter.files import atomic_write
 from lia_adapter.generators import Generator, Original, WrappedGenerator, broadcast, build, truncate
-from lia_adapter.inversion import Inversion, ReconstructionLoss, optimise
+from lia_adapter.inversion import Y_RATE, Inversion, ReconstructionLoss, optimise, search_coordinates
 from lia_adapter.mapping import InvertibleMapping, covariance_root
 from lia_adapter.metrics.typicality import Typicality
 
@@ -98,6 +98,7 @@ class LIA(nn.Module):
         self.discriminator = discriminator
         self.encoder = encoder
         self.typicality = typicality
+        self._coordinates: tuple[Tensor, Tensor] | None = None
         self.family, self.config = family, dict(config or {})
         self.provenance, self.metrics = dict(provenance or {}), dict(metrics or {})
 
@@ -110,6 +111,13 @@ class LIA(nn.Module):
     def z_dim(self) -> int:
         """Entries of z: y_dim once converted, because a bijection keeps the number."""
         return self.generator.z_dim if self.mapping is None else self.mapping.y_dim
+
+    def _search(self) -> tuple[Tensor, Tensor]:
+        """Mean and matrix of the coordinates to search y in; found once, as it takes thousands of gradients."""
+        if self._coordinates is None or self._coordinates[0].device != self.device:
+            mean, root = self.whitening()
+            self._coordinates = (mean, search_coordinates(self.generator, root))
+        return self._coordinates
 
     def whitening(self) -> tuple[Tensor, Tensor]:
         """Mean [y_dim] and root of the covariance [y_dim, y_dim] of the original mapping's y."""
@@ -248,19 +256,19 @@ class LIA(nn.Module):
             random = torch.Generator().manual_seed(seed)
             z = torch.randn(len(x), self.z_dim, generator=random).to(x) if start == "random" else None
             first = self.y_mean.expand(len(x), -1) if z is None else self.to_y(z, c)
-        mean, root = self.whitening()
+        mean, matrix = self._search() if space != "z" and steps else self.whitening()
         if space == "z":
             codes = self.to_z(one_code(first), c)
             codes = torch.zeros_like(codes) if start == "mean" else codes
         else:
-            codes = ((broadcast(first, num_ws) if space == "ys" else one_code(first)) - mean) @ torch.linalg.inv(root)
+            codes = ((broadcast(first, num_ws) if space == "ys" else one_code(first)) - mean) @ torch.linalg.inv(matrix)
 
         def to_ys(codes: Tensor) -> Tensor:
-            return broadcast(self.to_y(codes, c) if space == "z" else mean + codes @ root, num_ws)
+            return broadcast(self.to_y(codes, c) if space == "z" else mean + codes @ matrix, num_ws)
 
         found, losses = optimise(
             lambda codes: self.generator.synthesis(to_ys(codes)), codes, x, loss or ReconstructionLoss(),
-            steps=steps, progress=progress,
+            steps=steps, rate=0.1 if space == "z" else Y_RATE, progress=progress,
         )  # fmt: skip
         ys = to_ys(found)
         return Inversion(ys, self.to_z(one_code(ys), c), self.generator.synthesis(ys), losses)

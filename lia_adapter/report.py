@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lia_adapter.files import atomic_write
 from lia_adapter.lia import LIA, seed_to_z
+from lia_adapter.resize import resize
 from lia_adapter.training.encoder import encoder_verdict
 
 __all__ = [
@@ -30,7 +31,6 @@ __all__ = [
     "reconstruction_picture",
     "report_paths",
     "save_png",
-    "shrink",
     "write_convert_report",
     "write_encoder_report",
     "write_report",
@@ -38,7 +38,6 @@ __all__ = [
 
 _SAMPLES, _COLUMNS = 32, 8
 _COLOURS = ("#1f6fb4", "#d0661c", "#2a8f4c", "#8a4fb0", "#777")
-_LARGEST_SIDE = 256  # of a picture in the report
 
 
 def to_uint8(x: Tensor) -> Tensor:
@@ -105,17 +104,8 @@ def comparison_grid(lia: LIA) -> Image.Image:
         label = None if c is None else c[part]
         before = lia.synthesize(lia.generator.mapping(z[part], label))
         after = lia.sample(seeds[part], c=label)
-        rows.append(shrink(torch.cat([before, after])))
+        rows.append(resize(torch.cat([before, after])))
     return image_grid(torch.cat(rows), columns=_COLUMNS)
-
-
-def shrink(x: Tensor) -> Tensor:
-    """Images [N, C, H, W] as a report shows them: with at most 256 pixels on the longer side."""
-    longest = max(x.shape[2:])
-    if longest <= _LARGEST_SIDE:
-        return x
-    size = [max(1, round(side * _LARGEST_SIDE / longest)) for side in x.shape[2:]]
-    return F.interpolate(x, size=size, mode="bilinear", antialias=True)
 
 
 def write_convert_report(lia: LIA, out: Path) -> dict[str, Path]:
@@ -316,7 +306,7 @@ def paired_grid(*sets: Tensor) -> Image.Image:
     """Rows of images in turn: of the first set, below each the same of the second, and so on; each [N, C, H, W]."""
     columns = min(_COLUMNS, len(sets[0]))
     rows = []
-    for parts in zip(*(shrink(x.float()).split(columns) for x in sets), strict=True):
+    for parts in zip(*(resize(x.float()).split(columns) for x in sets), strict=True):
         for row in parts:
             rows.append(torch.cat([row, row.new_ones(columns - len(row), *row.shape[1:])]))  # white
     return image_grid(torch.cat(rows), columns=columns)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from lia_adapter.commands.codes import read_codes
 from lia_adapter.lia import load
@@ -163,3 +165,31 @@ def test_sigterm_saves_and_the_same_command_goes_on(workshop: Path, tmp_path: Pa
     done = json.loads(stats.read_text().splitlines()[-1])["step"]
     again = run(*command[3:-1], "save_seconds=1000", "images=80000", "--dry-run", cwd=tmp_path)
     assert again.returncode == 0 and done >= 2
+
+
+def test_kill_9_twice_and_the_result_is_the_same(workshop: Path, tmp_path: Path) -> None:
+    """Three processes for one run: the weights are those of a run that was left alone."""
+    command = [sys.executable, "-m", "lia_adapter", "train-encoder", str(workshop / "toy.lia.safetensors")]
+    command += ["--data", str(workshop / "pictures"), *QUICK, "images=1600", "save_seconds=0.05", "adversarial_weight=0.1"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    def start(out: str) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen([*command, "-o", out], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+
+    def steps() -> int:
+        stats = tmp_path / "killed" / "stats.jsonl"
+        return stats.read_bytes().count(b"\n") if stats.exists() else 0
+
+    for least in (20, 90):
+        process = start("killed.safetensors")
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and steps() < least and process.poll() is None:
+            time.sleep(0.005)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    for out in ("killed.safetensors", "whole.safetensors"):
+        assert start(out).wait(timeout=200) == 0
+    killed, whole = (load_file(tmp_path / f"{name}.safetensors") for name in ("killed", "whole"))
+    assert all(torch.equal(killed[name], whole[name]) for name in whole)
+    logs = [(tmp_path / name / "stats.jsonl").read_text().splitlines() for name in ("killed", "whole")]
+    assert [json.loads(line)["loss"] for line in logs[0]] == [json.loads(line)["loss"] for line in logs[1]]

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lia_adapter.errors import LIAError
-from lia_adapter.generators import broadcast
-from lia_adapter.inversion import ReconstructionLoss, optimise
+from lia_adapter.generators import broadcast, wrap
+from lia_adapter.inversion import ReconstructionLoss, optimise, search_coordinates
 from tests import toys
 
 
@@ -83,3 +83,16 @@ def test_wrong_words() -> None:
         lia.invert(x, start="zero")
     with pytest.raises(LIAError, match="lia-adapt convert"):
         toys.stylegan().invert(x)
+
+
+def test_search_coordinates_are_the_directions_that_move_pixels_at_their_pace() -> None:
+    """Of x = y @ basis, E[JᵀJ] has the squared gains as eigenvalues."""
+    gains = torch.tensor([10.0, 5.0, 2.0, 0.5])
+    turn = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(0))).Q
+    basis = turn @ torch.diag(gains) @ torch.linalg.qr(torch.randn(3 * 4 * 4, 4)).Q.t()
+    inner = nn.Module()
+    inner.style = nn.Identity()
+    generator = wrap(inner, mapping="style", synthesis=lambda y: (y @ basis).reshape(-1, 3, 4, 4), z_dim=4, y_dim=4, num_ws=1)
+    matrix = search_coordinates(generator, torch.eye(4))
+    assert torch.allclose(matrix.norm(dim=1), (gains / 10).sqrt(), rtol=0.1)
+    assert (torch.nn.functional.normalize(matrix, dim=1) @ turn).abs().diagonal().min() > 0.95

@@ -19,6 +19,7 @@ ROOMS = [
     "files",
     "download",
     "ops",
+    "resize",
     "checkpoints",
     "generators",
     "mapping",

@@ -14,7 +14,7 @@ from torchvision.models import squeezenet1_0  # type: ignore[import-untyped, unu
 
 from lia_adapter.errors import LIAError
 from lia_adapter.metrics.features import PixelFeatures, image_features, inception_features, load_features
-from lia_adapter.metrics.networks import resize
+from lia_adapter.resize import resize
 
 INCEPTION = "torch_fidelity.feature_extractor_inceptionv3"
 

@@ -19,9 +19,9 @@ from lia_adapter.metrics.networks import (
     load_network,
     paper_perceptual,
     perceptual_distance,
-    resize,
     vgg16_paper,
 )
+from lia_adapter.resize import resize
 from tests import test_download
 from tests.test_download import Site
 

@@ -19,7 +19,8 @@ from lia_adapter.lia import LIA, fingerprint
 from lia_adapter.metrics.images import mse
 from lia_adapter.metrics.networks import load_network
 from lia_adapter.metrics.typicality import z_size
-from lia_adapter.report import report_paths, shrink
+from lia_adapter.report import report_paths
+from lia_adapter.resize import resize
 
 __all__ = ["invert_images"]
 
@@ -146,13 +147,13 @@ class _Work:
         for first in range(0, len(self.images), self.batch):
             part = self.read(first)
             if part is not None:
-                rows.append((shrink(part.x).cpu(), shrink(self.invert(part, 0).images).cpu()))
+                rows.append((resize(part.x).cpu(), resize(self.invert(part, 0).images).cpu()))
                 count += len(part.x)
             if count >= _SHOWN:
                 break
         x, begun = (torch.cat(side)[:_SHOWN] for side in zip(*rows, strict=True))
         drawn = [self.lia.synthesize(part.to(self.lia.device)) for part in codes.ys[:_SHOWN].split(self.batch)]
-        return [x, begun, shrink(torch.cat(drawn)).cpu()]
+        return [x, begun, resize(torch.cat(drawn)).cpu()]
 
 
 def _all_batches(work: _Work, folder: Path, progress: Callable[[str, int, int], None] | None) -> Codes:

@@ -16,7 +16,8 @@ from lia_adapter.errors import ConfigError, LIAError
 from lia_adapter.files import check_writable
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.images import mse
-from lia_adapter.report import image_grid, report_paths, save_png, shrink
+from lia_adapter.report import image_grid, report_paths, save_png
+from lia_adapter.resize import resize
 
 __all__ = ["picture_stems", "reconstruct_images"]
 
@@ -114,7 +115,7 @@ def reconstruct_images(
         if drawn.x is not None:
             errors[name] = float(mse(drawn.image[None], drawn.x[None]))
         if len(shown) < _SHOWN:  # small ones: 64 of 1024² would fill the memory
-            shown.append((shrink(drawn.image[None]), None if drawn.x is None else shrink(drawn.x[None])))
+            shown.append((resize(drawn.image[None]), None if drawn.x is None else resize(drawn.x[None])))
         if progress:
             progress("reconstruct", drawn.number, len(names))
     if progress:

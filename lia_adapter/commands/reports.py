@@ -11,7 +11,8 @@ from torch import Tensor
 from lia_adapter.data import open_images
 from lia_adapter.errors import LIAError
 from lia_adapter.lia import LIA
-from lia_adapter.report import html_page, html_picture, paired_grid, png_bytes, shrink, write_report
+from lia_adapter.report import html_page, html_picture, paired_grid, png_bytes, write_report
+from lia_adapter.resize import resize
 
 __all__ = ["write_evaluate_report", "write_invert_report", "write_reconstruct_report"]
 
@@ -212,7 +213,7 @@ def _redrawn(lia: LIA, figures: Mapping[str, Any], places: Sequence[int]) -> tup
             raise LIAError(f"cannot read {name!r} of {images.path} any more: {why}. Run lia-adapt evaluate again.")
         x.append(item.x)
     pairs = [(image[None], lia.reconstruct(image[None]).cpu()) for image in x]  # one by one: few, and maybe large
-    return torch.cat([shrink(a) for a, _ in pairs]), torch.cat([shrink(b) for _, b in pairs])
+    return torch.cat([resize(a) for a, _ in pairs]), torch.cat([resize(b) for _, b in pairs])
 
 
 def _histogram(counts: Sequence[int]) -> str:

@@ -6,11 +6,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lia_adapter.generators import Generator, Original
 from lia_adapter.inversion.loss import ReconstructionLoss
+from lia_adapter.metrics.recovery import pixel_spectrum
 
-__all__ = ["Inversion", "optimise"]
+__all__ = ["Y_RATE", "Inversion", "optimise", "search_coordinates"]
 
-_RATE = 0.1  # of Adam, in standard deviations of the code
+Y_RATE = 0.8
+"""Rate for `optimise` in the coordinates of `search_coordinates`."""
+_SPECTRUM_CODES = 32
+_PACE, _LEAST = 0.25, 1e-6  # exponent, and the least eigenvalue as a share of the largest
 _WARM_UP, _COOL_DOWN = 0.05, 0.25  # shares of the steps (Karras 2020, app. D)
 
 
@@ -31,6 +36,23 @@ class Inversion:
     loss: Tensor
 
 
+def search_coordinates(generator: Generator, root: Tensor) -> Tensor:
+    """The matrix M [y_dim, y_dim] of coordinates a for a search in y = mean + a @ M.
+
+    Whitened y is turned to the eigenvectors of E[JᵀJ], so that Adam, which scales each entry by itself, can tell directions
+    that move pixels from those that hardly do; and the latter are slowed down, to the fourth root of their eigenvalue: at
+    full pace they would carry the code far from all usual ones for little gain.
+
+    Args:
+        generator: To search in.
+        root: Root of the covariance of y [y_dim, y_dim].
+    """
+    _, y, _ = Original(generator).pairs(_SPECTRUM_CODES, torch.Generator(root.device).manual_seed(0))
+    values, vectors = pixel_spectrum(generator, y, root)
+    pace = (values / values[0]).clamp(min=_LEAST) ** _PACE
+    return (pace[:, None] * (vectors.t() @ root.double())).to(root)
+
+
 def optimise(
     draw: Callable[[Tensor], Tensor],
     start: Tensor,
@@ -38,16 +60,18 @@ def optimise(
     loss: ReconstructionLoss,
     *,
     steps: int,
+    rate: float = 0.1,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Adam on codes of many images at once; what one image gets does not depend on the others.
 
     Args:
         draw: Codes of the start's shape -> images [N, C, H, W].
-        start: Codes in a space whose entries have a spread of about 1 (whitened y, or z), [N, …].
+        start: Codes [N, …] in coordinates that should move at about the same pace: see `search_coordinates`.
         x: The images wanted [N, C, H, W].
         loss: What is minimised.
         steps: Number of steps; 0 only measures the start.
+        rate: Of Adam, at its peak.
         progress: Is told the steps done and to do.
 
     Returns:
@@ -55,7 +79,7 @@ def optimise(
     """
     codes = start.detach().clone().requires_grad_(True)
     best, least = codes.detach().clone(), torch.full((len(x),), torch.inf, device=x.device)
-    adam = torch.optim.Adam([codes], lr=_RATE, betas=(0.9, 0.99))
+    adam = torch.optim.Adam([codes], lr=rate, betas=(0.9, 0.99))
     for step in range(steps + 1):
         with torch.enable_grad():
             losses = loss(draw(codes), x)
@@ -69,7 +93,7 @@ def optimise(
         if step == steps:
             break
         done = step / steps
-        adam.param_groups[0]["lr"] = _RATE * min(1.0, (done + 1 / steps) / _WARM_UP, (1 - done) / _COOL_DOWN)
+        adam.param_groups[0]["lr"] = rate * min(1.0, (done + 1 / steps) / _WARM_UP, (1 - done) / _COOL_DOWN)
         adam.zero_grad()
         total.backward()
         adam.step()

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lia_adapter.errors import LIAError
-from lia_adapter.metrics.networks import FeatureNetwork, load_network, resize
+from lia_adapter.metrics.networks import FeatureNetwork, load_network
+from lia_adapter.resize import resize
 
 __all__ = ["Features", "NetworkFeatures", "PixelFeatures", "image_features", "inception_features", "load_features"]
 

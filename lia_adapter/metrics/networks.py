@@ -5,22 +5,19 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lia_adapter.download import Progress, fetch
 from lia_adapter.errors import DownloadError, LIAError
 from lia_adapter.metrics.architectures import Architecture, NetworkFile, identify, read_network_file
+from lia_adapter.resize import resize
 
-__all__ = ["FeatureNetwork", "load_network", "paper_perceptual", "perceptual_distance", "resize", "vgg16_paper"]
+__all__ = ["FeatureNetwork", "load_network", "paper_perceptual", "perceptual_distance", "vgg16_paper"]
 
 PAPER_URL = "https://download.pytorch.org/models/vgg16_features-amdegroot-88682ab5.pth"
 """VGG16 as its authors trained it, converted by M. deGroot; torchvision's `VGG16_Weights.IMAGENET1K_FEATURES`."""
 PAPER_SHA256 = "88682ab5"
 """The first digits of its SHA-256, which is all that is published."""
-
-MAX_SIDE = 256
-"""Networks see images of at most this many pixels a side."""
 
 _LEAST = 64
 _CONV4_3 = 3  # its place among the taps of VGG16
@@ -186,14 +183,6 @@ def vgg16_paper(progress: Progress | None = None) -> Path:
             f"the paper's perceptual loss needs VGG16: {error} Without a network, give --features FILE "
             "(a torchvision network on this machine), or features=none."
         ) from error
-
-
-def resize(x: Tensor, least: int = 1) -> Tensor:
-    """Images [N, C, H, W] with sides of at most 256 pixels, and of at least `least`, in their proportions where both fit."""
-    sides = x.shape[2:]
-    scale = max(min(1.0, MAX_SIDE / max(sides)), least / min(sides))
-    size = [min(max(round(side * scale), least), MAX_SIDE) for side in sides]
-    return x if size == list(sides) else F.interpolate(x, size=size, mode="bilinear", antialias=True)
 
 
 def _full(x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lia_adapter.generators import Generator, Original, broadcast
 from lia_adapter.metrics.mapping import correlation
 
-__all__ = ["known_answer", "pixel_directions"]
+__all__ = ["known_answer", "pixel_directions", "pixel_spectrum"]
 
 _DIRECTION_IMAGES = 64  # that E[JᵀJ] is taken over
 _PIXELS = 32 * 256**2  # of all images drawn at once
@@ -20,8 +20,8 @@ _PROBES = 64  # random directions of the image that estimate J^T J
 _SHARE = 0.9  # of the trace
 
 
-def pixel_directions(generator: Generator, y: Tensor, root: Tensor) -> Tensor:
-    """Directions of whitened y that move pixels: eigenvectors of E[JᵀJ], J the Jacobian of the image, with 90 % of its trace.
+def pixel_spectrum(generator: Generator, y: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
+    """How strongly directions of whitened y move pixels: eigenvalues and eigenvectors of E[JᵀJ], J the Jacobian of the image.
 
     E over y and, within an image, over random directions v of the image (Hutchinson): E[(Jᵀv)(Jᵀv)ᵀ] = JᵀJ.
 
@@ -31,7 +31,7 @@ def pixel_directions(generator: Generator, y: Tensor, root: Tensor) -> Tensor:
         root: Root of the covariance of y [y_dim, y_dim]: y = mean + u @ root.
 
     Returns:
-        [y_dim, k], orthonormal, the strongest first.
+        Values [y_dim], falling, and vectors [y_dim, y_dim], one a column; both float64.
     """
     random = torch.Generator(y.device).manual_seed(0)
     total = y.new_zeros(y.shape[1], y.shape[1])
@@ -45,10 +45,17 @@ def pixel_directions(generator: Generator, y: Tensor, root: Tensor) -> Tensor:
                 moved = gradient @ root.to(gradient).t()  # du = dy @ inv(root), so d/du = root d/dy
                 total += moved.t() @ moved
     values, vectors = torch.linalg.eigh(total.double())
-    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
+    return values.flip(0).clamp(min=0), vectors.flip(1)
+
+
+def pixel_directions(generator: Generator, y: Tensor, root: Tensor) -> Tensor:
+    """The directions of whitened y that make 90 % of what moves pixels, the strongest first: [y_dim, k], orthonormal.
+
+    Arguments as of `pixel_spectrum`.
+    """
+    values, vectors = pixel_spectrum(generator, y, root)
     k = int((values.cumsum(0) < _SHARE * values.sum()).sum()) + 1
-    directions: Tensor = vectors[:, :k]
-    return directions
+    return vectors[:, :k]
 
 
 @torch.no_grad()
