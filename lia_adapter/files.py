@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lia_adapter.errors import LIAError
 
-__all__ = ["atomic_write", "check_writable", "publish", "sha256_file"]
+__all__ = ["atomic_write", "check_writable", "make_folder", "publish", "sha256_file"]
 
 
 @contextlib.contextmanager
@@ -77,6 +77,18 @@ def check_writable(path: str | Path, needs: int = 0) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         raise _cannot_write(path, error, needs) from error
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it, unless they are there.
+
+    Raises:
+        LIAError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LIAError(f"cannot make the folder {path}: {_reason(error)}. Choose another place with -o.") from error
 
 
 def publish(temporary: Path, target: Path) -> None:

@@ -288,3 +288,9 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path, pictures: Path) -> No
     for key, value in {"space": "w", "fit": "pad", "schedule": "linear", "batch": 0, "learning_rate": 0.0}.items():
         with pytest.raises(ConfigError, match=key):
             config(**{key: value})
+
+
+def test_the_papers_recipe_is_the_default_and_the_cpu_one_differs_where_it_says() -> None:
+    assert load_recipe(EncoderConfig, "encoder") == EncoderConfig()
+    small = load_recipe(EncoderConfig, "encoder-cpu")
+    assert small.features == "none" and small.adversarial_weight == 0 and small.steps == 1563

@@ -13,7 +13,7 @@ from lia_adapter.commands.reports import write_invert_report
 from lia_adapter.data import Batch, ImageSet, in_batches, none_readable, open_images
 from lia_adapter.encoder import one_code
 from lia_adapter.errors import LIAError
-from lia_adapter.files import check_writable, sha256_file
+from lia_adapter.files import check_writable, make_folder, sha256_file
 from lia_adapter.inversion import Inversion, ReconstructionLoss
 from lia_adapter.lia import LIA, fingerprint
 from lia_adapter.metrics.images import mse
@@ -171,7 +171,7 @@ def _all_batches(work: _Work, folder: Path, progress: Callable[[str, int, int], 
                     progress("invert", before + step, total)
 
             codes = work.codes(part, tell)
-            _make_folder(folder)
+            make_folder(folder)
             codes.save(path)
         parts += [] if codes is None else [codes]
         if progress:
@@ -190,11 +190,3 @@ def _figures(codes: Codes) -> dict[str, Any]:
     return {
         "about": codes.about, "mean": means, "unreadable": codes.unreadable, "of_each": {"name": list(codes.names), **of_each},
     }  # fmt: skip
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise LIAError(f"cannot make the folder {folder}: {why}. Choose another place with -o.") from error

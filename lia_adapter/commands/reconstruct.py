@@ -13,7 +13,7 @@ from lia_adapter.commands.codes import Codes, check_generator, read_codes
 from lia_adapter.commands.reports import write_reconstruct_report
 from lia_adapter.data import ImageSet, Placement, in_batches, none_readable, open_images, paste_back
 from lia_adapter.errors import ConfigError, LIAError
-from lia_adapter.files import check_writable
+from lia_adapter.files import check_writable, make_folder
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.images import mse
 from lia_adapter.report import image_grid, report_paths, save_png
@@ -96,7 +96,7 @@ def reconstruct_images(
         names = images.names
         work = _from_images(lia, images, psi, batch)
     stems = picture_stems(names)
-    _make_folder(out)
+    make_folder(out)
     for path in report_paths(out / _REPORT).values():
         check_writable(path)
     files: dict[str, list[str]] = {}
@@ -105,7 +105,7 @@ def reconstruct_images(
     for drawn in work:
         name, stem = names[drawn.number], stems[drawn.number]
         written = [f"{stem}.png"]
-        _make_folder((out / stem).parent)
+        make_folder((out / stem).parent)
         save_png(out / written[0], image_grid(drawn.image[None]))
         if paste and images is not None and drawn.x is not None and _is_part(drawn.placement, lia.generator.resolution):
             original = images.original(drawn.number if numbers is None else numbers[drawn.number])
@@ -200,14 +200,6 @@ def _is_part(placement: Placement, resolution: tuple[int, int]) -> bool:
     """Whether the picture is more than the fitted image."""
     whole = (0, 0, *placement.size)
     return placement.size != tuple(resolution) or placement.box != whole or placement.inner != whole
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise LIAError(f"cannot make the folder {path}: {why}. Choose another place with -o.") from error
 
 
 def _sets(shown: Sequence[tuple[Tensor, Tensor | None]]) -> list[Tensor]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lia_adapter.errors import LIAError
-from lia_adapter.files import atomic_write
+from lia_adapter.files import atomic_write, make_folder
 
 __all__ = ["RunLog"]
 
@@ -25,10 +25,7 @@ class RunLog:
 
     def __init__(self, folder: Path, recipe: str) -> None:
         self.folder, self.stats = folder, folder / "stats.jsonl"
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise LIAError(f"cannot make the run folder {folder}: {error.strerror}. Choose another place with -o.") from error
+        make_folder(folder)
         with atomic_write(folder / "recipe.toml") as temporary:
             temporary.write_text(recipe)
         self.board = _tensorboard(folder)
