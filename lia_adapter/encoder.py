@@ -28,6 +28,22 @@ def one_code(codes: Tensor) -> Tensor:
     return codes if codes.ndim == 2 else codes.mean(dim=1)
 
 
+class _Gather(torch.autograd.Function):
+    """The tensors of all processes, stacked; the gradient of each goes back to where it came from."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total[dist.get_rank()]
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe 2015) whose statistics are those of the batch over all processes.
 
@@ -64,13 +80,10 @@ class BatchNorm(nn.Module):
         return self._over_ranks(x, ranks)
 
     def _over_ranks(self, x: Tensor, ranks: int) -> Tensor:
-        from torch.distributed.nn.functional import all_gather  # slow to import, and one process never needs it
-
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         axes = [0, *range(2, x.ndim)]
         var, mean = torch.var_mean(wide, dim=axes, correction=0)
-        gathered = torch.stack(list(all_gather(torch.stack([mean, var]))))  # [ranks, 2, C]
-        means, variances = gathered.unbind(dim=1)
+        means, variances = _Gather.apply(torch.stack([mean, var])).unbind(dim=1)  # each [ranks, C]
         mean = means.mean(dim=0)
         var = (variances + (means - mean).square()).mean(dim=0)
         count = ranks * x.numel() // x.shape[1]

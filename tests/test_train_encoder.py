@@ -271,11 +271,12 @@ def test_the_python_call(pictures: Path) -> None:
 
 def test_the_verdict_tells_whose_fault_it_is() -> None:
     def figures(correlation: float, drawn: float, real: float) -> dict[str, dict[str, float]]:
-        return {"after": {"correlation": correlation, "mse": drawn, "mse_of_real_images": real}}
+        return {"before": {"mse": 0.1}, "after": {"correlation": correlation, "mse": drawn, "mse_of_real_images": real}}
 
     assert "train longer" in encoder_verdict(figures(0.3, 0.1, 0.1))
     assert "generator cannot draw" in encoder_verdict(figures(0.95, 0.01, 0.05))
     assert "come back as well" in encoder_verdict(figures(0.95, 0.01, 0.012))
+    assert "come back as well" in encoder_verdict(figures(0.5, 0.01, 0.012))  # into ys
 
 
 def test_what_cannot_be_trained_is_refused(tmp_path: Path, pictures: Path) -> None:

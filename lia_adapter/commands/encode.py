@@ -64,8 +64,6 @@ def encode_images(
         numbers = range(i * _SHARD, min((i + 1) * _SHARD, len(images)))
         tell = None if progress is None else lambda done, first=numbers.start: progress("encode", first + done, len(images))
         encode_numbers(lia, images, numbers, about, owner, batch=batch, progress=tell).save(paths[i])
-    if progress:
-        progress("encode", len(images), len(images))
     ranks.barrier()
     return paths
 

@@ -117,7 +117,7 @@ def evaluate(
             "z_size": float(torch.tensor(of_each["z_size"], dtype=torch.float64).median()),
         },
         "known_answer": {
-            **known_answer(g, lambda x: one_code(lia.encode(x)), lia.encoder.root, samples=min(count, _KNOWN_ANSWERS)),
+            **known_answer(g, lia.encode, lia.encoder.root, samples=min(count, _KNOWN_ANSWERS)),
             "images": min(count, _KNOWN_ANSWERS),
         },
         "left_out": {},

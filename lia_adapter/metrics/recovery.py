@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lia_adapter.encoder import one_code
 from lia_adapter.generators import Generator, Original, broadcast
 from lia_adapter.metrics.mapping import correlation
 
@@ -66,7 +67,7 @@ def known_answer(
 
     Args:
         generator: Draws the images.
-        encode: x [n, C, H, W] -> y [n, y_dim].
+        encode: x [n, C, H, W] -> y [n, y_dim], or ys, of which the mean over layers is compared.
         root: Root of the covariance of y [y_dim, y_dim].
         samples: Number of images.
         seed: Of the codes.
@@ -84,7 +85,7 @@ def known_answer(
         x = generator.synthesis(broadcast(part, generator.num_ws))
         codes = encode(x)
         again = generator.synthesis(broadcast(codes, generator.num_ws))
-        found.append(codes)
+        found.append(one_code(codes))
         errors.append((again - x).double().square().mean(dim=(1, 2, 3)))
     into = torch.linalg.inv(root.double())
     a, b = y.double() @ into, torch.cat(found).double() @ into

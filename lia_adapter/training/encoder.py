@@ -46,7 +46,8 @@ _TICKS, _GRIDS = 400, 20  # lines of the log and pictures of a run
 _GRID_IMAGES = 16
 _CHUNK = 64  # images encoded at once
 _QUARTERS, _DECAY = 4, 0.8
-_FOUND, _FAR = 0.8, 2.0  # of the verdict: least correlation; ratio of errors above which the generator is to blame
+# Of the verdict: least correlation, or share of the first error; ratio of errors above which the generator is to blame.
+_FOUND, _REDRAWN, _FAR = 0.8, 0.25, 2.0
 _TYPICAL = 20_000  # training images whose codes say what is usual, at most
 
 
@@ -169,14 +170,18 @@ def train_encoder_lia(
     if folder is not None and ranks.rank() == 0:
         watch = _Watch(RunLog(folder, to_toml(config)), training, picture)
     first = training.known_answer()
-    history = run_loop(
-        training.job(watch.tick if watch else None),
-        state_path=None if folder is None else folder / "state.safetensors",
-        identity=_identity(before, config, images),
-        save_seconds=config.save_seconds,
-        progress=progress,
-        resumed=watch.log.resume if watch else None,
-    )
+    try:
+        history = run_loop(
+            training.job(watch.tick if watch else None),
+            state_path=None if folder is None else folder / "state.safetensors",
+            identity=_identity(before, config, images),
+            save_seconds=config.save_seconds,
+            progress=progress,
+            resumed=watch.log.resume if watch else None,
+        )
+    finally:
+        if watch is not None:
+            watch.log.close()
     last = training.known_answer()
     encoder = training.average.float().requires_grad_(False)
     typicality = _typicality(encoder, images, device, progress)
@@ -306,7 +311,7 @@ class _Training:
     def known_answer(self) -> dict[str, float]:
         """How well the averaged encoder finds codes of drawn images, and redraws real ones: tells whose fault an error is."""
         figures = known_answer(
-            self.original, lambda x: one_code(self.average(x.to(self.dtype))).to(x), self.average.root.float(),
+            self.original, lambda x: self.average(x.to(self.dtype)).to(x), self.average.root.float(),
             samples=self.config.known_answers, seed=self.config.seed,
         )  # fmt: skip
         errors = []
@@ -323,8 +328,10 @@ def encoder_verdict(figures: Mapping[str, Any]) -> str:
     Args:
         figures: `LIA.metrics["encoder"]`.
     """
-    drawn, real = figures["after"]["mse"], figures["after"]["mse_of_real_images"]
-    if figures["after"]["correlation"] < _FOUND:
+    after, before = figures["after"], figures["before"]
+    drawn, real = after["mse"], after["mse_of_real_images"]
+    # An encoder into ys may draw the image from other codes than a single y.
+    if after["correlation"] < _FOUND and drawn > _REDRAWN * before["mse"]:
         return "the encoder does not find the codes of the generator's own images yet: train longer."
     if real > _FAR * drawn:
         return (

@@ -59,6 +59,11 @@ class RunLog:
                 self.board.add_scalar(name, value, step)
             self.board.flush()
 
+    def close(self) -> None:
+        """Ends TensorBoard's writing thread, which would abort the process at its end."""
+        if self.board is not None:
+            self.board.close()
+
 
 def _tensorboard(folder: Path) -> Any:
     """TensorBoard's writer, or None where it is not installed (pip install lia-adapter[tensorboard])."""

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import os
+import time
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -13,6 +14,7 @@ from lia_adapter.errors import LIAError
 
 __all__ = ["any_of", "average", "barrier", "count", "joined", "merged", "rank"]
 
+_LET_GO = 0.5  # seconds
 _TIMEOUT = datetime.timedelta(minutes=10)  # longer than any step; what takes longer has lost a process
 
 
@@ -58,6 +60,9 @@ def joined(device: str | None) -> Iterator[str | None]:
     finally:
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
+        # gloo's thread drops the tensor of the last sum a little later, for which it needs the interpreter: if that is ending
+        # by then, the process aborts. Sleeping lets the thread have it.
+        time.sleep(_LET_GO)
 
 
 def _lost() -> LIAError:
