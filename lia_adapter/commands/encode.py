@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from lia_adapter.commands.codes import Codes, joined, read_codes, shard_paths
-from lia_adapter.data import ImageSet, in_batches, open_images
+from lia_adapter.data import ImageSet, in_batches, none_readable, open_images
 from lia_adapter.encoder import one_code
 from lia_adapter.errors import LIAError
 from lia_adapter.lia import LIA, fingerprint
@@ -15,7 +15,7 @@ from lia_adapter.metrics.images import mse
 from lia_adapter.metrics.typicality import z_size
 from lia_adapter.training import ranks
 
-__all__ = ["UNUSUAL", "encode_images", "encode_numbers", "unusual_names"]
+__all__ = ["UNUSUAL", "encode_images", "unusual_names"]
 
 UNUSUAL = 0.01  # typicality below which an image is named: less usual than 99 % of the training images
 _SHARD = 8192  # images a file
@@ -63,13 +63,13 @@ def encode_images(
             continue
         numbers = range(i * _SHARD, min((i + 1) * _SHARD, len(images)))
         tell = None if progress is None else lambda done, first=numbers.start: progress("encode", first + done, len(images))
-        encode_numbers(lia, images, numbers, about, owner, batch=batch, progress=tell).save(paths[i])
+        _encode_numbers(lia, images, numbers, about, owner, batch=batch, progress=tell).save(paths[i])
     ranks.barrier()
     return paths
 
 
 @torch.no_grad()
-def encode_numbers(
+def _encode_numbers(
     lia: LIA,
     images: ImageSet,
     numbers: range,
@@ -97,10 +97,10 @@ def encode_numbers(
         done += len(names)
         if progress:
             progress(done)
-    unreadable = {name: why for name, why in images.unreadable.items() if name in {images.names[n] for n in numbers}}
     if not parts:
-        name, why = next(iter(unreadable.items()))
-        raise LIAError(f"none of the {len(numbers):,} images of {images.path} can be read; {name!r}: {why}.")
+        raise none_readable(images)
+    tried = {images.names[n] for n in numbers}
+    unreadable = {name: why for name, why in images.unreadable.items() if name in tried}
     whole = joined(parts)
     return Codes(whole.names, whole.tensors, whole.placements, owner, dict(about), unreadable)
 
