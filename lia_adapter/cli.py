@@ -348,13 +348,11 @@ def demo(out: Path) -> None:
 @main.command()
 def doctor() -> None:
     """Say which versions and devices are here and what will run where."""
-    import shutil
-
     import torch
 
     from lia_adapter.lia import versions
+    from lia_adapter.ops import native
 
-    compiler = next((path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), "none found")
     cuda = "none"
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -365,10 +363,7 @@ def doctor() -> None:
         "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
         "CPU": f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
         "GPU": cuda,
-        "compiler": compiler,
-        "ninja": shutil.which("ninja") or "none found",
-        "nvcc": shutil.which("nvcc") or "none found",
-        "ops": "reference path (plain torch) on every device",
+        **native.report(),
         "runs on": device_name(None),
     }
     for name, text in lines.items():

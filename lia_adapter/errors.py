@@ -4,11 +4,15 @@ Every message says what was found, what was expected, and what to do next. The c
 exits with code 2; anything that is not a `LIAError` is a bug of ours.
 """
 
-__all__ = ["CheckpointError", "ConfigError", "DownloadError", "LIAError", "WrapError"]
+__all__ = ["BuildError", "CheckpointError", "ConfigError", "DownloadError", "LIAError", "WrapError"]
 
 
 class LIAError(Exception):
     """Base of all errors that lia-adapter raises on purpose."""
+
+
+class BuildError(LIAError):
+    """The native ops cannot be had; says what is missing and how to get it."""
 
 
 class CheckpointError(LIAError):

@@ -24,3 +24,14 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs ../shared (real checkpoints), which is not part of the project")
     return folder
+
+
+@pytest.fixture(params=["native", "reference"])
+def each_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs a test twice: with the native ops and without."""
+    from lia_adapter.ops import functions, native
+
+    if request.param == "reference":
+        monkeypatch.setattr(functions, "_is_native", lambda x: False)
+    elif native.path("cpu") != "native":
+        pytest.skip("needs a C++ compiler")

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from lia_adapter.ops import ACTIVATIONS, bias_act, modconv_epilogue, setup_filter, upfirdn2d, upfirdn2d_act
 
+pytestmark = pytest.mark.usefixtures("each_path")
+
 Array = NDArray[np.float64]
 
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772

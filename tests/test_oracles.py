@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from lia_adapter.checkpoints import read_checkpoint
 from lia_adapter.generators import broadcast, build, truncate
 
+pytestmark = pytest.mark.usefixtures("each_path")
+
 CHECKPOINTS = Path(__file__).parents[2] / "shared" / "checkpoints"
 PREFIXES = ("sg2ada", "sg3_sg2", "nv-faces32", "eps_rect")
 

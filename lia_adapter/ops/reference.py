@@ -17,6 +17,8 @@ __all__ = [
     "Activation",
     "bias_act",
     "modconv_epilogue",
+    "pair",
+    "quad",
     "setup_filter",
     "upfirdn2d",
     "upfirdn2d_act",
@@ -104,11 +106,13 @@ def setup_filter(taps: Sequence[float] | Tensor, *, device: torch.device | str =
     return f / f.sum()
 
 
-def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+def pair(value: int | Sequence[int]) -> tuple[int, int]:
+    """A factor for both axes, or one each, as (x, y)."""
     return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
 
-def _quad(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
+def quad(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
+    """Padding p, (x, y) or (left, right, top, bottom), as the last of these."""
     if isinstance(padding, int):
         return padding, padding, padding, padding
     if len(padding) == 2:
@@ -140,8 +144,8 @@ def upfirdn2d(
     Returns:
         [N, C, (H * up + top + bottom - kh) // down + 1, (W * up + left + right - kw) // down + 1].
     """
-    (up_x, up_y), (down_x, down_y) = _pair(up), _pair(down)
-    left, right, top, bottom = _quad(padding)
+    (up_x, up_y), (down_x, down_y) = pair(up), pair(down)
+    left, right, top, bottom = quad(padding)
     n, c, h, w = x.shape
     if up_x > 1 or up_y > 1:
         x = x.reshape(n, c, h, 1, w, 1)

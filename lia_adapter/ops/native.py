@@ -1,0 +1,193 @@
+"""Which path the ops take on a device: compiled kernels, the same through NVRTC, or plain torch; settled at first use.
+
+`LIA_OPS` chooses: `auto` (the default) takes the best there is and says once why it is not the native one; `native` makes an
+error of plain torch; `reference` takes plain torch.
+"""
+
+import logging
+import os
+import sys
+import threading
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from lia_adapter.errors import BuildError, ConfigError, LIAError
+from lia_adapter.ops import build, toolchain
+
+__all__ = ["OPS", "Path", "path", "report", "status"]
+
+Path = Literal["native", "nvrtc", "reference"]
+
+OPS = ("bias_act", "upfirdn2d", "upfirdn2d_act", "modconv_epilogue", "filtered_lrelu")
+
+_CHOICES = ("auto", "native", "reference")
+_LOG = logging.getLogger("lia_adapter.ops")
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    path: Path
+    why: str  # empty where nothing better was wanted
+
+
+_outcomes: dict[str, _Outcome] = {}
+_lock = threading.RLock()
+
+
+def _after_fork() -> None:
+    # A thread that held the lock is not in the child.
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def path(device_type: str) -> Path:
+    """What the ops run as on tensors of a device; the first call loads, and if need be compiles, the kernels.
+
+    Args:
+        device_type: As `Tensor.device.type`: "cpu", "cuda", ...
+
+    Raises:
+        LIAError: LIA_OPS is "native" and there is nothing but plain torch, or LIA_OPS is misspelt.
+    """
+    outcome = _outcomes.get(device_type) or _settle(device_type)
+    if outcome.path == "reference" and outcome.why and _choice() == "native":
+        raise BuildError(f"LIA_OPS is native, but {outcome.why}. Set LIA_OPS=auto to go on with plain torch, which is slower.")
+    return outcome.path
+
+
+def status() -> dict[str, dict[str, Path]]:
+    """What runs, by op and device: `status()["bias_act"]["cpu"]` is "native" or "reference"; ["cuda"] is also "nvrtc".
+
+    Loads, and if need be compiles, the kernels of the CPU and, where torch sees a GPU, of CUDA.
+
+    Raises:
+        LIAError: LIA_OPS is misspelt.
+    """
+    return {op: {device: outcome.path for device, outcome in _all().items()} for op in OPS}
+
+
+def report() -> dict[str, str]:
+    """What runs and why, and what it was built with, each in one line for people.
+
+    Raises:
+        LIAError: LIA_OPS is misspelt.
+    """
+    lines = {}
+    for name, look in (
+        ("compiler", _about_compiler),
+        ("ninja", toolchain.find_ninja),
+        ("nvcc", _about_nvcc),
+        ("ops cache", build.cache_folders()[0]),
+    ):
+        try:
+            lines[name] = str(look())
+        except (BuildError, OSError) as error:
+            lines[name] = str(error)
+    for device, outcome in _all().items():
+        lines[f"{device.upper()} ops"] = outcome.path + (f": {outcome.why}" if outcome.why else "")
+    return lines
+
+
+def _all() -> dict[str, _Outcome]:
+    outcomes = {"cpu": _outcomes.get("cpu") or _settle("cpu")}
+    if torch.cuda.is_available():
+        outcomes["cuda"] = _outcomes.get("cuda") or _settle("cuda")
+    else:
+        outcomes["cuda"] = _Outcome("reference", "torch sees no GPU")
+    return outcomes
+
+
+def _choice() -> str:
+    choice = os.environ.get("LIA_OPS") or "auto"
+    if choice not in _CHOICES:
+        raise ConfigError(f"LIA_OPS is {choice!r}; expected one of {', '.join(_CHOICES)}.")
+    return choice
+
+
+def _settle(device_type: str) -> _Outcome:
+    with _lock:
+        if device_type in _outcomes:  # another thread was first
+            return _outcomes[device_type]
+        outcome = _Outcome("reference", "") if _choice() == "reference" else _load(device_type)
+        if outcome.why and _choice() == "auto":
+            # A log record and not a warning: it must not become an error in the user's tests, and it is one line.
+            shown = {"native": "native", "nvrtc": "compiled through NVRTC", "reference": "plain torch, slower"}[outcome.path]
+            _LOG.warning("%s ops: %s, because %s.", device_type.upper(), shown, outcome.why)
+        _outcomes[device_type] = outcome
+        return outcome
+
+
+def _load(device_type: str) -> _Outcome:
+    if device_type not in ("cpu", "cuda"):
+        return _Outcome("reference", "" if device_type == "meta" else f"there are no kernels for {device_type}")
+    try:
+        if sys.platform != "linux":
+            raise BuildError("the kernels are built on Linux only")
+        _load_library(_cpu_plan() if device_type == "cpu" else _cuda_plan())
+        return _Outcome("native", "")
+    except LIAError as error:
+        why = str(error)
+    if device_type == "cuda":
+        try:
+            from lia_adapter.ops import nvrtc
+
+            nvrtc.register()
+            return _Outcome("nvrtc", why)
+        except (LIAError, ImportError) as error:
+            why += f"; and NVRTC cannot be used: {error}"
+    return _Outcome("reference", why)
+
+
+def _cpu_plan() -> build.Plan:
+    return build.cpu_plan(build.read_sources(), toolchain.find_compiler(), toolchain.find_ninja())
+
+
+def _cuda_plan() -> build.Plan:
+    if torch.version.cuda is None:
+        raise BuildError("torch is built without CUDA")
+    nvcc = toolchain.find_nvcc()
+    targets = toolchain.gencode(nvcc, toolchain.gpus())
+    toolchain.check_driver(nvcc, targets)
+    return build.cuda_plan(build.read_sources(), toolchain.find_compiler(), nvcc, targets, toolchain.find_ninja())
+
+
+def _load_library(plan: build.Plan) -> None:
+    """Builds a library and loads it, twice at most.
+
+    Raises:
+        BuildError: It cannot be built, or what was built cannot be loaded.
+    """
+    library = build.build(plan)
+    try:
+        torch.ops.load_library(library.path)
+    except OSError:
+        library = build.build(plan, rejected=library)
+        try:
+            torch.ops.load_library(library.path)
+        except OSError as error:
+            raise BuildError(f"{library.path} cannot be loaded: {error.__cause__ or error}") from error
+
+
+def _about_compiler() -> str:
+    compiler = toolchain.find_compiler()
+    return f"{compiler.version}, {' '.join(compiler.command)}"
+
+
+def _about_nvcc() -> str:
+    nvcc = toolchain.find_nvcc()
+    return f"{nvcc.version[0]}.{nvcc.version[1]}, toolkit {nvcc.root}{_ignored()}"
+
+
+def _ignored() -> str:
+    """The variables that name no toolkit, in words."""
+    names = [name for name in ("CUDA_HOME", "CUDA_PATH") if (root := os.environ.get(name)) and not _has_nvcc(root)]
+    return f" ({' and '.join(names)} ignored: no bin/nvcc there)" if names else ""
+
+
+def _has_nvcc(root: str) -> bool:
+    return os.access(os.path.join(root, "bin", "nvcc"), os.X_OK)
