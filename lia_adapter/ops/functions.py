@@ -34,9 +34,7 @@ def _like(value: Tensor | None, x: Tensor) -> Tensor | None:
     return None if value is None else value.to(x.dtype)
 
 
-def _numbers(
-    act: str, alpha: float | None, gain: float | None, clamp: float | None
-) -> tuple[int, float, float, float] | None:
+def _numbers(act: str, alpha: float | None, gain: float | None, clamp: float | None) -> tuple[int, float, float, float] | None:
     """The activation as the kernels take it; None where its derivative does not follow from its output."""
     spec = ACTIVATIONS[act]
     alpha = spec.alpha if alpha is None else float(alpha)
