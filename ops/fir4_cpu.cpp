@@ -200,74 +200,77 @@ void planes(const UpfirdnArgs& args, const Taps<compute_t<T>>& taps) {
   });
 }
 
-// The same with channels in the vectors: rows filtered along x are kept in a ring of four, and a fifth row is zeros.
+// The same with channels in the vectors, a tile of columns at a time: rows filtered along x are kept in a ring of four, far
+// smaller than the second-level cache, and a fifth row is zeros.
 template <class T>
 void channels_last(const UpfirdnArgs& args, const Taps<compute_t<T>>& taps) {
   using A = compute_t<T>;
   using V = vector_t<A>;
-  constexpr int64_t size = Vector<A>::size;
-  // As many channels at a time as keep the ring in the second-level cache.
-  const int64_t fit = 384 * 1024 / (int64_t{sizeof(V)} * args.out_w * 4);
-  const int64_t vectors = std::min<int64_t>(args.c / size, std::max<int64_t>(fit, 1));
-  const int64_t blocks = (args.c / size + vectors - 1) / vectors;
-  const int64_t images = args.n * blocks, strips = strips_for(images, args.out_h), height = (args.out_h + strips - 1) / strips;
+  constexpr int64_t size = Vector<A>::size, most = 32, room = 256;  // Vectors of a block; vectors of a row of the ring.
+  const int64_t block = std::min(args.c, most * size), blocks = (args.c + block - 1) / block;
+  const int64_t columns = std::min(args.out_w, room * size / block), tiles = (args.out_w + columns - 1) / columns;
+  const int64_t parts = args.n * blocks * tiles, strips = strips_for(parts, args.out_h);
+  const int64_t height = (args.out_h + strips - 1) / strips;
   std::vector<Meeting> across;
   for (int64_t ox = 0; ox < args.out_w; ox++) across.push_back(meet(ox, args.up_x, args.down_x, args.pad_x0, 4, args.in_w));
-  const int64_t grain = std::max<int64_t>(kGrain / (height * args.out_w * vectors * size), 1);
-  parallel_for(images * strips, grain, [&](int64_t begin, int64_t end) {
-    std::vector<A> memory(5 * args.out_w * vectors * size + size);
+  const int64_t grain = std::max<int64_t>(kGrain / (height * columns * block), 1);
+  parallel_for(parts * strips, grain, [&](int64_t begin, int64_t end) {
+    constexpr int64_t pitch = room * size;
+    std::vector<A> memory(5 * pitch + size);
     A* const ring = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64 / sizeof(A);
+    const A* const zeros = ring + 4 * pitch;
+    const A x0 = taps.x[0], x1 = taps.x[1], x2 = taps.x[2], x3 = taps.x[3];
+    const int64_t pixel = args.c, in_w = args.in_w, out_w = args.out_w;
     for (int64_t unit = begin; unit < end; unit++) {
-      const int64_t image = unit / strips / blocks, channel = unit / strips % blocks * vectors * size;
-      const int64_t width = std::min(vectors * size, args.c - channel);
-      const int64_t top = unit % strips * height, bottom = std::min(top + height, args.out_h);
-      const T* x = static_cast<const T*>(args.x) + image * args.in_h * args.in_w * args.c + channel;
-      T* y = static_cast<T*>(args.y) + image * args.out_h * args.out_w * args.c + channel;
+      // Tiles of a row follow each other, so that their rows lie side by side in memory.
+      const int64_t image = unit / tiles / strips / blocks, channel = unit / tiles / strips % blocks * block;
+      const int64_t width = std::min(block, args.c - channel), left = unit % tiles * columns;
+      const int64_t right = std::min(left + columns, out_w), top = unit / tiles % strips * height;
+      const int64_t bottom = std::min(top + height, args.out_h);
+      const T* x = static_cast<const T*>(args.x) + image * args.in_h * in_w * pixel + channel;
+      T* y = static_cast<T*>(args.y) + image * args.out_h * out_w * pixel + channel;
       const PixelTail<T> tail(args.tail, image, args.c, args.has_tail);
-      const int64_t pixel = args.c, up = args.up_x, in_w = args.in_w, out_w = args.out_w;
-      const A x0 = taps.x[0], x1 = taps.x[1], x2 = taps.x[2], x3 = taps.x[3];
-      auto ring_row = [&](int64_t i) { return ring + i % 4 * args.out_w * vectors * size; };
-      // sum over j < COUNT of taps[j] * from[j * step], a vector at a time.
       auto filter_row = [&](int64_t i) {
-        A* to = ring_row(i);
-        for (int64_t ox = 0; ox < out_w; ox++, to += width) {
+        A* to = ring + i % 4 * pitch;
+        for (int64_t ox = left; ox < right; ox++, to += width) {
           const Meeting m = across[ox];
           const T* from = x + (i * in_w + m.source) * pixel;
+          const A* t = taps.x.data() + m.first;
           if (m.count == 4) {
             for (int64_t c = 0; c < width; c += size) {
-              const V v = x0 * load(from + c) + x1 * load(from + pixel + c) + x2 * load(from + 2 * pixel + c) +
-                          x3 * load(from + 3 * pixel + c);
-              std::memcpy(to + c, &v, sizeof v);
+              store(to + c, x0 * load(from + c) + x1 * load(from + pixel + c) + x2 * load(from + 2 * pixel + c) +
+                                x3 * load(from + 3 * pixel + c));
             }
+          } else if (m.count == 2) {
+            const A t0 = t[0], t1 = t[args.up_x];
+            for (int64_t c = 0; c < width; c += size) store(to + c, t0 * load(from + c) + t1 * load(from + pixel + c));
           } else {
-            const A* t = taps.x.data() + m.first;
             for (int64_t c = 0; c < width; c += size) {
               V v{};
-              for (int j = 0; j < m.count; j++) v += t[j * up] * load(from + j * pixel + c);
-              std::memcpy(to + c, &v, sizeof v);
+              for (int j = 0; j < m.count; j++) v += t[j * args.up_x] * load(from + j * pixel + c);
+              store(to + c, v);
             }
           }
         }
       };
-      const A* const zeros = ring + 4 * args.out_w * vectors * size;
       int64_t next = 0;
       for (int64_t oy = top; oy < bottom; oy++) {
         const Meeting m = meet(oy, args.up_y, args.down_y, args.pad_y0, 4, args.in_h);
         for (next = std::max(next, m.source); next < m.source + m.count; next++) filter_row(next);
         const A* rows[4] = {zeros, zeros, zeros, zeros};
         A t[4] = {0, 0, 0, 0};
-        for (int j = 0; j < m.count; j++) rows[j] = ring_row(m.source + j), t[j] = taps.y[m.first + j * args.up_y];
+        for (int j = 0; j < m.count; j++) rows[j] = ring + (m.source + j) % 4 * pitch, t[j] = taps.y[m.first + j * args.up_y];
         const A *r0 = rows[0], *r1 = rows[1], *r2 = rows[2], *r3 = rows[3];
         const A y0 = t[0], y1 = t[1], y2 = t[2], y3 = t[3];
         const bool two = m.count <= 2;
-        for (int64_t ox = 0; ox < out_w; ox++) {
+        int64_t i = 0;  // In a row of the ring.
+        for (int64_t ox = left; ox < right; ox++) {
           const int64_t position = oy * out_w + ox;
           T* to = y + position * pixel;
-          for (int64_t c = 0; c < width; c += size) {
-            const int64_t i = ox * width + c;
+          for (int64_t c = 0; c < width; c += size, i += size) {
             V v = y0 * load(r0 + i) + y1 * load(r1 + i);
             if (!two) v += y2 * load(r2 + i) + y3 * load(r3 + i);
-            store_first(to + c, tail(v, position, channel + c, size), size);
+            store(to + c, tail(v, position, channel + c, size));
           }
         }
       }

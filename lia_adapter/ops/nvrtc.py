@@ -1,383 +1,66 @@
-"""The CUDA kernels without nvcc: the same sources, compiled by the NVRTC that comes with torch, launched by the driver.
+"""The CUDA ops where there is a GPU but no nvcc: the same sources through NVRTC, and here what binding.cpp does in C++."""
 
-The structs and the plans are those of `kernels.h` and `cuda_plan.h`; tests hold the two together.
-"""
-
-import ctypes
-import ctypes.util
-import glob
-import hashlib
-import os
-import sys
-import threading
-from collections.abc import Sequence
-from ctypes import c_bool, c_char_p, c_double, c_int, c_int64, c_size_t, c_uint, c_void_p
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lia_adapter.errors import LIAError
-from lia_adapter.files import atomic_write
-from lia_adapter.ops import build
+from lia_adapter.ops.nvrtc_driver import launch, load
+from lia_adapter.ops.nvrtc_plans import (
+    MAX_BLOCKS,
+    PATHS,
+    TILES,
+    ActBackwardArgs,
+    Activation,
+    EpilogueArgs,
+    FilteredArgs,
+    FilterStage,
+    Tail,
+    UpfirdnArgs,
+    is_fusible,
+    plan_act_backward,
+    plan_epilogue,
+    plan_filtered,
+    plan_upfirdn2d,
+)
 
-__all__ = ["GROUPS", "compile_kernels", "register"]
+__all__ = ["DTYPES", "register", "register_filtered"]
 
 DTYPES = {torch.float32: "float", torch.float16: "half", torch.bfloat16: "bfloat16"}  # The order of `Dtype` in kernels.h.
-GROUPS = ("POINTWISE", "UPFIRDN")
-"""The parts of cuda_entries.h that are compiled by themselves."""
 
-THREADS = 128
-_HEADERS = ("kernels.h", "activation.h", "cuda_types.h", "cuda_plan.h", "cuda_kernels.h", "cuda_entries.h")
-
-
-# -- structs of kernels.h and cuda_plan.h
-
-
-class Activation(ctypes.Structure):
-    """`Activation` of kernels.h."""
-
-    _fields_ = [("act", c_int), ("alpha", c_double), ("gain", c_double), ("clamp", c_double)]
-
-
-class Tail(ctypes.Structure):
-    """`Tail` of kernels.h."""
-
-    _fields_ = [
-        ("scale", c_void_p), ("noise", c_void_p), ("bias", c_void_p), ("noise_stride", c_int64), ("activation", Activation),
-    ]  # fmt: skip
-
-
-class EpilogueArgs(ctypes.Structure):
-    """`EpilogueArgs` of kernels.h."""
-
-    _fields_ = [
-        ("x", c_void_p), ("y", c_void_p), ("n", c_int64), ("c", c_int64), ("positions", c_int64), ("channels_last", c_bool),
-        ("dtype", c_int), ("tail", Tail),
-    ]  # fmt: skip
-
-
-class ActBackwardArgs(ctypes.Structure):
-    """`ActBackwardArgs` of kernels.h."""
-
-    _fields_ = [
-        ("dy", c_void_p), ("ref", c_void_p), ("dx", c_void_p), ("size", c_int64), ("dtype", c_int), ("activation", Activation),
-    ]  # fmt: skip
-
-
-class UpfirdnArgs(ctypes.Structure):
-    """`UpfirdnArgs` of kernels.h."""
-
-    _fields_ = [
-        ("x", c_void_p), ("y", c_void_p), ("f", c_void_p), ("n", c_int64), ("c", c_int64),
-        ("in_h", c_int64), ("in_w", c_int64), ("out_h", c_int64), ("out_w", c_int64), ("kh", c_int), ("kw", c_int),
-        ("up_x", c_int), ("up_y", c_int), ("down_x", c_int), ("down_y", c_int), ("pad_x0", c_int), ("pad_y0", c_int),
-        ("separable", c_bool), ("flip", c_bool), ("channels_last", c_bool), ("dtype", c_int), ("gain", c_double),
-        ("has_tail", c_bool), ("tail", Tail),
-    ]  # fmt: skip
-
-
-class EpiloguePlan(ctypes.Structure):
-    """`EpiloguePlan` of cuda_plan.h."""
-
-    _fields_ = [
-        ("n", c_int64), ("positions", c_int64), ("chunked", c_uint), ("across", c_uint), ("phases", c_uint), ("units", c_uint),
-        ("image_blocks", c_uint), ("blocks", c_uint),
-    ]  # fmt: skip
-
-
-class ActBackwardPlan(ctypes.Structure):
-    """`ActBackwardPlan` of cuda_plan.h."""
-
-    _fields_ = [("chunked", c_uint), ("blocks", c_uint)]
-
-
-class UpfirdnPlan(ctypes.Structure):
-    """`UpfirdnPlan` of cuda_plan.h."""
-
-    _fields_ = [
-        ("path", c_uint), ("chunked", c_uint), ("log_channels", c_uint), ("channel_tiles", c_uint), ("columns", c_uint),
-        ("steps", c_uint), ("rows", c_uint), ("strips", c_uint), ("units", c_uint), ("image_blocks", c_uint),
-        ("blocks", c_uint),
-    ]  # fmt: skip
-
-
-# -- plans, as in cuda_plan.h
-
-PATHS = ("plain4", "up2", "down2", "generic")
-_FAST = {(1, 1): 0, (2, 1): 1, (1, 2): 2}  # (up, down) -> index in PATHS
-_GENERIC = 3
-_MAX_BLOCKS, _MAX_UNITS = 0x7FFFFFFF, 0xFFFFFFFF - THREADS
-
-
-def _ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
-
-
-def _aligned(*addresses: int | None) -> bool:
-    return all((address or 0) % 16 == 0 for address in addresses)
-
-
-def _lanes(dtype: int) -> int:
-    return 4 if dtype == 0 else 8
-
-
-def _fits(blocks: int, units: int = 0) -> int:
-    return blocks if blocks <= _MAX_BLOCKS and units <= _MAX_UNITS else 0
-
-
-def is_fusible(a: Activation) -> bool:
-    """Whether upfirdn2d takes the activation along: `is_fusible` of cuda_plan.h."""
-    return bool(a.gain >= 0 and (a.act == 0 or (a.act == 2 and a.alpha <= 1)))
-
-
-def plan_epilogue(a: EpilogueArgs) -> EpiloguePlan:
-    """`plan_epilogue` of cuda_plan.h."""
-    joined = a.channels_last and not a.tail.scale and not a.tail.noise
-    n, positions = (1, a.n * a.positions) if joined else (a.n, a.positions)
-    inner = a.c if a.channels_last else positions
-    parts = (a.tail.scale, a.tail.bias) if a.channels_last else (a.tail.noise,)
-    chunked = inner % _lanes(a.dtype) == 0 and _aligned(a.x, a.y, *parts)
-    across, steps = (inner // _lanes(a.dtype), 4) if chunked else (inner, 8)
-    phases = _ceil_div(positions if a.channels_last else across, steps)
-    units = phases * (across if a.channels_last else a.c)
-    image_blocks = _ceil_div(units, THREADS)
-    blocks = _fits(n * image_blocks, max(units, across))
-    return EpiloguePlan(n, positions, chunked, across, phases, units, image_blocks, blocks)
-
-
-def plan_act_backward(a: ActBackwardArgs) -> ActBackwardPlan:
-    """`plan_act_backward` of cuda_plan.h."""
-    chunked = _aligned(a.dy, a.ref, a.dx)
-    return ActBackwardPlan(chunked, _fits(_ceil_div(a.size, THREADS * (4 * _lanes(a.dtype) if chunked else 8))))
-
-
-def plan_upfirdn2d(a: UpfirdnArgs) -> UpfirdnPlan:
-    """`plan_upfirdn2d` of cuda_plan.h."""
-    v = _lanes(a.dtype)
-    square = a.kh == a.kw == 4 and a.up_x == a.up_y and a.down_x == a.down_y
-    path = _FAST.get((a.up_x, a.down_x), _GENERIC) if square else _GENERIC
-    chunked = _aligned(a.y) and ((a.c % v == 0 and _aligned(a.x)) if a.channels_last else a.out_w % v == 0)
-    if a.channels_last and not chunked:
-        path = _GENERIC
-    if path == _GENERIC:
-        units = a.c * a.out_h * a.out_w
-        image_blocks = _ceil_div(units, THREADS)
-        blocks = _fits(a.n * image_blocks, units)
-        return UpfirdnPlan(path=path, chunked=chunked, units=units, image_blocks=image_blocks, blocks=blocks)
-    up = 2 if PATHS[path] == "up2" else 1
-    steps = (a.out_h + (a.pad_y0 % 2 == 0) + 1) // 2 if up == 2 else a.out_h
-    log_channels = channel_tiles = 0
-    if a.channels_last:
-        while log_channels < 3 and (2 << log_channels) <= a.c // v:
-            log_channels += 1
-        channel_tiles = _ceil_div(a.c // v, 1 << log_channels)
-        columns = _ceil_div(_ceil_div(a.out_w, up), THREADS >> log_channels)
-        units = a.n * channel_tiles * columns * THREADS
-    else:
-        columns = _ceil_div(a.out_w, v)
-        units = a.n * a.c * columns
-    enough = min(max(_ceil_div(1 << 18, units), _ceil_div(steps, 32)), _ceil_div(steps, 4))
-    rows = _ceil_div(steps, enough)
-    strips = _ceil_div(steps, rows)
-    blocks = _fits(_ceil_div(units * strips, THREADS), 0 if a.channels_last else units * strips)
-    return UpfirdnPlan(path, chunked, log_channels, channel_tiles, columns, steps, rows, strips, units * strips, 0, blocks)
-
-
-# -- compilation
-
-
-def compile_kernels(architecture: int, group: str) -> tuple[bytes, str]:
-    """Compiles one group of kernels; needs no GPU.
-
-    Args:
-        architecture: Of the GPU: 90 is compute capability 9.0.
-        group: One of `GROUPS`.
-
-    Returns:
-        What the driver loads (a cubin, or PTX for a GPU newer than this NVRTC), and what ptxas said about it.
-
-    Raises:
-        LIAError: There is no NVRTC, or it cannot compile this.
-    """
-    nvrtc = _Nvrtc()
-    known = nvrtc.architectures()
-    is_known = architecture in known
-    older = [a for a in known if a <= architecture]
-    if not older:
-        raise LIAError(f"the NVRTC in {nvrtc.path} has no kernels for compute capability {architecture / 10:.1f}")
-    target = f"sm_{architecture}" if is_known else f"compute_{max(older)}"
-    options = (f"--gpu-architecture={target}", "--std=c++17", "--ptxas-options=-v", f"--define-macro=LIA_ONLY_{group}")
-    sources = build.read_sources()
-    return nvrtc.compile({name: sources[name] for name in _HEADERS}, "cuda_entries.h", options, is_known)
-
-
-def _cached_kernels(architecture: int, group: str) -> bytes:
-    """`compile_kernels`, from the cache where it is there: a file of a hash and the image."""
-    sources = build.read_sources()
-    key = hashlib.sha256(repr((architecture, group, _Nvrtc().version(), *(sources[name] for name in _HEADERS))).encode())
-    try:
-        folder = build.cache_folders()[0]()
-        file = folder / f"nvrtc-{group.lower()}-sm{architecture}-{key.hexdigest()[:20]}"
-        content = file.read_bytes()
-        if hashlib.sha256(content[32:]).digest() == content[:32]:
-            return content[32:]
-    except OSError:
-        pass
-    image, _ = compile_kernels(architecture, group)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(file) as temporary:
-            temporary.write_bytes(hashlib.sha256(image).digest() + image)
-    except (OSError, LIAError):  # the next process compiles again
-        pass
-    return image
-
-
-class _Nvrtc:
-    """The library: torch's own, else the system's."""
-
-    def __init__(self) -> None:
-        for path in _nvrtc_paths():
-            try:
-                self._library, self.path = ctypes.CDLL(path), path
-                return
-            except OSError:
-                continue
-        raise LIAError("libnvrtc was not found beside torch or among the system's libraries")
-
-    def version(self) -> tuple[int, int]:
-        major, minor = c_int(), c_int()
-        self._call("nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))
-        return major.value, minor.value
-
-    def architectures(self) -> list[int]:
-        count = c_int()
-        self._call("nvrtcGetNumSupportedArchs", ctypes.byref(count))
-        found = (c_int * count.value)()
-        self._call("nvrtcGetSupportedArchs", found)
-        return list(found)
-
-    def compile(self, files: dict[str, bytes], main: str, options: Sequence[str], to_cubin: bool) -> tuple[bytes, str]:
-        headers = {name: content for name, content in files.items() if name != main}
-        program = c_void_p()
-        self._call(
-            "nvrtcCreateProgram", ctypes.byref(program), files[main], main.encode(), c_int(len(headers)),
-            (c_char_p * len(headers))(*headers.values()), (c_char_p * len(headers))(*(name.encode() for name in headers)),
-        )  # fmt: skip
-        try:
-            words = (c_char_p * len(options))(*(option.encode() for option in options))
-            result = self._library.nvrtcCompileProgram(program, c_int(len(options)), words)
-            log = self._output(program, "nvrtcGetProgramLog").rstrip(b"\0").decode(errors="replace")
-            if result != 0:
-                first = next((line for line in log.splitlines() if "error" in line), f"error {result}")
-                raise LIAError(f"the NVRTC in {self.path} cannot compile the CUDA ops: {first}")
-            return self._output(program, "nvrtcGetCUBIN" if to_cubin else "nvrtcGetPTX"), log
-        finally:
-            self._call("nvrtcDestroyProgram", ctypes.byref(program))
-
-    def _output(self, program: c_void_p, name: str) -> bytes:
-        size = c_size_t()
-        self._call(f"{name}Size", program, ctypes.byref(size))
-        buffer = ctypes.create_string_buffer(size.value)
-        self._call(name, program, buffer)
-        return buffer.raw
-
-    def _call(self, name: str, *args: Any) -> None:
-        try:
-            result = getattr(self._library, name)(*args)
-        except AttributeError as error:
-            raise LIAError(f"the NVRTC in {self.path} is too old: it has no {name}") from error
-        if result != 0:
-            raise LIAError(f"{name} failed with error {result}")
-
-
-def _nvrtc_paths() -> list[str]:
-    beside = [os.path.join(folder, "nvidia", "*", "lib") for folder in sys.path] + [str(Path(torch.__file__).parent / "lib")]
-    found = [path for folder in beside for path in sorted(glob.glob(os.path.join(folder, "libnvrtc*.so*")))]
-    major = (torch.version.cuda or "").split(".")[0]
-    return [path for path in found if "builtins" not in path and ".alt." not in path] + [f"libnvrtc.so.{major}", "libnvrtc.so"]
-
-
-# -- launches
-
-
-class _Device:
-    """The kernels of one GPU, loaded into the context that torch uses."""
-
-    def __init__(self, index: int) -> None:
-        try:
-            self._driver = ctypes.CDLL("libcuda.so.1")
-        except OSError as error:
-            raise LIAError(f"the driver's library cannot be loaded: {error}") from error
-        major, minor = torch.cuda.get_device_capability(index)
-        self._call("cuInit", c_uint(0))
-        device, self._context = c_int(), c_void_p()
-        self._call("cuDeviceGet", ctypes.byref(device), c_int(index))
-        # Torch's context, kept for as long as the process lives.
-        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), device)
-        self._functions: dict[str, c_void_p] = {}
-        images = [_cached_kernels(10 * major + minor, group) for group in GROUPS]
-        self._modules = []
-        self._call("cuCtxPushCurrent_v2", self._context)
-        try:
-            for image in images:
-                module = c_void_p()
-                self._call("cuModuleLoadData", ctypes.byref(module), c_char_p(image))
-                self._modules.append(module)
-        finally:
-            self._call("cuCtxPopCurrent_v2", ctypes.byref(c_void_p()))
-
-    def launch(self, name: str, blocks: int, stream: int, *structs: ctypes.Structure) -> None:
-        if blocks == 0:
-            raise LIAError("the tensor is too large for the CUDA ops. Set LIA_OPS=reference to use plain torch.")
-        function = self._functions.get(name)
-        parameters = (c_void_p * len(structs))(*(ctypes.addressof(struct) for struct in structs))
-        self._call("cuCtxPushCurrent_v2", self._context)
-        try:
-            if function is None:
-                function = self._functions[name] = self._find(name)
-            self._call(
-                "cuLaunchKernel", function, c_uint(blocks), c_uint(1), c_uint(1), c_uint(THREADS), c_uint(1), c_uint(1),
-                c_uint(0), c_void_p(stream), parameters, None,
-            )  # fmt: skip
-        finally:
-            self._call("cuCtxPopCurrent_v2", ctypes.byref(c_void_p()))
-
-    def _find(self, name: str) -> c_void_p:
-        module = self._modules[GROUPS.index("UPFIRDN" if "upfirdn2d" in name else "POINTWISE")]
-        function = c_void_p()
-        self._call("cuModuleGetFunction", ctypes.byref(function), module, c_char_p(name.encode()))
-        return function
-
-    def _call(self, name: str, *args: Any) -> None:
-        result = getattr(self._driver, name)(*args)
-        if result != 0:
-            text = c_char_p()
-            self._driver.cuGetErrorName(c_int(result), ctypes.byref(text))
-            raise LIAError(f"{name} failed: {(text.value or b'').decode() or result}")
-
-
-_devices: dict[int, _Device] = {}
-_lock = threading.Lock()
 _libraries: list[torch.library.Library] = []  # A registration lives as long as its Library.
 
 
-def _device(index: int) -> _Device:
-    device = _devices.get(index)
-    if device is None:
-        with _lock:
-            device = _devices.get(index) or _Device(index)
-            _devices[index] = device
-    return device
+def register() -> None:
+    """Compiles the kernels for the current GPU, but for those of filtered_lrelu, and gives them to torch for CUDA tensors.
+
+    Raises:
+        LIAError: There is no GPU, NVRTC or driver, or the kernels cannot be compiled or loaded.
+    """
+    load("cuda")  # What fails must fail now, not in the middle of a network.
+    _give({"epilogue": _epilogue, "act_backward": _act_backward, "upfirdn2d": _upfirdn2d, "upfirdn2d_act": _upfirdn2d_act})
 
 
-def _launch(x: Tensor, name: str, blocks: int, *structs: ctypes.Structure) -> None:
-    _device(x.get_device()).launch(name, blocks, torch.cuda.current_stream(x.device).cuda_stream, *structs)
+def register_filtered() -> None:
+    """`register` for filtered_lrelu, which is apart so that only those who use it wait for it.
+
+    Raises:
+        LIAError: As `register`.
+    """
+    load("filtered")
+    _give({"filtered_lrelu": _filtered_lrelu, "filtered_masked": _filtered_masked})
 
 
-# -- the ops, as in binding.cpp
+def _give(ops: Mapping[str, Callable[..., Any]]) -> None:
+    library = torch.library.Library("lia_adapter", "IMPL")
+    for name, function in ops.items():
+        library.impl(name, function, "CUDA")
+    _libraries.append(library)
+
+
+# -- as in binding.cpp
 
 
 def _is_channels_last(x: Tensor) -> bool:
@@ -399,36 +82,40 @@ def _dtype(x: Tensor) -> int:
     return list(DTYPES).index(x.dtype)
 
 
+def _part(name: str, part: Tensor | None, x: Tensor, expected: int) -> Tensor | None:
+    """A tensor that belongs to x, as the kernels read it."""
+    if part is None:
+        return None
+    if part.dtype != x.dtype or part.device != x.device:
+        raise LIAError(f"{name} must have the dtype and the device of x")
+    if part.numel() != expected:
+        raise LIAError(f"{name} has {part.numel()} elements; expected {expected}")
+    return part.contiguous()
+
+
+def _pointer(part: Tensor | None) -> int | None:
+    return None if part is None else part.data_ptr()
+
+
 class _Parts:
     """Scale, noise and bias as the kernels read them, kept alive until these are launched."""
 
     def __init__(self, x: Tensor, positions: int, scale: Tensor | None, noise: Tensor | None, b: Tensor | None) -> None:
         n, c = x.shape[:2]
         per_image = noise is not None and noise.numel() != positions
-        self._scale = self._part("scale", scale, x, n * c)
-        self._noise = self._part("noise", noise, x, n * positions if per_image else positions)
-        self._bias = self._part("b", b, x, c)
+        self._scale = _part("scale", scale, x, n * c)
+        self._noise = _part("noise", noise, x, n * positions if per_image else positions)
+        self._bias = _part("b", b, x, c)
         self._noise_stride = positions if per_image else 0
 
-    @staticmethod
-    def _part(name: str, part: Tensor | None, x: Tensor, expected: int) -> Tensor | None:
-        if part is None:
-            return None
-        if part.dtype != x.dtype or part.device != x.device:
-            raise LIAError(f"{name} must have the dtype and the device of x")
-        if part.numel() != expected:
-            raise LIAError(f"{name} has {part.numel()} elements; expected {expected}")
-        return part.contiguous()
-
     def tail(self, activation: Activation) -> Tail:
-        scale, noise, bias = (None if p is None else p.data_ptr() for p in (self._scale, self._noise, self._bias))
-        return Tail(scale, noise, bias, self._noise_stride, activation)
+        return Tail(_pointer(self._scale), _pointer(self._noise), _pointer(self._bias), self._noise_stride, activation)
 
 
 def _run_epilogue(x: Tensor, args: EpilogueArgs) -> None:
     plan = plan_epilogue(args)
     layout, width = "last" if args.channels_last else "planes", "chunked" if plan.chunked else "single"
-    _launch(x, f"lia_epilogue_{DTYPES[x.dtype]}_{layout}_{width}", plan.blocks, args, plan)
+    launch(x, "cuda", f"lia_epilogue_{DTYPES[x.dtype]}_{layout}_{width}", plan.blocks, args, plan)
 
 
 def _epilogue(
@@ -459,7 +146,7 @@ def _act_backward(dy: Tensor, ref: Tensor, act: int, alpha: float, gain: float, 
     activation = Activation(act, alpha, gain, clamp)
     args = ActBackwardArgs(dy.data_ptr(), ref.data_ptr(), dx.data_ptr(), dx.numel(), _dtype(ref), activation)
     plan = plan_act_backward(args)
-    _launch(ref, f"lia_act_backward_{DTYPES[ref.dtype]}_{'chunked' if plan.chunked else 'single'}", plan.blocks, args)
+    launch(ref, "cuda", f"lia_act_backward_{DTYPES[ref.dtype]}_{'chunked' if plan.chunked else 'single'}", plan.blocks, args)
     return dx
 
 
@@ -477,6 +164,8 @@ def _filter(
         raise LIAError("x must be [N, C, H, W]")
     if f.dtype != torch.float32 or f.device != x.device or f.ndim not in (1, 2):
         raise LIAError("f must be float32, [k] or [kh, kw], on the device of x")
+    if min(up_x, up_y, down_x, down_y) < 1:
+        raise LIAError("up and down must be 1 or more")
     x, f = _dense(x), f.contiguous()
     (n, c, h, w), kh, kw = x.shape, f.shape[0], f.shape[-1]
     height, width = h * up_y + py0 + py1 - kh, w * up_x + px0 + px1 - kw
@@ -495,7 +184,7 @@ def _filter(
     )  # fmt: skip
     plan = plan_upfirdn2d(args)
     layout = "last" if args.channels_last else "planes"
-    _launch(x, f"lia_upfirdn2d_{DTYPES[x.dtype]}_{layout}_{PATHS[plan.path]}", plan.blocks, args, plan)
+    launch(x, "cuda", f"lia_upfirdn2d_{DTYPES[x.dtype]}_{layout}_{PATHS[plan.path]}", plan.blocks, args, plan)
     if activation is not None and not is_fused:
         # The rarer activations come in a pass of their own, in place.
         pointer, positions = y.data_ptr(), out_h * out_w
@@ -513,18 +202,75 @@ def _upfirdn2d_act(x: Tensor, f: Tensor, scale: Tensor | None, noise: Tensor | N
     return _filter(x, f, (scale, noise, b), geometry, flip, filter_gain, Activation(act, alpha, gain, clamp))
 
 
-def register() -> None:
-    """Compiles the kernels for the current GPU and gives them to torch for CUDA tensors.
+# -- as in filtered_binding.h
 
-    Raises:
-        LIAError: There is no NVRTC or no driver, or the kernels cannot be compiled or loaded.
-    """
-    if not torch.cuda.is_available():
-        raise LIAError("torch sees no GPU")
-    _device(torch.cuda.current_device())  # what fails must fail now, not in the middle of a network
-    library = torch.library.Library("lia_adapter", "IMPL")
-    library.impl("epilogue", _epilogue, "CUDA")
-    library.impl("act_backward", _act_backward, "CUDA")
-    library.impl("upfirdn2d", _upfirdn2d, "CUDA")
-    library.impl("upfirdn2d_act", _upfirdn2d_act, "CUDA")
-    _libraries.append(library)
+
+def _stage(f: Tensor | None, factor: int, pad_x0: int, pad_y0: int) -> FilterStage:
+    if f is None:
+        return FilterStage(None, 1, 1, True, factor, pad_x0, pad_y0)
+    return FilterStage(f.data_ptr(), f.shape[0], f.shape[-1], f.ndim == 1, factor, pad_x0, pad_y0)
+
+
+def _filtered(
+    x: Tensor,
+    filters: tuple[Tensor | None, Tensor | None],
+    b: Tensor | None,
+    mask: Tensor | None,
+    save_mask: bool,
+    factors: tuple[int, int],
+    pads: tuple[Sequence[int], Sequence[int]],
+    flip: bool,
+    activation: tuple[float, float, float],
+) -> tuple[Tensor, Tensor]:
+    """y, and the mask where it is to be saved; of two, the first is of the upsampling. activation: gain, slope, clamp."""
+    if x.ndim != 4:
+        raise LIAError("x must be [N, C, H, W]")
+    if min(factors) < 1:
+        raise LIAError("up and down must be 1 or more")
+    for name, f in zip(("fu", "fd"), filters, strict=True):
+        if f is not None and (f.dtype != torch.float32 or f.device != x.device or f.ndim not in (1, 2) or not f.numel()):
+            raise LIAError(f"{name} must be float32, [k] or [kh, kw], on the device of x")
+    x = x.contiguous()
+    fu, fd = (None if f is None else f.contiguous() for f in filters)
+    (x0, x1, y0, y1), (dx0, dx1, dy0, dy1) = pads
+    up, down = _stage(fu, factors[0], x0, y0), _stage(fd, factors[1], dx0, dy0)
+    (n, c, h, w), dtype = x.shape, _dtype(x)
+    high_h, high_w = h * up.factor + y0 + y1 - up.kh + 1, w * up.factor + x0 + x1 - up.kw + 1
+    rest_h, rest_w = high_h + dy0 + dy1 - down.kh, high_w + dx0 + dx1 - down.kw
+    if min(high_h, high_w) < 1 or min(rest_h, rest_w) < 0:
+        raise LIAError("the padded image is smaller than the filters")
+    out_h, out_w = rest_h // down.factor + 1, rest_w // down.factor + 1
+    y = x.new_empty(n, c, out_h, out_w)
+    mask_shape = (n, c, high_h, (high_w + 3) // 4)
+    made = x.new_empty(mask_shape if save_mask else 0, dtype=torch.uint8)
+    if mask is not None:
+        mask = mask.contiguous()
+        if mask.dtype != torch.uint8 or mask.device != x.device or mask.numel() != torch.Size(mask_shape).numel():
+            raise LIAError(f"mask must be the uint8 {list(mask_shape)} that filtered_lrelu gave")
+    if y.numel() == 0:
+        return y, made
+    bias = _part("b", b, x, c)
+    args = FilteredArgs(
+        x.data_ptr(), y.data_ptr(), _pointer(bias), _pointer(mask), made.data_ptr() if save_mask else None,
+        n * c, c, h, w, high_h, high_w, out_h, out_w, up, down, flip, dtype, *activation,
+    )  # fmt: skip
+    planned = plan_filtered(args)
+    if planned is None:
+        raise LIAError("the filters are too long for the CUDA kernels. Set LIA_OPS=reference to use plain torch.")
+    plan, tile = planned
+    # A block makes as many tiles as it takes.
+    launch(x, "filtered", f"lia_filtered_{TILES[tile]}", min(plan.blocks, MAX_BLOCKS), plan)
+    return y, made
+
+
+def _filtered_lrelu(
+    x: Tensor, fu: Tensor | None, fd: Tensor | None, b: Tensor | None, up: int, down: int, *rest: Any
+) -> tuple[Tensor, Tensor]:
+    *pads, flip, gain, slope, clamp, save_mask = rest
+    return _filtered(x, (fu, fd), b, None, save_mask, (up, down), (pads, (0, 0, 0, 0)), flip, (gain, slope, clamp))
+
+
+def _filtered_masked(x: Tensor, fu: Tensor | None, fd: Tensor | None, mask: Tensor, up: int, down: int, *rest: Any) -> Tensor:
+    *pads, flip, gain, slope = rest
+    y, _ = _filtered(x, (fu, fd), None, mask, False, (up, down), (pads[:4], pads[4:]), flip, (gain, slope, -1.0))
+    return y
