@@ -167,7 +167,7 @@ def networks(device: str, small: bool) -> dict[str, float]:
 
     def plain(function: Any) -> Any:
         def run() -> None:
-            functions._is_native = lambda x: False
+            functions._is_native = lambda *_: False
             function()
             functions._is_native = native_check
 

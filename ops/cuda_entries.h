@@ -39,17 +39,12 @@
     lia::upfirdn2d_generic<T, LAST>(a, plan, blockIdx.x, threadIdx.x);                                                  \
   }
 
-// Under NVRTC, LIA_ONLY_* names the one group that is wanted: the others would be compiled for nothing.
-#if !defined(LIA_ONLY_UPFIRDN)
 LIA_POINTWISE(float, float)
 LIA_POINTWISE(half, lia::Half)
 LIA_POINTWISE(bfloat16, lia::BFloat16)
-#endif
-#if !defined(LIA_ONLY_POINTWISE)
 LIA_UPFIRDN(float, float, planes, false)
 LIA_UPFIRDN(float, float, last, true)
 LIA_UPFIRDN(half, lia::Half, planes, false)
 LIA_UPFIRDN(half, lia::Half, last, true)
 LIA_UPFIRDN(bfloat16, lia::BFloat16, planes, false)
 LIA_UPFIRDN(bfloat16, lia::BFloat16, last, true)
-#endif

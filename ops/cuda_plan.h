@@ -1,4 +1,4 @@
-// How a call is laid over blocks and threads. Plain host code, mirrored for NVRTC in lia_adapter/ops/nvrtc.py; a test compares.
+// How a call is laid over blocks and threads. Plain host code, mirrored for NVRTC in lia_adapter/ops/nvrtc_plans.py; a test compares.
 #pragma once
 
 #include "activation.h"

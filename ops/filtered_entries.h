@@ -19,9 +19,9 @@ __device__ __forceinline__ void filtered_block(const FilteredPlan& plan) {
 
 }  // namespace lia
 
-#define LIA_FILTERED(name, ...)                                                                                     \
+#define LIA_FILTERED(name, ...)                                                                                          \
   extern "C" __global__ void __launch_bounds__(lia::kTileThreads, 2) lia_filtered_##name(const lia::FilteredPlan plan) { \
-    lia::filtered_block<__VA_ARGS__>(plan);                                                                         \
+    lia::filtered_block<__VA_ARGS__>(plan);                                                                              \
   }
 
 LIA_FILTERED(22, lia::FixedTile<2, 2>)

@@ -32,6 +32,6 @@ def each_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     from lia_adapter.ops import functions, native
 
     if request.param == "reference":
-        monkeypatch.setattr(functions, "_is_native", lambda x: False)
+        monkeypatch.setattr(functions, "_is_native", lambda *_: False)
     elif native.path("cpu") != "native":
         pytest.skip("needs a C++ compiler")

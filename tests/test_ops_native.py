@@ -36,7 +36,7 @@ def _seeded() -> None:
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Call it to run the rest of a test on the reference path."""
-    return lambda: monkeypatch.setattr(functions, "_is_native", lambda x: False)
+    return lambda: monkeypatch.setattr(functions, "_is_native", lambda *_: False)
 
 
 @pytest.fixture
@@ -294,11 +294,11 @@ def test_a_generator_compiles_into_one_graph(backend: str) -> None:
 def penalties() -> list[Tensor]:
     """R1 and path length penalties of small networks, and their gradients by the weights."""
     torch.manual_seed(1)
-    networks: list[Any] = [part.requires_grad_() for part in build_random("stylegan2", CONFIG)]
+    networks: list[Any] = [part.double().requires_grad_() for part in build_random("stylegan2", CONFIG)]
     generator, discriminator = networks
-    ys = torch.randn(2, generator.num_ws, 32, requires_grad=True)
+    ys = torch.randn(2, generator.num_ws, 32, dtype=torch.float64, requires_grad=True)
     images = generator.synthesis(ys)
-    directions = torch.linspace(-1, 1, images.numel()).view_as(images)
+    directions = torch.linspace(-1, 1, images.numel(), dtype=torch.float64).view_as(images)
     (slopes,) = torch.autograd.grad((images * directions).sum(), ys, create_graph=True)
     lengths = slopes.square().sum(2).mean(1).sqrt()
     real = images.detach().requires_grad_()
@@ -314,4 +314,4 @@ def test_r1_and_path_length_run_through_the_kernels(plain: Callable[[], None]) -
     found = penalties()
     plain()
     for ours, theirs in zip(found, penalties(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4 * float(theirs.detach().abs().max()) + 1e-12)
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9 * float(theirs.detach().abs().max()))

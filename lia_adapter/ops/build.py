@@ -146,7 +146,7 @@ def cuda_plan(files: Mapping[str, bytes], compiler: Compiler, nvcc: Nvcc, target
     host = ("-ccbin", compiler.command[0]) if len(compiler.command) == 1 else ()
     return Plan(
         name="cuda",
-        about=f"once, about {20 + 10 * len(targets)} s",
+        about=f"once, about {5 + 5 * len(targets)} s",
         files={name: content for name, content in files.items() if not name.endswith(".cpp") or name.endswith("binding.cpp")},
         units={name: (nvcc.path, *_NVCC, *host, *targets) for name in kernels}
         | {name: binding for name in files if name.endswith("binding.cpp")},

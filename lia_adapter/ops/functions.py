@@ -21,8 +21,8 @@ _DTYPES = {"cpu": (*_HALF, torch.float64), "cuda": _HALF}
 _path = torch.compiler.assume_constant_result(native.path)
 
 
-def _is_native(x: Tensor) -> bool:
-    return x.dtype in _DTYPES.get(x.device.type, ()) and _path(x.device.type) != "reference"
+def _is_native(x: Tensor, op: str = "bias_act") -> bool:
+    return x.dtype in _DTYPES.get(x.device.type, ()) and _path(x.device.type, op) != "reference"
 
 
 def _fits(*filters: Tensor | None) -> bool:
@@ -146,7 +146,10 @@ def filtered_lrelu(
     flip_filter: bool = False,
 ) -> Tensor:
     """StyleGAN3's filtered nonlinearity; see `lia_adapter.ops.filtered.filtered_lrelu_reference`."""
-    run = filtered.filtered_lrelu_native if _fits(fu, fd) and _is_native(x) else filtered.filtered_lrelu_reference
+    # A block's shared memory is sure to hold filters of 32 taps and factors of 8, in both directions.
+    fits = x.device.type != "cuda" or (max(up, down) <= 8 and all(max(f.shape) <= 32 for f in (fu, fd) if f is not None))
+    native_runs = fits and _fits(fu, fd) and _is_native(x, "filtered_lrelu")
+    run = filtered.filtered_lrelu_native if native_runs else filtered.filtered_lrelu_reference
     return run(
         x, fu, fd, b, up=up, down=down, padding=padding, gain=gain, slope=slope, clamp=clamp, flip_filter=flip_filter
     )  # fmt: skip

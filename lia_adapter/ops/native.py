@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,16 +46,17 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def path(device_type: str) -> Path:
-    """What the ops run as on tensors of a device; the first call loads, and if need be compiles, the kernels.
+def path(device_type: str, op: str = "bias_act") -> Path:
+    """What an op runs as on tensors of a device; the first call loads, and if need be compiles, the kernels.
 
     Args:
         device_type: As `Tensor.device.type`: "cpu", "cuda", ...
+        op: One of `OPS`. All have the same answer, but that NVRTC compiles `filtered_lrelu` when it is first asked for.
 
     Raises:
         LIAError: LIA_OPS is "native" and there is nothing but plain torch, or LIA_OPS is misspelt.
     """
-    outcome = _outcomes.get(device_type) or _settle(device_type)
+    outcome = _outcome(device_type, op)
     if outcome.path == "reference" and outcome.why and _choice() == "native":
         raise BuildError(f"LIA_OPS is native, but {outcome.why}. Set LIA_OPS=auto to go on with plain torch, which is slower.")
     return outcome.path
@@ -68,7 +70,7 @@ def status() -> dict[str, dict[str, Path]]:
     Raises:
         LIAError: LIA_OPS is misspelt.
     """
-    return {op: {device: outcome.path for device, outcome in _all().items()} for op in OPS}
+    return {op: {device: outcome.path for device, outcome in _all(op).items()} for op in OPS}
 
 
 def report() -> dict[str, str]:
@@ -88,18 +90,21 @@ def report() -> dict[str, str]:
             lines[name] = str(look())
         except (BuildError, OSError) as error:
             lines[name] = str(error)
-    for device, outcome in _all().items():
+    for device, outcome in _all("bias_act").items():
         lines[f"{device.upper()} ops"] = outcome.path + (f": {outcome.why}" if outcome.why else "")
     return lines
 
 
-def _all() -> dict[str, _Outcome]:
-    outcomes = {"cpu": _outcomes.get("cpu") or _settle("cpu")}
-    if torch.cuda.is_available():
-        outcomes["cuda"] = _outcomes.get("cuda") or _settle("cuda")
-    else:
-        outcomes["cuda"] = _Outcome("reference", "torch sees no GPU")
-    return outcomes
+def _all(op: str) -> dict[str, _Outcome]:
+    gpu = _outcome("cuda", op) if torch.cuda.is_available() else _Outcome("reference", "torch sees no GPU")
+    return {"cpu": _outcome("cpu", op), "cuda": gpu}
+
+
+def _outcome(device_type: str, op: str) -> _Outcome:
+    outcome = _outcomes.get(device_type) or _settle(device_type, f"{device_type.upper()} ops", lambda: _load(device_type))
+    if outcome.path == "nvrtc" and op == "filtered_lrelu":
+        return _outcomes.get(op) or _settle(op, "filtered_lrelu on CUDA", _load_filtered)
+    return outcome
 
 
 def _choice() -> str:
@@ -109,16 +114,16 @@ def _choice() -> str:
     return choice
 
 
-def _settle(device_type: str) -> _Outcome:
+def _settle(key: str, what: str, load: Callable[[], _Outcome]) -> _Outcome:
     with _lock:
-        if device_type in _outcomes:  # another thread was first
-            return _outcomes[device_type]
-        outcome = _Outcome("reference", "") if _choice() == "reference" else _load(device_type)
+        if key in _outcomes:  # another thread was first
+            return _outcomes[key]
+        outcome = _Outcome("reference", "") if _choice() == "reference" else load()
         if outcome.why and _choice() == "auto":
             # A log record and not a warning: it must not become an error in the user's tests, and it is one line.
             shown = {"native": "native", "nvrtc": "compiled through NVRTC", "reference": "plain torch, slower"}[outcome.path]
-            _LOG.warning("%s ops: %s, because %s.", device_type.upper(), shown, outcome.why)
-        _outcomes[device_type] = outcome
+            _LOG.warning("%s: %s, because %s.", what, shown, outcome.why)
+        _outcomes[key] = outcome
         return outcome
 
 
@@ -141,6 +146,16 @@ def _load(device_type: str) -> _Outcome:
         except (LIAError, ImportError) as error:
             why += f"; and NVRTC cannot be used: {error}"
     return _Outcome("reference", why)
+
+
+def _load_filtered() -> _Outcome:
+    from lia_adapter.ops import nvrtc_driver
+
+    try:
+        nvrtc_driver.load("filtered")
+        return _Outcome("nvrtc", "")
+    except LIAError as error:
+        return _Outcome("reference", f"NVRTC cannot be used: {error}")
 
 
 def _cpu_plan() -> build.Plan:

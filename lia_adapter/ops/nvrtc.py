@@ -1,6 +1,6 @@
 """The CUDA ops where there is a GPU but no nvcc: the same sources through NVRTC, and here what binding.cpp does in C++."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from lia_adapter.ops.nvrtc_plans import (
     plan_upfirdn2d,
 )
 
-__all__ = ["DTYPES", "register", "register_filtered"]
+__all__ = ["DTYPES", "register"]
 
 DTYPES = {torch.float32: "float", torch.float16: "half", torch.bfloat16: "bfloat16"}  # The order of `Dtype` in kernels.h.
 
@@ -34,29 +34,21 @@ _libraries: list[torch.library.Library] = []  # A registration lives as long as 
 
 
 def register() -> None:
-    """Compiles the kernels for the current GPU, but for those of filtered_lrelu, and gives them to torch for CUDA tensors.
+    """Compiles the kernels for the current GPU and gives them to torch for CUDA tensors.
+
+    Those of filtered_lrelu are compiled by themselves, at their first launch or `load`: few need them.
 
     Raises:
         LIAError: There is no GPU, NVRTC or driver, or the kernels cannot be compiled or loaded.
     """
     load("cuda")  # What fails must fail now, not in the middle of a network.
-    _give({"epilogue": _epilogue, "act_backward": _act_backward, "upfirdn2d": _upfirdn2d, "upfirdn2d_act": _upfirdn2d_act})
-
-
-def register_filtered() -> None:
-    """`register` for filtered_lrelu, which is apart so that only those who use it wait for it.
-
-    Raises:
-        LIAError: As `register`.
-    """
-    load("filtered")
-    _give({"filtered_lrelu": _filtered_lrelu, "filtered_masked": _filtered_masked})
-
-
-def _give(ops: Mapping[str, Callable[..., Any]]) -> None:
     library = torch.library.Library("lia_adapter", "IMPL")
-    for name, function in ops.items():
-        library.impl(name, function, "CUDA")
+    library.impl("epilogue", _epilogue, "CUDA")
+    library.impl("act_backward", _act_backward, "CUDA")
+    library.impl("upfirdn2d", _upfirdn2d, "CUDA")
+    library.impl("upfirdn2d_act", _upfirdn2d_act, "CUDA")
+    library.impl("filtered_lrelu", _filtered_lrelu, "CUDA")
+    library.impl("filtered_masked", _filtered_masked, "CUDA")
     _libraries.append(library)
 
 
