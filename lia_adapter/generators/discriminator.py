@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lia_adapter.generators.base import check_label
-from lia_adapter.generators.stylegan2 import Dense, MappingNetwork, default_filter
+from lia_adapter.generators.stylegan2 import Dense, MappingNetwork, default_filter, in_fast_format
 from lia_adapter.ops import ACTIVATIONS, bias_act, upfirdn2d
 
 __all__ = ["Discriminator", "minibatch_std"]
@@ -185,7 +185,7 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """Images x [N, C, H, W] in [-1, 1] and labels c [N, c_dim] -> logits [N, 1]; larger means more real."""
-        image, features = x, None
+        image, features = in_fast_format(x, next(self.parameters())), None
         for name in self.names:
             features, image = self.get_submodule(name)(features, image)
         c = check_label(c, self.c_dim, len(x))
