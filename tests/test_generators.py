@@ -16,7 +16,7 @@ from lia_adapter.errors import CheckpointError, LIAError
 from lia_adapter.generators import Discriminator, Generator, StyleGAN2, broadcast, build, build_random, truncate
 from lia_adapter.generators.discriminator import Conv2d, minibatch_std
 from lia_adapter.generators.presets import stylegan2_config
-from lia_adapter.generators.stylegan2 import SynthesisBlock, SynthesisLayer
+from lia_adapter.generators.stylegan2 import SynthesisLayer, ToRGB
 
 Array = NDArray[np.float64]
 
@@ -121,15 +121,18 @@ def test_a_layer_is_a_convolution_with_weights_of_each_sample(kernel: int, up: i
         np.testing.assert_allclose(layer(x, y, "const", gain=gain).numpy(), expected, atol=1e-10)
 
 
-def test_to_rgb_is_modulated_but_not_demodulated() -> None:
-    g = networks(small_config())[0].double()
-    block = g.synthesis.get_submodule("b8")
-    assert isinstance(block, SynthesisBlock)
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_to_rgb_is_modulated_but_not_demodulated(kernel: int, memory_format: torch.memory_format) -> None:
+    torgb = ToRGB(8, 3, 10, {"kernel": kernel, "clamp": None}).double().requires_grad_(False)
+    torgb.bias.copy_(normal(3, seed=2))
     x, y = normal(2, 8, 3, 5).double(), normal(2, 10, seed=1).double()
-    scale = styles(block.torgb, y) / math.sqrt(8)
-    weight = block.torgb.weight[:, :, 0, 0].numpy()
-    expected = np.einsum("ci,ni,nihw->nchw", weight, scale, x.numpy()) + block.torgb.bias.numpy()[:, None, None]
-    np.testing.assert_allclose(block.torgb(x, y).numpy(), expected, atol=1e-12)
+    scaled = x.numpy() * styles(torgb, y)[:, :, None, None] / math.sqrt(8 * kernel**2)
+    expected = [
+        [summed(correlate(a, w) for a, w in zip(sample, row, strict=True)) for row in torgb.weight.numpy()] for sample in scaled
+    ]
+    drawn = torgb(x.contiguous(memory_format=memory_format), y)
+    np.testing.assert_allclose(drawn.numpy(), np.array(expected) + torgb.bias.numpy()[:, None, None], atol=1e-12)
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
@@ -273,6 +276,34 @@ def test_the_architectures_are_one_network_wired_differently() -> None:
     same(g["skip"].synthesis(y), orig + 1, atol=1)  # a constant image passes the upsampling ...
     centre = (slice(None), slice(None), slice(3, 5), slice(3, 5))
     same(g["skip"].synthesis(y)[centre], orig[centre] + 1)  # ... unchanged, away from the zeros at the border
+
+
+# -- half precision
+
+
+def test_autocast_keeps_codes_and_images_precise() -> None:
+    g, d = networks(small_config(64))
+    z = normal(2, 12)
+    y, x, logits = g.mapping(z), g(z), d(g(z))
+    for dtype, digits in ((torch.bfloat16, 8), (torch.float16, 11)):
+        with torch.autocast("cpu", dtype):
+            assert torch.equal(g.mapping(z), y)
+            rounded = g(z)
+            assert rounded.dtype == torch.float32 and rounded.is_contiguous()
+            error = (rounded - x).square().mean().sqrt() / x.std()
+            assert 0 < error < 5 * 2.0**-digits, error
+            same(d(x), logits, atol=20 * 2.0**-digits)
+
+
+def test_large_styles_stay_within_float16() -> None:
+    g, ys = networks(small_config())[0], normal(2, 6, 10)
+    expected = g.synthesis(ys)
+    layer = g.synthesis.get_submodule("b16.conv1")
+    for name in ("weight", "bias"):  # the demodulation undoes it
+        layer.get_parameter(f"affine.{name}").mul_(3e4)
+    same(g.synthesis(ys), expected, atol=1e-4)
+    with torch.autocast("cpu", torch.float16):
+        same(g.synthesis(ys), expected, atol=0.05)
 
 
 # -- truncation

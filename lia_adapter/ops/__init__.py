@@ -9,6 +9,7 @@ the reference path in plain torch runs everywhere.
 
 from lia_adapter.ops.functions import bias_act, filtered_lrelu, modconv_epilogue, upfirdn2d, upfirdn2d_act
 from lia_adapter.ops.native import status
+from lia_adapter.ops.patch import patch
 from lia_adapter.ops.reference import ACTIVATIONS, Activation, setup_filter
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "bias_act",
     "filtered_lrelu",
     "modconv_epilogue",
+    "patch",
     "setup_filter",
     "status",
     "upfirdn2d",
