@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import click
 
 from lia_adapter.cli_images import evaluate, invert, reconstruct
+from lia_adapter.cli_train import train
 from lia_adapter.config import load_recipe, parse_overrides, parse_seeds, to_toml
 from lia_adapter.download import fetch, source_stem
 from lia_adapter.errors import ConfigError, LIAError
@@ -387,7 +388,9 @@ def _describe(lia: Any) -> str:
 
 def _describe_lia(name: str, header: dict[str, Any]) -> str:
     """What a LIA file's header says, in a few aligned lines."""
-    provenance, mapping = header["provenance"], header["mapping"]
+    provenance = header["provenance"]
+    own = header["config"].get("generator", {}).get("mapping", {})  # of a generator that learnt with an invertible mapping
+    mapping = header["mapping"] or (own if "coupling" in own else {"coupling": "not invertible yet", "y_dim": own.get("z_dim")})
     content = "the adapter alone" if header["adapter_only"] else f"{header['family']} generator and adapter"
     lines = [
         f"file       {name}, a LIA file: {content}",
@@ -428,5 +431,5 @@ def _encoder_summary(figures: dict[str, Any]) -> str:
     return "\n".join([*lines, encoder_verdict(figures)])
 
 
-for command in (reconstruct, invert, evaluate):
+for command in (train, reconstruct, invert, evaluate):
     main.add_command(command)

@@ -1,4 +1,4 @@
-"""Recipes: a flat TOML file and `key=value` overrides become one frozen dataclass.
+"""Recipes: a TOML file, flat but for the table of a second stage, and `key=value` overrides become one frozen dataclass.
 
 The dataclass is the only list of keys, types and defaults. What lies between the keys, such as ranges, it checks itself
 in `__post_init__`, by raising `ConfigError`.
@@ -10,7 +10,7 @@ import json
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from types import UnionType
@@ -18,7 +18,20 @@ from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_origin, get_t
 
 from lia_adapter.errors import ConfigError
 
-__all__ = ["load_recipe", "parse_overrides", "parse_seeds", "recipe_names", "to_toml"]
+__all__ = [
+    "TABLES",
+    "check_choices",
+    "check_least",
+    "has_table",
+    "load_recipe",
+    "parse_overrides",
+    "parse_seeds",
+    "recipe_names",
+    "to_toml",
+]
+
+TABLES = ("encoder",)
+"""Tables that a recipe may have: the keys of a stage that follows the recipe's own."""
 
 MAX_SEEDS = 100_000
 """More seeds than this in one list are a slip of the keyboard."""
@@ -33,18 +46,23 @@ class _Dataclass(Protocol):
 T = TypeVar("T", bound=_Dataclass)
 
 
-def load_recipe(cls: type[T], name: str, overrides: Mapping[str, Any] | None = None) -> T:
+def load_recipe(cls: type[T], name: str, overrides: Mapping[str, Any] | None = None, *, table: str | None = None) -> T:
     """Read a recipe and apply overrides to it.
 
     Args:
         cls: A flat dataclass with fields of the types int, float, str, bool, one of these or None, and tuple[int, ...].
         name: The name of a recipe that ships with lia-adapter, such as `convert`, or a path that ends in `.toml`.
         overrides: Values that replace the recipe's. Keys that neither names keep the dataclass's default.
+        table: The table of the recipe to read, such as "encoder"; None for what stands above all tables. See `has_table`.
 
     Raises:
         ConfigError: No such recipe, invalid TOML, an unknown or missing key, or a value that does not fit.
     """
-    values = {**_parse(name, _read(name)), **(overrides or {})}
+    content = _parse(name, _read(name))
+    if unknown := [key for key, value in content.items() if isinstance(value, dict) and key not in TABLES]:
+        raise ConfigError(f"recipe {name} has a table [{unknown[0]}]; expected none but [{'], ['.join(TABLES)}].")
+    plain = {key: value for key, value in content.items() if not isinstance(value, dict)}
+    values = {**(plain if table is None else content.get(table, {})), **(overrides or {})}
     hints = get_type_hints(cls)
     known = [field.name for field in fields(cls)]
     for key in values:
@@ -57,6 +75,29 @@ def load_recipe(cls: type[T], name: str, overrides: Mapping[str, Any] | None = N
                 f"Add {field.name} = {_expected(hints[field.name])}."
             )
     return cls(**{key: _fit(name, key, value, hints[key]) for key, value in values.items()})
+
+
+def has_table(name: str, table: str) -> bool:
+    """Whether a recipe has a table, such as [encoder] for a second stage.
+
+    Raises:
+        ConfigError: No such recipe, or invalid TOML.
+    """
+    return isinstance(_parse(name, _read(name)).get(table), dict)
+
+
+def check_choices(config: _Dataclass, choices: Mapping[str, Sequence[str]]) -> None:
+    """Raises a ConfigError unless each of these keys has one of the values allowed."""
+    for key, allowed in choices.items():
+        if getattr(config, key) not in allowed:
+            raise ConfigError(f"{key} is {getattr(config, key)!r}; expected one of {', '.join(allowed)}.")
+
+
+def check_least(config: _Dataclass, least: Mapping[str, float]) -> None:
+    """Raises a ConfigError if one of these keys is smaller than its least value."""
+    for key, value in least.items():
+        if getattr(config, key) < value:
+            raise ConfigError(f"{key} is {getattr(config, key)}; expected at least {value}.")
 
 
 def recipe_names() -> list[str]:

@@ -67,7 +67,8 @@ class LIA(nn.Module):
 
     Attributes:
         generator: With the ORIGINAL mapping; its weights never change.
-        mapping: φ⁻¹ and φ, or None for a checkpoint that was not converted.
+        mapping: φ⁻¹ and φ, or None for a checkpoint that was not converted. A generator that was trained with an invertible
+            mapping (`train`) brings it along: the two are then one and the same.
         discriminator: The checkpoint's, or None.
         encoder: x → y, or None before train_encoder.
         typicality: Tells how usual the code of an image is; comes with the encoder.
@@ -91,6 +92,8 @@ class LIA(nn.Module):
         metrics: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        if mapping is None and isinstance(generator.mapping, InvertibleMapping):
+            mapping = generator.mapping
         if mapping is not None and mapping.y_dim != generator.y_dim:
             raise LIAError(f"the mapping makes y of {mapping.y_dim} entries; the generator takes {generator.y_dim}.")
         self.generator = generator
@@ -273,29 +276,33 @@ class LIA(nn.Module):
         ys = to_ys(found)
         return Inversion(ys, self.to_z(one_code(ys), c), self.generator.synthesis(ys), losses)
 
-    def save(self, path: str | Path, *, adapter_only: bool = False) -> None:
+    def save(self, path: str | Path, *, adapter_only: bool = False, half: bool = False) -> None:
         """Writes one .safetensors file, whole or not at all.
 
         Args:
             path: The file.
             adapter_only: Leave generator and discriminator out and bind the file to them by hash; always so for a
                 wrapped third-party generator.
+            half: Write the weights of generator and discriminator in float16. They are rounded; adapters made for the
+                generator as it is now will not fit it any more.
 
         Raises:
-            LIAError: There is no mapping to save, or the file cannot be written.
+            LIAError: There is nothing to save, or the file cannot be written.
         """
-        if self.mapping is None:
-            raise LIAError("there is nothing to save: the checkpoint was not converted. Run lia-adapt convert first.")
         adapter_only = adapter_only or self.family is None
-        parts: dict[str, nn.Module] = {"mapping": self.mapping}
+        # A mapping that the generator brought along is saved as a part of it.
+        mapping = None if self.mapping is self.generator.mapping else self.mapping
+        parts: dict[str, nn.Module] = {} if mapping is None else {"mapping": mapping}
         if self.encoder is not None and self.typicality is not None:
             parts |= {"encoder": self.encoder, "typicality": self.typicality}
+        if adapter_only and not parts:
+            raise LIAError("there is no adapter to save: the checkpoint was not converted. Run lia-adapt convert first.")
         if not adapter_only:
             parts["generator"] = self.generator  # type: ignore[assignment]
             if self.discriminator is not None:
                 parts["discriminator"] = self.discriminator
         tensors = {
-            f"{part}.{name}": tensor.detach().cpu().contiguous()
+            f"{part}.{name}": _stored(tensor, half and part in ("generator", "discriminator"))
             for part, module in parts.items()
             for name, tensor in module.state_dict().items()
         }
@@ -305,7 +312,7 @@ class LIA(nn.Module):
             "adapter_only": adapter_only,
             "family": self.family,
             "config": {} if adapter_only else self.config,
-            "mapping": self.mapping.config(),
+            "mapping": None if mapping is None else mapping.config(),
             "encoder": None if self.encoder is None else self.encoder.config(),
             "generator_sha256": fingerprint(self.generator),  # type: ignore[arg-type]
             "provenance": self.provenance,
@@ -315,6 +322,11 @@ class LIA(nn.Module):
         with atomic_write(path, needs=size) as temporary:
             # Not save_file: it hides a full disk behind an error of its own, and makes files that only their owner can read.
             temporary.write_bytes(save(tensors, metadata={FORMAT: json.dumps(header, sort_keys=True)}))
+
+
+def _stored(tensor: Tensor, half: bool) -> Tensor:
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.half() if half and tensor.dtype == torch.float32 else tensor
 
 
 def is_lia_file(path: str | Path) -> bool:
@@ -372,9 +384,10 @@ def _load_lia(path: Path, generator: Generator | str | Path | None) -> LIA:
         family, config = str(header["family"]), header["config"]
         module, discriminator = build(family, config, tensors)
         built = module  # type: ignore[assignment]
-    encoder, typicality = None, None
+    mapping, encoder, typicality = None, None, None
     try:
-        mapping = _filled(InvertibleMapping.from_config(header["mapping"]), "mapping.", tensors)
+        if header["mapping"]:
+            mapping = _filled(InvertibleMapping.from_config(header["mapping"]), "mapping.", tensors)
         if header.get("encoder"):
             with torch.random.fork_rng(devices=[]):  # the weights are overwritten: leave the caller's random state alone
                 encoder = _filled(Encoder.from_config(header["encoder"]), "encoder.", tensors)
@@ -417,7 +430,7 @@ def read_header(path: Path) -> dict[str, Any]:
     try:
         header = json.loads(text)
         expected = {
-            "adapter_only": bool, "config": dict, "generator_sha256": str, "mapping": dict, "metrics": dict,
+            "adapter_only": bool, "config": dict, "generator_sha256": str, "mapping": dict | None, "metrics": dict,
             "provenance": dict, "version": int,
         }  # fmt: skip
         bad = [key for key, kind in expected.items() if not isinstance(header[key], kind)]

@@ -180,6 +180,16 @@ class _Couplings(nn.Module):
         """The arguments of this class, as JSON."""
         return {"dim": self.dim, "depth": self.depth, "width": self.width, "c_dim": self.c_dim}
 
+    def randomise(self) -> None:
+        """Draws the last layers, too, which are zeros at first: for a mapping that learns along with its generator."""
+        for network in self.layers:
+            last = list(network.children())[-1]
+            nn.init.normal_(last.get_parameter("weight"), std=self.last_std())
+
+    def last_std(self) -> float:
+        """Standard deviation of the weights of a last layer that keeps the scale of what passes."""
+        raise AssertionError("a subclass defines it")
+
     def coupling(self, i: int, kept: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Shift and bounded log-scale (None: no scale) of the changed half, from the kept half [N, D // 2]."""
         raise AssertionError("a subclass defines it")
@@ -234,6 +244,10 @@ class AdditiveCouplings(_Couplings):
             for _ in range(depth)
         )
 
+    def last_std(self) -> float:
+        """Equalised learning rate: that of all stored weights."""
+        return 1 / _LIADense.LR_MULTIPLIER
+
     def coupling(self, i: int, kept: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The shift alone."""
         return self._network(i, kept, c), None
@@ -259,6 +273,10 @@ class AffineCouplings(_Couplings):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
             self.layers.append(nn.Sequential(nn.Linear(self.first + c_dim, width), nn.LeakyReLU(0.2), last))
+
+    def last_std(self) -> float:
+        """Xavier's."""
+        return float(self.width**-0.5)
 
     def coupling(self, i: int, kept: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Shift and log-scale."""
@@ -327,6 +345,10 @@ class InvertibleMapping(nn.Module):
     def from_config(config: dict[str, Any]) -> "InvertibleMapping":
         """The inverse of `config`."""
         return InvertibleMapping(**config)
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """`to_y`: where a generator was trained with this mapping, it is its own."""
+        return self.to_y(z, c)
 
     def to_y(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """φ⁻¹: z [N, y_dim], c [N, c_dim] -> y [N, y_dim]."""

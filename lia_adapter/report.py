@@ -25,11 +25,13 @@ __all__ = [
     "html_page",
     "html_picture",
     "image_grid",
+    "loss_curves",
     "one_hot",
     "paired_grid",
     "png_bytes",
     "reconstruction_picture",
     "report_paths",
+    "samples_picture",
     "save_png",
     "write_convert_report",
     "write_encoder_report",
@@ -215,7 +217,7 @@ from the original no more than the original differs from itself. All figures are
 {html.escape(metrics["image_features"])}.</p>
 {_table(metrics)}
 <h2>Training</h2>
-{_curves(metrics.get("losses", {}))}
+{loss_curves(metrics.get("losses", {}))}
 <p class="dim">{metrics["coupling"]} mapping, {metrics["parameters"]:,} parameters; fitted in
 {metrics["seconds"]["fit"]:.0f} s, measured in {metrics["seconds"]["measure"]:.0f} s.</p>
 <h2>Provenance</h2>
@@ -271,8 +273,8 @@ def _row(title: str, text: str, value: str, floor: str, verdict: str, good: bool
     )
 
 
-def _curves(losses: Mapping[str, Sequence[float]]) -> str:
-    """The losses as an inline SVG, each scaled to its own range."""
+def loss_curves(losses: Mapping[str, Sequence[float]]) -> str:
+    """Losses, or other figures over time, by name, as an inline SVG, each scaled to its own range."""
     width, height = 860, 220
     lines, legend = [], []
     for i, (name, values) in enumerate(losses.items()):
@@ -300,6 +302,15 @@ def reconstruction_picture(path: Path, x: Tensor, drawn: Tensor) -> None:
         LIAError: The file cannot be written.
     """
     save_png(path, paired_grid(x, drawn))
+
+
+def samples_picture(path: Path, x: Tensor) -> None:
+    """Writes a grid of drawn images x [N, C, H, W].
+
+    Raises:
+        LIAError: The file cannot be written.
+    """
+    save_png(path, image_grid(resize(x.float())))
 
 
 def paired_grid(*sets: Tensor) -> Image.Image:
@@ -363,7 +374,7 @@ def _encoder_page(lia: LIA, out: Path, picture: bytes) -> str:
 <h2>Figures</h2>
 {table}
 <h2>Training</h2>
-{_curves(figures["losses"])}
+{loss_curves(figures["losses"])}
 <p class="dim">{figures["parameters"]:,} parameters, {made_by["data"]["images"]:,} images, {figures["seconds"]:.0f} s on
 {html.escape(made_by["device"])}; perceptual network: {html.escape(str(made_by["features"] or "none"))}.</p>
 {f"<h2>Images that could not be read</h2><ul>{unreadable}</ul>" if unreadable else ""}

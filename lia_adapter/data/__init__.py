@@ -2,7 +2,8 @@
 
 from lia_adapter.data.batches import Batch, in_batches, none_readable
 from lia_adapter.data.fit import FITS, Placement, fit_image, paste_back
-from lia_adapter.data.images import ImageSet, Item, open_images
+from lia_adapter.data.images import ImageSet, Item
+from lia_adapter.data.open import open_images
 from lia_adapter.data.stream import Stream, in_order
 
 __all__ = [

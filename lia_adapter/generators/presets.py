@@ -1,61 +1,69 @@
 """Canonical configs of StyleGAN2 networks that are made rather than read from a file."""
 
 import itertools
+from collections.abc import Mapping
 from typing import Any
+
+from lia_adapter.errors import ConfigError
 
 __all__ = ["discriminator_config", "stylegan2_config"]
 
 
 def stylegan2_config(
-    resolution: int,
+    resolution: int | tuple[int, int],
     *,
     z_dim: int = 512,
     y_dim: int = 512,
     c_dim: int = 0,
     channels: int = 3,
     mapping_layers: int = 8,
+    invertible: Mapping[str, Any] | None = None,
     channel_base: int = 32768,
     channel_max: int = 512,
 ) -> dict[str, Any]:
-    """Generator (skip) and discriminator (resnet) of Karras 2020 at a power of two.
+    """Generator (skip) and discriminator (resnet) of Karras 2020.
 
     Args:
-        resolution: Side of the images, 8 or more.
+        resolution: Side of the images or their (H, W); both are halved until the shorter one is 4 to 7.
         z_dim: Entries of z.
         y_dim: Entries of y.
         c_dim: Number of classes, 0 for none.
         channels: Channels of the images.
-        mapping_layers: Dense layers of the mapping.
-        channel_base: Feature maps at a side r: channel_base / r, ...
+        mapping_layers: Dense layers of the mapping, and of the discriminator's for labels.
+        invertible: `InvertibleMapping.config()` of a mapping that takes the place of the dense layers (LIA, stage 1).
+        channel_base: Feature maps at a shorter side r: channel_base / r, ...
         channel_max: ... but no more than this.
 
     Returns:
         A canonical config, `{"generator": …, "discriminator": …}`.
+
+    Raises:
+        ConfigError: The sides cannot be halved so.
     """
-    sides = [2**i for i in range(2, resolution.bit_length())]
+    size = (resolution, resolution) if isinstance(resolution, int) else resolution
+    halvings, sides = _halvings(size)
     width = {side: min(channel_base // side, channel_max) for side in sides}
     conv = {"kernel": 3, "activation": "lrelu", "clamp": None, "noise": True}
     blocks = [
         {
             "name": f"b{side}", "architecture": "skip", "in_channels": width.get(side // 2, 0), "out_channels": width[side],
-            "size": [side, side], "is_last": side == resolution,
-            "conv0": None if side == 4 else dict(conv), "conv1": dict(conv),
+            "size": [whole >> halvings - i for whole in size], "is_last": i == halvings,
+            "conv0": dict(conv) if i else None, "conv1": dict(conv),
             "torgb": {"kernel": 1, "clamp": None}, "filter": [4, 4],
         }
-        for side in sides
+        for i, side in enumerate(sides)
     ]  # fmt: skip
     mapping = {
         "c_dim": c_dim, "embed_features": y_dim if c_dim else None, "features": [y_dim] * mapping_layers,
-        "activation": "lrelu", "lr_multiplier": 0.01,
+        "activation": "lrelu", "lr_multiplier": 0.01, "z_dim": z_dim, "has_average": True,
     }  # fmt: skip
-    size = [resolution, resolution]
     return {
         "generator": {
-            "z_dim": z_dim, "c_dim": c_dim, "y_dim": y_dim, "num_ws": 2 * len(sides), "resolution": size, "channels": channels,
-            "mapping": {**mapping, "z_dim": z_dim, "has_average": True}, "blocks": blocks,
+            "z_dim": z_dim, "c_dim": c_dim, "y_dim": y_dim, "num_ws": 2 * len(sides), "resolution": list(size),
+            "channels": channels, "mapping": mapping if invertible is None else dict(invertible), "blocks": blocks,
         },
         "discriminator": discriminator_config(
-            (resolution, resolution), channels=channels, c_dim=c_dim, mapping_layers=mapping_layers,
+            size, channels=channels, c_dim=c_dim, mapping_layers=mapping_layers,
             channel_base=channel_base, channel_max=channel_max,
         ),
     }  # fmt: skip
@@ -82,9 +90,12 @@ def discriminator_config(
 
     Returns:
         The canonical config.
+
+    Raises:
+        ConfigError: The sides cannot be halved so.
     """
-    halvings = (min(resolution) // 4).bit_length() - 1
-    sides = [min(resolution) >> i for i in range(halvings + 1)]
+    halvings, sides = _halvings(resolution)
+    sides.reverse()
     width = {side: min(channel_base // side, channel_max) for side in sides}
     blocks = [
         {
@@ -109,3 +120,14 @@ def discriminator_config(
         "c_dim": c_dim, "channels": channels, "resolution": list(resolution), "mapping": mapping if c_dim else None,
         "blocks": blocks, "epilogue": epilogue,
     }  # fmt: skip
+
+
+def _halvings(size: tuple[int, int]) -> tuple[int, list[int]]:
+    """How often (H, W) is halved until the shorter side is 4 to 7, and the shorter sides, ascending."""
+    halvings = (min(size) // 4).bit_length() - 1
+    if halvings < 1 or any(side % 2**halvings for side in size):
+        raise ConfigError(
+            f"images of {size[1]}x{size[0]} cannot be halved until the shorter side is 4 to 7; expected at least 8 pixels, and "
+            f"multiples of {2 ** max(halvings, 1)}."
+        )
+    return halvings, [min(size) >> halvings - i for i in range(halvings + 1)]

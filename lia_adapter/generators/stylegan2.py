@@ -6,7 +6,7 @@ Everything runs in the dtype of the weights; nothing is done in half precision b
 `torch.autocast` the convolutions are in half precision, while codes, styles and images stay as precise as the weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -16,11 +16,15 @@ from torch import Tensor, nn
 
 from lia_adapter.errors import LIAError
 from lia_adapter.generators.base import broadcast, check_label, check_noise_mode
+from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.ops import ACTIVATIONS, bias_act, modconv_epilogue, setup_filter, upfirdn2d, upfirdn2d_act
 
-__all__ = ["Dense", "MappingNetwork", "StyleGAN2", "Synthesis", "conv_up2", "in_fast_format", "normalize_2nd_moment"]
+__all__ = ["Dense", "MappingNetwork", "Noise", "StyleGAN2", "Synthesis", "conv_up2", "in_fast_format", "normalize_2nd_moment"]
 
 Config = Mapping[str, Any]
+
+Noise = Callable[[int, int], Tensor]
+"""The noise images [N, 1, H, W] of the next layer, called with H and W: for who must draw the same ones again."""
 
 
 def normalize_2nd_moment(x: Tensor) -> Tensor:
@@ -189,12 +193,14 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("resample_filter", default_filter(filter_shape))
         self.size = size
 
-    def noise(self, x: Tensor, mode: str) -> Tensor | None:
+    def noise(self, x: Tensor, mode: str | Noise) -> Tensor | None:
         """The noise image times its strength: [H, W], [N, 1, H, W] when random, None when there is none."""
         if not self.use_noise or mode == "none":
             return None
         if mode == "const":
             return self.noise_const * self.noise_strength
+        if not isinstance(mode, str):
+            return mode(*self.size).to(x) * self.noise_strength
         return torch.randn([len(x), 1, *self.size], device=x.device, dtype=x.dtype) * self.noise_strength
 
     def modulation(self, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -212,7 +218,7 @@ class SynthesisLayer(nn.Module):
             norm = styles.square().repeat_interleave(taps, dim=1) @ self.weight.flatten(1).square().t()
             return styles * fan_in**-0.5, (norm + 1e-8 / largest.square()).rsqrt() * fan_in**0.5
 
-    def forward(self, x: Tensor, y: Tensor, noise_mode: str, gain: float = 1.0) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor, noise_mode: str | Noise, gain: float = 1.0) -> Tensor:
         """x [N, I, h, w], y [N, y_dim] -> [N, O, H, W]."""
         styles, scale = self.modulation(y)
         x = x * styles.to(x.dtype)[:, :, None, None]
@@ -313,7 +319,9 @@ class SynthesisBlock(nn.Module):
         if self.architecture == "resnet" and not self.is_first:
             self.skip = Skip(in_channels, out_channels, filter_shape)
 
-    def forward(self, x: Tensor | None, image: Tensor | None, ys: Tensor, noise_mode: str) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor | None, image: Tensor | None, ys: Tensor, noise_mode: str | Noise
+    ) -> tuple[Tensor, Tensor | None]:
         """x [N, I, h, w], image so far [N, C, h, w], ys [N, num_conv + 1, y_dim] -> both at this block's size."""
         y = iter(ys.unbind(dim=1))
         if x is None:
@@ -348,9 +356,10 @@ class Synthesis(nn.Module):
         for block in config["blocks"]:
             setattr(self, block["name"], SynthesisBlock(block, self.y_dim, int(config["channels"])))
 
-    def forward(self, ys: Tensor, *, noise_mode: str = "const") -> Tensor:
+    def forward(self, ys: Tensor, *, noise_mode: str | Noise = "const") -> Tensor:
         """ys [N, num_ws, y_dim] (or one y for all layers, [N, y_dim]) -> x [N, C, H, W]."""
-        check_noise_mode(noise_mode)
+        if isinstance(noise_mode, str):
+            check_noise_mode(noise_mode)
         ys = broadcast(ys, self.num_ws)
         if ys.shape[2] != self.y_dim:
             raise LIAError(f"ys have shape {list(ys.shape)}; expected [N, {self.num_ws}, {self.y_dim}].")
@@ -379,12 +388,18 @@ class StyleGAN2(nn.Module):
         self.y_dim, self.num_ws = int(config["y_dim"]), int(config["num_ws"])
         self.channels = int(config["channels"])
         self.resolution = (int(config["resolution"][0]), int(config["resolution"][1]))
-        self.mapping = MappingNetwork(config["mapping"])
+        # One that was trained from scratch by this project may have learnt with an invertible mapping (LIA, stage 1).
+        invertible = "coupling" in config["mapping"]
+        self.mapping: MappingNetwork | InvertibleMapping = (
+            InvertibleMapping.from_config(config["mapping"]) if invertible else MappingNetwork(config["mapping"])
+        )
         self.synthesis = Synthesis(config)
 
     @property
     def y_mean(self) -> Tensor | None:
         """Centre of truncation [y_dim] as tracked in training, or None where the file has none."""
+        if isinstance(self.mapping, InvertibleMapping):
+            return self.mapping.y_mean
         return self.mapping.w_avg if self.mapping.has_average else None
 
     def forward(self, z: Tensor, c: Tensor | None = None, *, noise_mode: str = "const") -> Tensor:

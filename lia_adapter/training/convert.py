@@ -15,6 +15,7 @@ from lia_adapter.data import open_images
 from lia_adapter.errors import LIAError
 from lia_adapter.generators import Generator
 from lia_adapter.lia import LIA, fingerprint, load, versions
+from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.metrics.features import Features, PixelFeatures
 from lia_adapter.metrics.mapping import compare_mappings
 from lia_adapter.training.loop import Progress
@@ -74,6 +75,8 @@ def convert_lia(
     generator, device, start = lia.generator, lia.device, time.monotonic()
     if not isinstance(generator, nn.Module):
         raise LIAError("convert needs a generator that is a torch module; pass what lia_adapter.wrap returns.")
+    if isinstance(generator.mapping, InvertibleMapping):
+        raise LIAError("this generator was trained with an invertible mapping: there is nothing to convert. Run train-encoder.")
     # Batch statistics would make y depend on the batch, and running ones would change the generator.
     generator.eval()
     images = None

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lia_adapter.config import load_recipe, to_toml
+from lia_adapter.config import check_choices, check_least, load_recipe, to_toml
 from lia_adapter.data import FITS, ImageSet, Stream, in_batches, in_order, none_readable, open_images
 from lia_adapter.encoder import SPACES, Encoder, one_code
 from lia_adapter.errors import ConfigError, LIAError
@@ -80,21 +80,16 @@ class EncoderConfig:
     save_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        choices = {
-            "space": SPACES, "fit": FITS, "schedule": ("quarters", "cosine"),
-            "precision": ("auto", "bfloat16", "float32", "float64"),
-        }  # fmt: skip
-        for key, allowed in choices.items():
-            if getattr(self, key) not in allowed:
-                raise ConfigError(f"{key} is {getattr(self, key)!r}; expected one of {', '.join(allowed)}.")
-        least = {
-            "images": 0, "batch": 1, "accumulate": 1, "seed": 0, "width": 1, "width_max": 1, "pixel_weight": 0, "vgg_weight": 0,
-            "perceptual_weight": 0, "adversarial_weight": 0, "r1_gamma": 0, "ema_images": 1, "statistics_samples": 100,
-            "known_answers": 2, "save_seconds": 0,
-        }  # fmt: skip
-        for key, value in least.items():
-            if getattr(self, key) < value:
-                raise ConfigError(f"{key} is {getattr(self, key)}; expected at least {value}.")
+        precisions = ("auto", "bfloat16", "float32", "float64")
+        check_choices(self, {"space": SPACES, "fit": FITS, "schedule": ("quarters", "cosine"), "precision": precisions})
+        check_least(
+            self,
+            {
+                "images": 0, "batch": 1, "accumulate": 1, "seed": 0, "width": 1, "width_max": 1, "pixel_weight": 0,
+                "vgg_weight": 0, "perceptual_weight": 0, "adversarial_weight": 0, "r1_gamma": 0, "ema_images": 1,
+                "statistics_samples": 100, "known_answers": 2, "save_seconds": 0,
+            },
+        )  # fmt: skip
         if self.seed >= 2**31:
             raise ConfigError(f"seed is {self.seed}; expected less than 2**31.")
         if not 0 < self.learning_rate <= 1:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lia_adapter.config import check_choices, check_least
 from lia_adapter.errors import ConfigError
 from lia_adapter.generators import Generator, MappingNetwork, Original, in_chunks
 from lia_adapter.mapping import COUPLINGS, DenseCore, InvertibleMapping, covariance_root, procrustes, symmetric_root
@@ -46,15 +47,14 @@ class ConvertConfig:
     save_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        if self.coupling not in ("auto", *COUPLINGS):
-            raise ConfigError(f"coupling is {self.coupling!r}; expected auto, {', '.join(COUPLINGS)}.")
-        least = {
-            "seed": 0, "steps": 0, "batch": 2, "refine_steps": 0, "statistics_samples": 100, "eval_samples": 20,
-            "eval_seeds": 1, "image_seconds": 0, "save_seconds": 0, "floor": 0, "reach_weight": 0, "reach_noise": 0,
-        }  # fmt: skip
-        for key, value in least.items():
-            if getattr(self, key) < value:
-                raise ConfigError(f"{key} is {getattr(self, key)}; expected at least {value}.")
+        check_choices(self, {"coupling": ("auto", *COUPLINGS)})
+        check_least(
+            self,
+            {
+                "seed": 0, "steps": 0, "batch": 2, "refine_steps": 0, "statistics_samples": 100, "eval_samples": 20,
+                "eval_seeds": 1, "image_seconds": 0, "save_seconds": 0, "floor": 0, "reach_weight": 0, "reach_noise": 0,
+            },
+        )  # fmt: skip
         if self.seed >= 2**31:
             raise ConfigError(f"seed is {self.seed}; expected less than 2**31.")
         for key in ("dense_learning_rate", "coupling_learning_rate", "refine_learning_rate"):

@@ -1,0 +1,100 @@
+"""`open_images`: the one way to a data set."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from lia_adapter.data.fit import check_fit
+from lia_adapter.data.images import ImageFiles, ImageSet
+from lia_adapter.data.labels import read_labels
+from lia_adapter.data.source import image_names, open_source
+from lia_adapter.data.toyfaces import ToyFaces, face_name
+from lia_adapter.errors import ConfigError, LIAError
+
+__all__ = ["open_images"]
+
+_TOY_FACES = 100_000
+
+
+def open_images(
+    path: str | Path,
+    resolution: tuple[int, int],
+    channels: int,
+    *,
+    fit: str = "crop",
+    split: str = "all",
+    c_dim: int = 0,
+) -> ImageSet:
+    """Opens a data set; its images are read later, one by one.
+
+    Args:
+        path: A folder (searched recursively), a dataset zip of NVlabs' form, one image file, or "toyfaces" for 100,000 drawn
+            faces, "toyfaces:N" for N of them (a folder of that name needs its whole path).
+        resolution: (H, W) to fit the images to.
+        channels: 1 for gray, 3 for RGB.
+        fit: One of `FITS`.
+        split: "all"; "first N" or "last N", in order of the names (the paper trains on the first 65,000 of FFHQ and tests on
+            the last 5,000); "list FILE" of one name a line; or one of these after "not", for all the others.
+        c_dim: Entries of a label. With 0, labels are not looked at; else every image must have one. Toy faces have 2: without
+            and with glasses.
+
+    Raises:
+        LIAError: There is no such data set, it holds no images, its labels do not match, or an argument does not fit.
+    """
+    check_fit(channels, fit)
+    if (match := re.fullmatch(r"toyfaces(?::([1-9][0-9]{0,8}))?", str(path))) is not None:
+        if c_dim not in (0, 2):
+            raise LIAError(f"toy faces have labels of 2 entries, without and with glasses; expected c_dim 0 or 2, not {c_dim}.")
+        names = [face_name(seed) for seed in range(int(match[1] or _TOY_FACES))]
+        return ToyFaces(_split(split, names, Path(str(path))), resolution, channels, c_dim)
+    source = open_source(path)
+    names = image_names(source)
+    labels = read_labels(source, names, c_dim) if c_dim else None
+    chosen = _split(split, names, source.path)
+    return ImageFiles(
+        source,
+        [names[i] for i in chosen],
+        resolution,
+        channels,
+        fit,
+        None if labels is None else (labels[chosen], c_dim),
+    )
+
+
+def _split(split: str, names: Sequence[str], path: Path) -> list[int]:
+    """Numbers of the images that are asked for, ascending."""
+    match = re.fullmatch(r"(not )?(?:(first|last) ([0-9]{1,18})|list (.+))|all", split.strip())
+    if not match:
+        raise ConfigError(
+            f"cannot read the split {split!r}; expected all, first N, last N, list FILE, or not before one of them."
+        )
+    inverted, end, number, file = match.groups()
+    if file:
+        chosen = _listed(file, names, path)
+    elif end:
+        n = int(number)
+        if n > len(names):
+            raise ConfigError(f"the split {split!r} asks for more images than {path} holds ({len(names):,}).")
+        chosen = set(range(n) if end == "first" else range(len(names) - n, len(names)))
+    else:
+        chosen = set(range(len(names)))
+    found = [i for i in range(len(names)) if (i in chosen) != bool(inverted)]
+    if not found:
+        raise ConfigError(f"the split {split!r} leaves none of the {len(names):,} images in {path}.")
+    return found
+
+
+def _listed(file: str, names: Sequence[str], path: Path) -> set[int]:
+    try:
+        lines = [line.strip() for line in Path(file).read_text("utf-8-sig").splitlines()]
+    except (OSError, ValueError) as error:
+        why = (error.strerror or str(error)).lower() if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise ConfigError(f"cannot read the list {file}: {why}. Check the split.") from error
+    number = {name: i for i, name in enumerate(names)}
+    wanted = [line for line in lines if line]
+    if unknown := [name for name in wanted if name not in number]:
+        others = f" and {len(unknown) - 1:,} more" if len(unknown) > 1 else ""
+        raise ConfigError(
+            f"the list {file} names {unknown[0]!r}{others}, which {path} does not hold; its first is {names[0]!r}."
+        )
+    return {number[name] for name in wanted}
