@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from lia_adapter.cli_data import dataset
 from lia_adapter.cli_images import evaluate, invert, reconstruct
 from lia_adapter.cli_train import train
 from lia_adapter.config import load_recipe, parse_overrides, parse_seeds, to_toml
@@ -41,7 +42,7 @@ class _Group(click.Group):
         except click.ClickException as error:
             _fail(error.format_message(), 2)
         except (KeyboardInterrupt, click.Abort):
-            _fail("interrupted; the same command goes on from the last save.", 130)
+            _fail("interrupted; give the same command again: long runs go on from their last save.", 130)
         except MemoryError:
             _fail("out of memory. Close other programs, or give a smaller batch=….", 2)
         except BrokenPipeError:
@@ -51,7 +52,7 @@ class _Group(click.Group):
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:
-    _fail("terminated; the same command goes on from the last save.", 143)
+    _fail("terminated; give the same command again: long runs go on from their last save.", 143)
 
 
 def _fail(message: str, code: int) -> None:
@@ -431,5 +432,5 @@ def _encoder_summary(figures: dict[str, Any]) -> str:
     return "\n".join([*lines, encoder_verdict(figures)])
 
 
-for command in (train, reconstruct, invert, evaluate):
+for command in (dataset, train, reconstruct, invert, evaluate):
     main.add_command(command)

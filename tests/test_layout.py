@@ -34,6 +34,7 @@ ROOMS = [
     "report_training",
     "commands",
     "terminal",
+    "cli_data",
     "cli_images",
     "cli_train",
     "cli",

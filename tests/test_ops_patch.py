@@ -44,24 +44,33 @@ def filtered_lrelu(x, fu=None, fd=None, b=None, up=1, down=1, padding=0, gain=2*
     x = bias_act(x, None, act="lrelu", alpha=slope, gain=gain, clamp=clamp)
     return upfirdn2d(x, fd, down=down, flip_filter=flip_filter)
 """
+_RESAMPLING = """
+from toy_ops import upfirdn2d
+
+def upsample(x, f):
+    return upfirdn2d(x, f, up=2, padding=[2, 1, 3, 0], flip_filter=True, gain=4)
+"""
 _NETWORKS = """
 import torch
+import toy_ops                            # by module
 from torch import nn
-from {ops} import filtered_lrelu          # by name
-import {ops} as program_ops               # by module
+from toy_ops import filtered_lrelu        # by name
+from toy_resampling import upsample       # by way of another function
 
 class Toy(nn.Module):
     def __init__(self):
         super().__init__()
         self.bias = nn.Parameter(torch.linspace(-1, 1, 3))
-        self.register_buffer("f", torch.tensor([1.0, 3, 3, 1]) / 8)
+        self.register_buffer("f", torch.tensor([1.0, 3, 4, 2]) / 10)
 
     def forward(self, x):
-        x = program_ops.upfirdn2d(x, self.f, up=2, padding=[2, 1, 2, 1], gain=4)
-        y = program_ops.bias_act(x, self.bias.to(x), act="lrelu", clamp=1.5)
-        skip = program_ops.bias_act(x, self.bias.to(x), gain=0.5**0.5)
+        x = upsample(x, self.f)
+        y = toy_ops.bias_act(x, self.bias, act="lrelu", alpha=0.3, gain=0.9, clamp=0.8)
+        skip = toy_ops.bias_act(x.movedim(1, 3), self.bias, dim=3, gain=0.5**0.5).movedim(3, 1)
         y = skip.add_(y)                  # as residual blocks do
-        return filtered_lrelu(y, self.f, self.f, self.bias.to(y), up=2, down=2, padding=3)
+        y = toy_ops.upfirdn2d(y, self.f, down=2, padding=1)
+        return filtered_lrelu(y, self.f, self.f[:3], self.bias, up=2, down=2, padding=3, gain=0.9, slope=0.1, clamp=0.6,
+                              flip_filter=True)
 """
 _ROSINALITY = """
 import torch
@@ -83,11 +92,11 @@ class Toy(nn.Module):
     def __init__(self):
         super().__init__()
         self.bias = nn.Parameter(torch.linspace(-1, 1, 3))
-        k = torch.tensor([1.0, 3, 3, 1])
-        self.register_buffer("kernel", torch.outer(k, k) / 16)
+        self.register_buffer("kernel", torch.outer(torch.tensor([1.0, 3, 4, 2]), torch.tensor([1.0, 2, 3, 1])) / 20)
 
     def forward(self, x):
-        x = fused_leaky_relu(upfirdn2d(x, self.kernel, up=2, pad=(2, 1)), self.bias.to(x))
+        x = fused_leaky_relu(upfirdn2d(x, self.kernel, up=2, pad=(2, 1)), self.bias, 0.3, 0.9)
+        x = fused_leaky_relu(x)           # with the defaults
         return upfirdn2d(x, self.kernel, down=2, pad=(1, 1))
 """
 
@@ -102,7 +111,8 @@ def module(name: str, source: str, monkeypatch: pytest.MonkeyPatch) -> ModuleTyp
 @pytest.fixture
 def nvlabs(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module("toy_ops", _OPS, monkeypatch)
-    return module("toy_networks", _NETWORKS.format(ops="toy_ops"), monkeypatch)
+    module("toy_resampling", _RESAMPLING, monkeypatch)
+    return module("toy_networks", _NETWORKS, monkeypatch)
 
 
 @pytest.fixture(params=["nvlabs", "rosinality"])
@@ -138,7 +148,8 @@ def test_none_of_its_own_ops_runs_until_undone(nvlabs: ModuleType) -> None:
     network, calls = nvlabs.Toy(), sys.modules["toy_ops"].calls
     patch = ops.patch(network)
     assert set(patch.names) == {
-        "toy_networks.filtered_lrelu", "toy_ops.bias_act", "toy_ops.filtered_lrelu", "toy_ops.upfirdn2d"
+        "toy_networks.filtered_lrelu", "toy_ops.bias_act", "toy_ops.filtered_lrelu", "toy_ops.upfirdn2d",
+        "toy_resampling.upfirdn2d",
     }  # fmt: skip
     results(network)
     assert calls == []
@@ -177,10 +188,10 @@ def test_copies_and_pickles_are_as_before(program: ModuleType) -> None:
 
 def test_modules_that_nobody_can_import(nvlabs: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     # The classes in a pickle of NVlabs are made from source text that lies in it.
-    for name in ("toy_ops", "toy_networks"):
+    for name in ("toy_ops", "toy_resampling", "toy_networks"):
         monkeypatch.delitem(sys.modules, name)
     with ops.patch(nvlabs.Toy()) as patch:
-        assert len(patch.names) == 4
+        assert len(patch.names) == 5
 
 
 def test_a_function_with_other_parameters_is_left_alone(nvlabs: ModuleType) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from lia_adapter.data.source import Source
 from lia_adapter.errors import LIAError
 
-__all__ = ["read_labels"]
+__all__ = ["read_labels", "read_pairs"]
 
 _FILE = "dataset.json"
 _MAX_FLOAT32 = torch.finfo(torch.float32).max
@@ -32,7 +32,7 @@ def read_labels(source: Source, names: Sequence[str], c_dim: int) -> Tensor:
     """
     where = f"{source.path}: {_FILE}"
     needed = f"the generator is conditional and needs a label for every image (c_dim {c_dim})"
-    pairs = _pairs(source, where) if _FILE in source.sizes else None
+    pairs = read_pairs(source)
     if not pairs:
         raise LIAError(
             f"{where} {'is missing' if pairs is None else 'holds no labels'}, but {needed}. Pass a data set with labels."
@@ -54,7 +54,15 @@ def read_labels(source: Source, names: Sequence[str], c_dim: int) -> Tensor:
     return torch.tensor(values, dtype=torch.int64 if type(values[0]) is int else torch.float32)
 
 
-def _pairs(source: Source, where: str) -> list[tuple[str, Any]]:
+def read_pairs(source: Source) -> list[tuple[str, Any]] | None:
+    """The names and labels of that file as they stand there; None where there is no such file.
+
+    Raises:
+        LIAError: It is damaged.
+    """
+    if _FILE not in source.sizes:
+        return None
+    where = f"{source.path}: {_FILE}"
     try:
         text = source.read(_FILE)
     except LIAError as error:

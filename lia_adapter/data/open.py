@@ -28,8 +28,8 @@ def open_images(
     """Opens a data set; its images are read later, one by one.
 
     Args:
-        path: A folder (searched recursively), a dataset zip of NVlabs' form, one image file, or "toyfaces" for 100,000 drawn
-            faces, "toyfaces:N" for N of them (a folder of that name needs its whole path).
+        path: A folder (searched recursively), a dataset zip of NVlabs' form, LSUN's folder (with `data.mdb`), one image file,
+            or "toyfaces" for 100,000 drawn faces, "toyfaces:N" for N of them (a folder of that name needs its whole path).
         resolution: (H, W) to fit the images to.
         channels: 1 for gray, 3 for RGB.
         fit: One of `FITS`.

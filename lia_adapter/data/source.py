@@ -1,4 +1,4 @@
-"""Where images come from: a folder, a dataset zip as NVlabs' programs write it, or one image file."""
+"""Where images come from: a folder, a dataset zip as NVlabs' programs write it, LSUN's LMDB, or one image file."""
 
 import os
 import stat
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 from lia_adapter.data.decode import ENDINGS
+from lia_adapter.data.lmdb import read_index
 from lia_adapter.errors import LIAError
 
 __all__ = ["Source", "image_names", "open_source"]
@@ -18,6 +19,7 @@ __all__ = ["Source", "image_names", "open_source"]
 MAX_BYTES = 2**29
 """A single file larger than this is refused: an image of Pillow's limit, 89 million pixels, has it with 3 times 16 bits."""
 
+_LMDB = "data.mdb"
 _LOCAL = struct.Struct("<4s22xHH")  # of a zip's local header: signature, and how long the name and the extra field are
 
 
@@ -43,15 +45,17 @@ class Source(Protocol):
 
 
 def open_source(path: str | Path) -> Source:
-    """Opens a folder (searched recursively), a dataset zip, or one image file.
+    """Opens a folder (searched recursively), a dataset zip, a folder with LSUN's LMDB (`data.mdb`), or one image file.
 
     Raises:
-        LIAError: It does not exist, can't be read, is something else, or is a zip that is damaged, encrypted, compressed in
-            an unusual way, or names files outside itself.
+        LIAError: It does not exist, can't be read, is something else, or is an LMDB that is damaged, or a zip that is damaged,
+            encrypted, compressed in an unusual way, or names files outside itself.
     """
     path = Path(path)
     try:
         status = os.stat(path)
+        if (path / _LMDB).is_file():
+            return _Lmdb(path, {key.decode("latin-1") + ".webp": place for key, place in read_index(path / _LMDB).items()})
         if stat.S_ISDIR(status.st_mode):
             return _Folder(path, path, _walk(path))
         if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for ever
@@ -122,6 +126,28 @@ class _Zip:
         if signature != b"PK\3\4" or len(data) != member.file_size or zlib.crc32(data) != member.CRC:
             raise LIAError("it is damaged inside the zip")
         return data
+
+
+@dataclass(frozen=True)
+class _Lmdb:
+    """Names are the keys with the ending that LSUN's own program gives the files; in order, they are in the database's."""
+
+    path: Path
+    places: Mapping[str, tuple[int, int]]
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return {name: size for name, (_, size) in self.places.items()}
+
+    def read(self, name: str) -> bytes:
+        offset, size = self.places[name]
+        _check_size(size)
+        try:
+            with open(self.path / _LMDB, "rb") as file:
+                file.seek(offset)
+                return file.read(size)
+        except OSError as error:
+            raise LIAError(_reason(error)) from error
 
 
 def _walk(root: Path) -> dict[str, int]:
