@@ -318,32 +318,19 @@ def sample(
 @main.command()
 @click.option("-o", "--out", type=Path, default=Path("demo.safetensors"), show_default=True, help="The result.")
 def demo(out: Path) -> None:
-    """Convert a small generator that is made on the spot (with random weights), to see that everything works."""
-    import torch
+    """Show the whole way on the small model that ships with lia-adapter: convert, train an encoder, reconstruct, edit."""
+    from lia_adapter.commands.demo import run_demo, write_demo_report
+    from lia_adapter.report import report_paths
 
-    from lia_adapter.generators import build_random, stylegan2_config
-    from lia_adapter.lia import LIA
-    from lia_adapter.report import write_convert_report
-    from lia_adapter.training.convert import convert_lia
-    from lia_adapter.training.mapping import ConvertConfig
-
-    check_writable(out)
-    config = stylegan2_config(32, z_dim=128, y_dim=128, mapping_layers=4, channel_base=1024, channel_max=32)
-    torch.manual_seed(0)
-    generator, discriminator = build_random("stylegan2", config)
-    source = "a random StyleGAN2, made on the spot"
-    lia = LIA(
-        generator,  # type: ignore[arg-type]
-        discriminator=discriminator,
-        family="stylegan2",
-        config=config,
-        provenance={"source": source},
-    )
-    recipe = load_recipe(ConvertConfig, "convert", {"steps": 400, "image_seconds": 20.0, "statistics_samples": 50_000})
-    converted = convert_lia(lia, recipe, progress=ProgressLine())
-    converted.save(out)
-    paths = write_convert_report(converted, out)
-    click.echo(_summary(converted.metrics))
+    if not out.name.endswith(".safetensors"):
+        raise ConfigError(f"-o {out} must end in .safetensors; expected for example {out.name}.safetensors.")
+    for target in (out, *report_paths(out).values()):
+        check_writable(target)
+    shown = run_demo(ProgressLine())
+    shown.lia.save(out)
+    paths = write_demo_report(shown, out)
+    click.echo(_summary(shown.lia.metrics))
+    click.echo(_encoder_summary(shown.lia.metrics["encoder"]))
     click.echo(f"wrote {out}; open {paths['html']} in a browser")
 
 

@@ -21,7 +21,7 @@ from lia_adapter.generators.stylegan2 import SynthesisLayer, ToRGB
 Array = NDArray[np.float64]
 
 
-def small_config(resolution: int = 16, *, architecture: str = "skip", **sizes: int) -> dict[str, Any]:
+def small_config(resolution: int = 16, *, architecture: str = "skip", **sizes: Any) -> dict[str, Any]:
     config = stylegan2_config(
         resolution, **{"z_dim": 12, "y_dim": 10, "mapping_layers": 2, "channel_base": 64, "channel_max": 8, **sizes}
     )

@@ -17,6 +17,7 @@ ROOMS = [
     "errors",
     "config",
     "files",
+    "models",
     "download",
     "ops",
     "resize",

@@ -18,6 +18,7 @@ def stylegan2_config(
     channels: int = 3,
     mapping_layers: int = 8,
     invertible: Mapping[str, Any] | None = None,
+    noise: bool = True,
     channel_base: int = 32768,
     channel_max: int = 512,
 ) -> dict[str, Any]:
@@ -31,6 +32,7 @@ def stylegan2_config(
         channels: Channels of the images.
         mapping_layers: Dense layers of the mapping, and of the discriminator's for labels.
         invertible: `InvertibleMapping.config()` of a mapping that takes the place of the dense layers (LIA, stage 1).
+        noise: Whether layers add noise: for what differs between images without a reason, such as the fall of hair.
         channel_base: Feature maps at a shorter side r: channel_base / r, ...
         channel_max: ... but no more than this.
 
@@ -43,7 +45,7 @@ def stylegan2_config(
     size = (resolution, resolution) if isinstance(resolution, int) else resolution
     halvings, sides = _halvings(size)
     width = {side: min(channel_base // side, channel_max) for side in sides}
-    conv = {"kernel": 3, "activation": "lrelu", "clamp": None, "noise": True}
+    conv = {"kernel": 3, "activation": "lrelu", "clamp": None, "noise": noise}
     blocks = [
         {
             "name": f"b{side}", "architecture": "skip", "in_channels": width.get(side // 2, 0), "out_channels": width[side],

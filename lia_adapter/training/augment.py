@@ -142,14 +142,17 @@ def transform(x: Tensor, matrix: Tensor) -> Tensor:
     columns, rows = (torch.arange(-_REACH, 2 * side + _REACH).to(x) for side in (w, h))
     there = (torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1) - _LAG) / 2 - centre
     back = torch.linalg.inv(matrix.to(x))[:, None]
-    here = there @ back[..., :2, :2].mT + back[..., None, :2, 2] + centre  # [N, 2 H + 12, 2 W + 12, 2]
-    # As much of the mirrored surroundings as is seen; a whole image to each side at most, where they repeat.
-    beyond = torch.maximum(-here.amin(dim=(0, 1, 2)), here.amax(dim=(0, 1, 2)) - (size - 1)).ceil().long() + 1
-    mx, my = (min(max(m, 0), side) for m, side in zip(beyond.tolist(), (w, h), strict=True))
+    here = there @ back[..., :2, :2].mT + back[..., None, :2, 2]  # from the centre as well, [N, 2 H + 12, 2 W + 12, 2]
+    # As much of the mirrored surroundings as is seen, but not much more than half an image on each side: few see further.
+    seen = (here.abs().amax(dim=(0, 1, 2)) - centre).ceil().long() + 1
+    mx, my = (min(max(m, 0), side // 2 + _REACH) for m, side in zip(seen.tolist(), (w, h), strict=True))
     wide = _mirrored(x, my + _REACH, mx + _REACH)
     fine = upfirdn2d(wide, f, up=2, padding=[-_REACH, -_REACH - 1] * 2, gain=4)  # [N, C, 2 (H + 2 my), 2 (W + 2 mx)]
+    # What lies further off is looked up where it is mirrored to: a little softer, as the filter is not symmetric.
     margin = torch.tensor([mx, my]).to(x)
-    grid = (2 * (2 * (here + margin) + _LAG) + 1) / (2 * (size + 2 * margin)) - 1  # as grid_sample counts: edges at -1 and 1
+    folded = size / 2 - ((here + size / 2) % (2 * size) - size).abs()
+    here = torch.where(here.abs() > size / 2 + margin, folded, here)
+    grid = (2 * (2 * (here + centre + margin) + _LAG) + 1) / (2 * (size + 2 * margin)) - 1  # as grid_sample counts: -1 to 1
     smooth: Tensor = upfirdn2d(_Sampled.apply(fine, grid), f, down=2, padding=-1, flip_filter=True)
     return smooth
 

@@ -30,6 +30,7 @@ class TrainConfig:
     depth: int = 0
     z_dim: int = 512
     y_dim: int = 512
+    noise: bool = True
     channel_base: int = 16384
     channel_max: int = 512
     images: int = 10_000_000
@@ -92,5 +93,6 @@ class TrainConfig:
             invertible = InvertibleMapping(self.mapping, self.y_dim, self.c_dim, **depth).config()
         return stylegan2_config(
             (self.height, self.width), z_dim=self.z_dim, y_dim=self.y_dim, c_dim=self.c_dim, channels=self.channels,
-            mapping_layers=self.depth or 8, invertible=invertible, channel_base=self.channel_base, channel_max=self.channel_max,
+            mapping_layers=self.depth or 8, invertible=invertible, noise=self.noise,
+            channel_base=self.channel_base, channel_max=self.channel_max,
         )  # fmt: skip

@@ -1,0 +1,84 @@
+"""Every recipe that ships: it reads back, says how it is run, and runs two steps of each of its stages on stand-in data."""
+
+import importlib.resources
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torchvision.models import vgg16
+
+from lia_adapter.config import has_table, recipe_names
+from lia_adapter.lia import load
+from lia_adapter.training.train import recipe_stages, train_lia
+from tests import toys
+
+TRAINED = [name for name in recipe_names() if "height" in tomllib.loads((Path("recipes") / f"{name}.toml").read_text())]
+PAPER = ("ffhq128", "ffhq256", "lsun-cat128", "lsun-bedroom128", "lsun-car128x96")
+# What makes a step small; sizes of images, splits, and all that decides how a step goes stay the recipe's own.
+SMALL: dict[str, Any] = {
+    "images": 4, "batch": 2, "channel_base": 64, "channel_max": 8, "z_dim": 16, "y_dim": 16, "metric_images": 4, "metrics": 1,
+    "r1_every": 1, "path_every": 1, "encoder.images": 4, "encoder.batch": 2, "encoder.width": 4, "encoder.width_max": 8,
+    "encoder.statistics_samples": 200, "encoder.known_answers": 4,
+}  # fmt: skip
+
+
+def text_of(name: str) -> str:
+    return importlib.resources.files("lia_adapter._recipes").joinpath(f"{name}.toml").read_text()
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_it_begins_with_its_command(name: str) -> None:
+    first = text_of(name).splitlines()[0]
+    assert re.match(rf"# lia-adapt (train {re.escape(name)}\b|convert |train-encoder .*--recipe {re.escape(name)}\b)", first)
+
+
+def test_all_that_are_promised_are_there() -> None:
+    assert {"toyfaces32", "faces64", *PAPER} == set(TRAINED)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_settings(name: str) -> None:
+    """LIA, sec. 5: loss weights, optimiser and split."""
+    config, encoder = recipe_stages(name)
+    assert encoder is not None and has_table(name, "encoder")
+    assert (config.mapping, config.r1_gamma, config.mixing) == ("additive", 10.0, 0.9)
+    assert (encoder.images, encoder.batch, encoder.learning_rate, encoder.schedule) == (12_000_000, 128, 1e-4, "quarters")
+    assert (encoder.pixel_weight, encoder.vgg_weight, encoder.adversarial_weight, encoder.r1_gamma) == (1.0, 5e-5, 0.1, 10.0)
+    faces = name.startswith("ffhq")
+    assert config.mirror == encoder.mirror == faces
+    assert config.split == encoder.split == ("first 65000" if faces else "all")
+
+
+@pytest.fixture(scope="module")
+def vgg(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of VGG16's shape, in place of the download."""
+    from safetensors.torch import save_file
+
+    path = tmp_path_factory.mktemp("vgg") / "vgg16.safetensors"
+    with torch.device("meta"):
+        shapes = {key: value.shape for key, value in vgg16().state_dict().items()}
+    save_file(
+        {key: torch.zeros(shape) if "classifier" in key else 0.05 * torch.randn(shape) for key, shape in shapes.items()}, path
+    )
+    return path
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_two_steps_of_each_stage(name: str, tmp_path: Path, vgg: Path) -> None:
+    config, _ = recipe_stages(name)
+    data = (
+        "toyfaces:20" if config.data == "toyfaces" else str(toys.pictures(tmp_path / "data", 6, (config.height, config.width)))
+    )
+    changes = SMALL | {"data": data, "encoder.features": str(vgg) if name == "ffhq128" else "none"}
+    for key in ("split", "encoder.split"):  # stand-in data are few
+        if recipe_stages(name)[0 if key == "split" else 1].split != "all":  # type: ignore[union-attr]
+            changes |= {key: "not last 2"}
+    lia = train_lia(*recipe_stages(name, changes), torch.device("cpu"))
+    lia.save(tmp_path / "trained.safetensors")
+    again = load(tmp_path / "trained.safetensors")
+    x = again.sample(range(2))
+    assert x.shape == (2, 3, config.height, config.width)
+    assert again.reconstruct(x).shape == x.shape and torch.isfinite(again.to_z(again.encode(x))).all()
