@@ -201,5 +201,4 @@ def test_gradients_of_any_order() -> None:
 def test_p_follows_how_sure_the_discriminator_is() -> None:
     assert adjust(0.5, 0.9, 1000, target=0.6) == pytest.approx(0.502)
     assert adjust(0.5, 0.3, 1000, target=0.6) == pytest.approx(0.498)
-    assert adjust(0.5, 0.9, 1000, target=0.6, horizon=10_000) == pytest.approx(0.6)
     assert adjust(0.0, 0.3, 1000, target=0.6) == 0 and adjust(1.0, 0.9, 1000, target=0.6) == 1

@@ -28,6 +28,7 @@ _LAG = sum(k * tap for k, tap in enumerate(SYM6)) / sum(SYM6) - (_REACH - 1)  # 
 _GATES, _UNIFORM, _NORMAL = 13, 8, 7  # columns of a table of draws
 _SHIFT, _SCALE = 0.125, 0.2 * math.log(2)  # standard deviations, or ranges, of the paper's app. B
 _CONTRAST, _SATURATION, _BRIGHTNESS = 0.5 * math.log(2), math.log(2), 0.2
+_HORIZON = 500_000  # images in which p goes from 0 to 1 at its fastest (sec. 3.1)
 
 
 class Augment(nn.Module):
@@ -175,7 +176,7 @@ def recolour(x: Tensor, matrix: Tensor) -> Tensor:
     return x
 
 
-def adjust(p: float, sign: float, images: int, *, target: float = 0.6, horizon: int = 500_000) -> float:
+def adjust(p: float, sign: float, images: int, *, target: float) -> float:
     """The next probability of augmentation (sec. 3.1).
 
     Args:
@@ -183,12 +184,11 @@ def adjust(p: float, sign: float, images: int, *, target: float = 0.6, horizon: 
         sign: Mean sign of D's logits on real images since the last change: near 1 when it knows them by heart.
         images: Real images seen since then.
         target: The sign that is asked for.
-        horizon: Images in which p goes from 0 to 1 at its fastest.
 
     Returns:
         p, a little larger or smaller, in [0, 1].
     """
-    step = images / horizon
+    step = images / _HORIZON
     return min(max(p + (step if sign > target else -step), 0.0), 1.0)
 
 
