@@ -264,6 +264,7 @@ def test_oblong_gray_and_conditional(tmp_path: Path) -> None:
         ({"mapping": "dense"}, "expected one of additive, affine, mlp"),
         ({"z_dim": 4}, "an invertible mapping needs them equal"),
         ({"width": 10, "height": 17}, "multiples of 2"),
+        ({"channel_base": 4}, "at least the shorter side, 8"),
         ({"images": -1}, "expected at least 0"),
         ({"mixing": 1.5}, "expected 0 to 1"),
         ({"batch": 9, "accumulate": 2}, "expected a multiple of"),

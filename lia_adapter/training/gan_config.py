@@ -70,6 +70,11 @@ class TrainConfig:
                 raise ConfigError(f"{key} is {getattr(self, key)}; expected 0 to 1.")
         if not 0 < self.learning_rate <= 1:
             raise ConfigError(f"learning_rate is {self.learning_rate}; expected more than 0 and at most 1.")
+        if self.channel_base < min(self.height, self.width):
+            raise ConfigError(
+                f"channel_base is {self.channel_base}; expected at least the shorter side, {min(self.height, self.width)}, so "
+                "that the last layers have a feature map."
+            )
         if self.mapping != "mlp" and self.z_dim != self.y_dim:
             raise ConfigError(
                 f"z_dim is {self.z_dim} and y_dim {self.y_dim}; an invertible mapping needs them equal. "
