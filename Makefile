@@ -10,7 +10,7 @@ READY := .venv/.ready
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 16
 
-demo: $(READY) ## see everything at work on a toy generator
+demo: $(READY) ## see everything at work on the model that ships
 	.venv/bin/lia-adapt demo -o demo.safetensors
 
 test: $(READY) ## run the tests that take minutes

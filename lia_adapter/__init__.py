@@ -18,6 +18,7 @@ from lia_adapter.lia import LIA, load
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.training.convert import convert
 from lia_adapter.training.encoder import train_encoder
+from lia_adapter.training.train import train
 
 __all__ = [
     "LIA",
@@ -36,6 +37,7 @@ __all__ = [
     "load",
     "read_checkpoint",
     "reconstruct_images",
+    "train",
     "train_encoder",
     "wrap",
 ]

@@ -28,7 +28,7 @@ from tests.test_train_encoder import torchrun
 CPU = torch.device("cpu")
 QUICK = {
     "height": 8, "width": 8, "split": "all", "z_dim": 8, "y_dim": 8, "channel_base": 64, "images": 160, "batch": 8,
-    "metric_images": 16, "metrics": 2, "ema_images": 50, "r1_every": 4, "path_every": 2, "features": "none",
+    "metric_images": 16, "metrics": 2, "ema_images": 50, "r1_every": 4, "path_every": 2, "path_weight": 2.0, "noise": True,
 }  # fmt: skip
 
 
