@@ -148,7 +148,7 @@ def test_doctor_tells_what_runs_where(tmp_path: Path) -> None:
         (["toy.pkl", "steps=many"], "steps"),
         (["toy.pkl", "steps"], "expected key=value"),
         (["toy.pkl", "--recipe", "convrt"], "convert"),
-        (["toy.pkl", "--coupling", "cubic"], "expected auto, dense"),
+        (["toy.pkl", "--coupling", "cubic"], "expected one of auto, dense"),
         (["toy.pkl", "--coupling", "dense"], "coupling=affine"),
         (["toy.pkl", "--features", "page.pkl"], "page.pkl"),
         (["toy.pkl", "--data", "page.pkl"], "neither a folder, nor a zip"),

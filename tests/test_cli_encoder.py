@@ -160,7 +160,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(workshop: Path, tmp_path: Pa
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143, errors
-    assert "terminated; the same command goes on from the last save" in errors
+    assert "terminated; give the same command again" in errors
     assert (tmp_path / "t" / "state.safetensors").exists()
     done = json.loads(stats.read_text().splitlines()[-1])["step"]
     again = run(*command[3:-1], "save_seconds=1000", "images=80000", "--dry-run", cwd=tmp_path)
