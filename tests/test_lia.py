@@ -137,7 +137,9 @@ def test_a_plain_checkpoint_has_no_inverse(tmp_path: Path) -> None:
     with pytest.raises(LIAError, match="Run lia-adapt convert"):
         lia.to_z(torch.zeros(1, 8))
     with pytest.raises(LIAError, match="Run lia-adapt convert"):
-        lia.save(tmp_path / "f.safetensors")
+        lia.save(tmp_path / "f.safetensors", adapter_only=True)
+    lia.save(tmp_path / "plain.safetensors")  # a checkpoint as any other
+    assert torch.equal(load(tmp_path / "plain.safetensors").sample([7]), lia.sample([7]))
 
 
 def test_damaged_files_are_told(tmp_path: Path) -> None:
