@@ -162,7 +162,9 @@ def _first_stage(
         "seconds": round(time.monotonic() - start, 1), "unreadable": ranks.merged(images.unreadable),
     }  # fmt: skip
     made_by = {
-        "recipe": dataclasses.asdict(config), "data": {"images": len(images), "identity": images.identity()},
+        # Names alone: where files lie on a machine is nobody else's business.
+        "recipe": dataclasses.asdict(config) | {"data": Path(config.data).name, "features": Path(config.features).name},
+        "data": {"images": len(images), "identity": images.identity()},
         "device": str(device), "processes": ranks.count(), "versions": versions(),
     }  # fmt: skip
     return LIA(
