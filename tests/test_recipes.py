@@ -11,7 +11,10 @@ import torch
 from torchvision.models import vgg16
 
 from lia_adapter.config import has_table, recipe_names
+from lia_adapter.data import open_images
 from lia_adapter.lia import load
+from lia_adapter.training.convert import convert
+from lia_adapter.training.encoder import train_encoder
 from lia_adapter.training.train import recipe_stages, train_lia
 from tests import toys
 
@@ -82,3 +85,19 @@ def test_two_steps_of_each_stage(name: str, tmp_path: Path, vgg: Path) -> None:
     x = again.sample(range(2))
     assert x.shape == (2, 3, config.height, config.width)
     assert again.reconstruct(x).shape == x.shape and torch.isfinite(again.to_z(again.encode(x))).all()
+
+
+def test_cars_are_never_square(tmp_path: Path) -> None:
+    """128x96 through all of it: stage 1 with StyleGAN's mapping, convert, train_encoder, encode, reconstruct, invert."""
+    data = toys.pictures(tmp_path / "cars", 6, (96, 128))
+    stages = {key: value for key, value in SMALL.items() if not key.startswith("encoder.")}
+    config, _ = recipe_stages("lsun-car128x96", stages | {"data": str(data), "mapping": "mlp"})
+    train_lia(config, None, torch.device("cpu")).save(tmp_path / "cars.safetensors")
+    converted = convert(tmp_path / "cars.safetensors", overrides=toys.QUICK)
+    lia = train_encoder(converted, data, overrides=toys.QUICK_ENCODER | {"images": 16})
+    images = open_images(data, (96, 128), 3)
+    x = torch.stack([item.x for item in map(images.load, range(2)) if item is not None])
+    y = lia.encode(x)
+    assert x.shape == lia.reconstruct(x).shape == lia.sample([1, 2]).shape == (2, 3, 96, 128)
+    torch.testing.assert_close(lia.to_y(lia.to_z(y)), y, atol=1e-4, rtol=1e-4)
+    assert lia.invert(x, steps=2).images.shape == x.shape
