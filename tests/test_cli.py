@@ -1,6 +1,7 @@
 """The command line as its users meet it: in processes of their own, with right and wrong inputs."""
 
 import contextlib
+import functools
 import io
 import os
 import re
@@ -177,7 +178,9 @@ def test_a_folder_without_permission_is_told(workshop: Path, tmp_path: Path) -> 
 def test_a_stopped_run_says_so_and_goes_on(workshop: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
     command = [sys.executable, "-m", "lia_adapter", "convert", str(workshop / "toy.pkl"), "-o", "f.safetensors"]
     recipe = [*QUICK, "steps=100000"]
-    process = subprocess.Popen([*command, *recipe], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    # What a shell starts in the background inherits that ctrl-C is ignored; a user's command does not.
+    listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen([*command, *recipe], cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
     assert process.stderr is not None
     process.stderr.readline()  # the first progress line
     time.sleep(1)
