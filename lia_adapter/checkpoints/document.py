@@ -24,7 +24,7 @@ from lia_adapter.checkpoints.decoder import (
 )
 from lia_adapter.errors import CheckpointError
 
-__all__ = ["Document", "Storage", "as_bytes", "from_decoded", "read_pickles", "storage_id"]
+__all__ = ["Document", "Storage", "Stored", "as_bytes", "from_decoded", "read_pickles", "storage_id"]
 
 MAGIC: Final = 0x1950A86A20F9469CFC6C
 PROTOCOL: Final = 1001
@@ -88,6 +88,19 @@ class Storage:
         if shift:
             block[room - shift : room - shift + size] = block[room:]
         return torch.frombuffer(block, dtype=self.dtype, count=size // self.dtype.itemsize, offset=room - shift)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor that the file holds as such (safetensors), not as a call that would build it.
+
+    Attributes:
+        storage: Its numbers, in order.
+        size: Its shape.
+    """
+
+    storage: Storage
+    size: tuple[int, ...]
 
 
 @dataclass(frozen=True)

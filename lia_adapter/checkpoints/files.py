@@ -5,7 +5,6 @@ that says what to do.
 """
 
 import hashlib
-import json
 import os
 import re
 import stat
@@ -16,6 +15,7 @@ from typing import Final, NoReturn
 
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.checkpoints.document import MAGIC, Document, read_pickles
+from lia_adapter.checkpoints.safetensor import read_safetensors
 from lia_adapter.checkpoints.zips import read_zip
 from lia_adapter.errors import CheckpointError
 
@@ -146,35 +146,6 @@ def _refuse_json(file: CheckpointFile) -> NoReturn:
     )
 
 
-def _refuse_safetensors(file: CheckpointFile) -> NoReturn:
-    size = int.from_bytes(file.data[:8], "little")
-    if size > len(file.data) - 8:
-        raise CheckpointError(
-            f"{file.name} is a damaged safetensors file: its header claims {size:,} bytes, and the file has "
-            f"{len(file.data):,}. {_AGAIN}"
-        )
-    try:
-        header = json.loads(bytes(file.data[8 : 8 + size]))
-        entries = {key: entry for key, entry in header.items() if key != "__metadata__"}
-        end = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError):
-        raise CheckpointError(f"{file.name} is a damaged safetensors file: its header is not valid. {_AGAIN}") from None
-    if end != len(file.data) - 8 - size:
-        raise CheckpointError(
-            f"{file.name} is a damaged safetensors file: its tensors need {end:,} bytes after the header, and "
-            f"{len(file.data) - 8 - size:,} are there. {_AGAIN}"
-        )
-    raise CheckpointError(
-        f"{file.name} is a safetensors file with {len(entries):,} tensors ({_some(entries)}). Bare weights are not "
-        "read yet: pass the generator's original .pkl (what lia-adapt wrote is opened with lia_adapter.load)."
-    )
-
-
-def _some(keys: dict[str, object]) -> str:
-    shown = ", ".join(clean(key, 40) for key in list(keys)[:3])
-    return shown + (", ..." if len(keys) > 3 else "")
-
-
 # What a file is by its first bytes, in the order in which to ask; the last column reads it or says what to do.
 _KINDS: Final[tuple[tuple[str, Callable[[memoryview], bool], Callable[[CheckpointFile], Document]], ...]] = (
     ("empty", lambda data: len(data) == 0, _refuse(f"is empty (a failed download?). {_AGAIN}")),
@@ -200,7 +171,7 @@ _KINDS: Final[tuple[tuple[str, Callable[[memoryview], bool], Callable[[Checkpoin
         _begins(b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF"),
         _refuse("is an image, not a checkpoint. Pass the generator's .pkl file."),
     ),
-    ("safetensors", _is_safetensors, _refuse_safetensors),
+    ("safetensors", _is_safetensors, lambda file: read_safetensors(file.data, file.name)),
     ("web page", _is_markup, _refuse_page),
     ("JSON", _is_json, _refuse_json),
 )

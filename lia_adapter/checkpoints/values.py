@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lia_adapter.checkpoints.decoder import Call, Symbol, clean
-from lia_adapter.checkpoints.document import Document, as_bytes
+from lia_adapter.checkpoints.document import Document, Stored, as_bytes
 from lia_adapter.errors import CheckpointError
 
 __all__ = ["as_array", "as_mapping", "as_number", "as_tensor"]
@@ -102,15 +102,17 @@ def as_tensor(node: Any, document: Document, label: str) -> Tensor:
     Raises:
         CheckpointError: The node is no tensor of floats, or reaches outside its storage.
     """
+    if isinstance(node, Stored):
+        return _floats(node.storage.tensor(), document, label).reshape(node.size)
     while isinstance(node, Call) and node.calls(*_PARAMETERS) and node.args:
         node = node.args[0]
     if not isinstance(node, Call) or not node.calls(*_TENSORS) or len(node.args) < 4:
         raise CheckpointError(f"{document.name}: {label} is no tensor. The file is damaged, or of a kind that is not known.")
     storage = document.storage(node.args[0])
     offset, size, stride = node.args[1], _sizes(node.args[2]), _sizes(node.args[3])
-    flat = storage.tensor()
-    if node.calls("torch._utils._rebuild_tensor_v3") or flat.dtype not in _FLOATS:
-        raise CheckpointError(f"{document.name}: {label} is of type {clean(str(flat.dtype))}, and floats were expected.")
+    if node.calls("torch._utils._rebuild_tensor_v3"):
+        raise CheckpointError(f"{document.name}: {label} is of a type that is not known, and floats were expected.")
+    flat = _floats(storage.tensor(), document, label)
     if (
         not isinstance(offset, int)
         or size is None
@@ -127,6 +129,12 @@ def as_tensor(node: Any, document: Document, label: str) -> Tensor:
             "numbers. Get the file again."
         )
     return flat.as_strided(size, stride, offset)
+
+
+def _floats(flat: Tensor, document: Document, label: str) -> Tensor:
+    if flat.dtype not in _FLOATS:
+        raise CheckpointError(f"{document.name}: {label} is of type {clean(str(flat.dtype))}, and floats were expected.")
+    return flat
 
 
 def _sizes(node: Any) -> tuple[int, ...] | None:
