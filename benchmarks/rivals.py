@@ -46,10 +46,14 @@ class _Judge(nn.Module):
         return found
 
     def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
-        """Logits [N, 1]."""
-        flat = minibatch_std(self.features(x), 4, 1).flatten(1)
+        """Logits [N, 1] of images, or of pairs."""
+        return self.decide(self.features(x), z)
+
+    def decide(self, features: Tensor, z: Tensor | None = None) -> Tensor:
+        """The same from `features` of the images."""
+        flat = minibatch_std(features, 4, 1).flatten(1)
         logits: Tensor = self.out(self.mix(self.fc(flat if z is None else torch.cat([flat, z], dim=1))))
-        return logits
+        return logits.float()
 
 
 class Rival:
@@ -86,7 +90,7 @@ class Rival:
         players, averages = self.players, self.players["average"]
         groups = [{"params": list(players[name].parameters()), "lr": rate} for name, rate in self.learning_rate.items()]
         return Job(
-            self.name, players, self.step, torch.optim.Adam(groups, betas=(0.0, 0.99), eps=1e-8),
+            self.name, players, self._in_precision, torch.optim.Adam(groups, betas=(0.0, 0.99), eps=1e-8),
             steps=self.config.steps, batch=self.config.batch, rate=lambda step: 1.0,
             averages=[
                 Average(players[name], averages.get_submodule(name), self.config.ema_images)
@@ -98,10 +102,17 @@ class Rival:
         """The losses of both players."""
         raise AssertionError("a subclass defines it")
 
+    def _in_precision(self, part: Part) -> dict[str, Tensor]:
+        """The step in bfloat16 where the recipe says so, as stage 1 of LIA; never the twice differentiated penalty."""
+        half = self.config.precision == "bfloat16" and part.step % self.config.r1_every > 0
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            return self.step(part)
+
     def codes(self, x: Tensor, networks: nn.Module | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of z [N, z_dim] of images."""
         networks = networks or self.players["average"]
-        mean, log_variance = networks.get_submodule("head")(networks.get_submodule("encoder")(x)).chunk(2, dim=1)
+        head, encoder = networks.get_submodule("head"), networks.get_submodule("encoder")
+        mean, log_variance = head(encoder(x)).float().chunk(2, dim=1)
         return mean, log_variance
 
     def draw(self, z: Tensor, networks: nn.Module | None = None, noise: str = "const") -> Tensor:
@@ -132,31 +143,30 @@ class VaeGan(Rival):
     style = 1e-2  # weight of the feature error for the decoder, gamma of eq. 9
 
     def step(self, part: Part) -> dict[str, Tensor]:
-        """Encoder: prior + features; decoder: gamma * features + GAN; discriminator: GAN."""
+        """Encoder: prior + errors; decoder: gamma * errors + GAN; discriminator: GAN. A network runs once for all of them."""
         players, judge = self.players, self.players["judge"]
         x = self.stream.batch(part.numbers, part.following)[0].requires_grad_(part.step % self.config.r1_every == 0)
         mean, log_variance = self.codes(x.detach(), players)
         log_variance = log_variance.clamp(-8, 4)
-        noise = self._z(len(x), 2 * part.step)
         prior = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1).mean()
-        code = mean + noise * (0.5 * log_variance).exp()
-        judge.requires_grad_(False)
-        wanted = judge.features(x.detach())  # type: ignore[operator]
-        # The encoder's pass: neither generator nor discriminator learns from it.
-        players["generator"].requires_grad_(False)
-        again = self.draw(code, players, "random")
-        errors = (judge.features(again) - wanted).square().flatten(1).sum(dim=1).mean()  # type: ignore[operator]
-        players["generator"].requires_grad_(True)
-        # The decoder's: the code stays as it is.
-        again = self.draw(code.detach(), players, "random")
-        drawn = self.draw(self._z(len(x), 2 * part.step + 1), players, "random")
-        style = (judge.features(again) - wanted).square().flatten(1).sum(dim=1).mean()  # type: ignore[operator]
-        fool = F.softplus(-judge(again)).mean() + F.softplus(-judge(drawn)).mean()
-        judge.requires_grad_(True)
-        logits = judge(x)
-        tell = F.softplus(-logits).mean() + F.softplus(judge(again.detach())).mean() + F.softplus(judge(drawn.detach())).mean()
-        loss = prior + errors + self.style * style + fool + tell + self._penalty(logits, x, part.step)
-        return {"prior": prior, "errors": errors, "fool": fool, "tell": tell, "loss": loss}
+        code = mean + self._z(len(x), 2 * part.step) * (0.5 * log_variance).exp()
+
+        start = code.detach().requires_grad_()  # the decoder's other losses must not reach the encoder
+        again, drawn = self.draw(start, players, "random"), self.draw(self._z(len(x), 2 * part.step + 1), players, "random")
+        seen = [image.detach().requires_grad_() for image in (again, drawn)]
+        wanted, *found = (judge.features(image) for image in (x, *seen))  # type: ignore[operator]
+        errors = (found[0] - wanted.detach()).float().square().flatten(1).sum(dim=1).mean()
+        real, *logits = (judge.decide(features) for features in (wanted, *found))  # type: ignore[operator]
+        fool = F.softplus(-torch.cat(logits)).mean() * 2
+        # Gradients of the images first: the judge's weights learn neither from the errors nor from being fooled.
+        (by_errors,) = torch.autograd.grad(errors, seen[:1], retain_graph=True)
+        by_fool = torch.autograd.grad(fool, seen, retain_graph=True)
+        (by_code,) = torch.autograd.grad(again, start, by_errors.to(again), retain_graph=True)
+        learn = (code * by_code).sum() + (again * (self.style * by_errors + by_fool[0])).sum() + (drawn * by_fool[1]).sum()
+
+        tell = F.softplus(-real).mean() + F.softplus(torch.cat(logits)).mean() * 2
+        loss = prior + learn + tell + self._penalty(real, x, part.step)
+        return {"prior": prior, "errors": errors.detach(), "fool": fool.detach(), "tell": tell, "loss": loss}
 
 
 class Ali(Rival):
@@ -169,11 +179,11 @@ class Ali(Rival):
         players, judge = self.players, self.players["judge"]
         x = self.stream.batch(part.numbers, part.following)[0].requires_grad_(part.step % self.config.r1_every == 0)
         z = self._z(len(x), part.step)
-        encoded = self.codes(x.detach(), players)[0]
-        drawn = self.draw(z, players, "random")
-        logits = judge(x, encoded.detach())
-        tell = F.softplus(-logits).mean() + F.softplus(judge(drawn.detach(), z)).mean()
-        judge.requires_grad_(False)
-        fool = F.softplus(judge(x.detach(), encoded)).mean() + F.softplus(-judge(drawn, z)).mean()
-        judge.requires_grad_(True)
-        return {"fool": fool, "tell": tell, "loss": fool + tell + self._penalty(logits, x, part.step)}
+        encoded, drawn = self.codes(x.detach(), players)[0], self.draw(z, players, "random")
+        seen = [one.detach().requires_grad_() for one in (encoded, drawn)]
+        real, false = judge(x, seen[0]), judge(seen[1], z)
+        fool = F.softplus(real).mean() + F.softplus(-false).mean()
+        by_encoded, by_drawn = torch.autograd.grad(fool, seen, retain_graph=True)  # before the judge itself learns
+        learn = (encoded * by_encoded).sum() + (drawn * by_drawn).sum()
+        tell = F.softplus(-real).mean() + F.softplus(false).mean()
+        return {"fool": fool.detach(), "tell": tell, "loss": learn + tell + self._penalty(real, x, part.step)}
