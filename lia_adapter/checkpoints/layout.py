@@ -115,7 +115,10 @@ def _mapping(name: str, config: Mapping[str, Any]) -> _Shapes:
     shapes: _Shapes = {}
     width = config["z_dim"]
     if config["embed_features"] is not None:
-        shapes |= _dense(f"{name}embed.", config["embed_features"], config["c_dim"])
+        if config.get("label") == "concat":
+            shapes[f"{name}label_weight"] = (config["c_dim"], config["embed_features"])
+        else:
+            shapes |= _dense(f"{name}embed.", config["embed_features"], config["c_dim"])
         width += config["embed_features"]
     for index, features in enumerate(config["features"]):
         shapes |= _dense(f"{name}fc{index}.", features, width)

@@ -1,16 +1,18 @@
 """Tables of tensors by name ("state dicts"), wherever they lie in a tree."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from lia_adapter.checkpoints.decoder import Call, Symbol
+from lia_adapter.checkpoints.decoder import Call, Symbol, clean
 from lia_adapter.checkpoints.document import Document, Stored
 from lia_adapter.checkpoints.values import as_mapping, as_tensor
+from lia_adapter.errors import CheckpointError
 
-__all__ = ["Table", "table"]
+__all__ = ["Rule", "Table", "rename", "table"]
 
 _PARALLEL = "module."  # what DistributedDataParallel puts in front of every name
 
@@ -49,6 +51,21 @@ class Table:
         return Table(self.document, nodes)
 
 
+@dataclass(frozen=True)
+class Rule:
+    """How tensors of one kind are called in a family, and in the canonical form.
+
+    Attributes:
+        pattern: A regular expression for the whole name in the file.
+        name: The canonical name: a template for `re.Match.expand`, or a function of the match; None: of no use, left out.
+        change: What makes the stored tensor the canonical one.
+    """
+
+    pattern: str
+    name: str | Callable[[re.Match[str]], str] | None
+    change: Callable[[Tensor], Tensor] | None = None
+
+
 def table(document: Document, *path: str) -> Table | None:
     """The table at a place in the tree, DistributedDataParallel's prefix taken off.
 
@@ -68,5 +85,37 @@ def table(document: Document, *path: str) -> Table | None:
     return Table(document, nodes) if nodes else None
 
 
+def rename(tensors: Table, rules: Sequence[Rule]) -> dict[str, Tensor]:
+    """The tensors by their canonical names.
+
+    Args:
+        tensors: As in the file.
+        rules: The first that fits a name is applied.
+
+    Raises:
+        CheckpointError: No rule fits a tensor, so that nobody knows what it would change, or two make one name.
+    """
+    found: dict[str, Tensor] = {}
+    unknown: list[str] = []
+    for stored in tensors.nodes:
+        rule, match = next(((rule, match) for rule in rules if (match := re.fullmatch(rule.pattern, stored))), (None, None))
+        if rule is None or match is None:
+            unknown.append(stored)
+        elif rule.name is not None:
+            name = match.expand(rule.name) if isinstance(rule.name, str) else rule.name(match)
+            if name in found:
+                raise CheckpointError(f"{tensors.document.name} has {clean(name, 60)} twice. Get the file again.")
+            tensor = tensors.tensor(stored)
+            found[name] = tensor if rule.change is None else rule.change(tensor)
+    if unknown:
+        shown = ", ".join(clean(name, 60) for name in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        raise CheckpointError(
+            f"{tensors.document.name} has {len(unknown)} tensors that are not known in such a file and may change its images: "
+            f"{shown}. Pass the file that its generator was first published in."
+        )
+    return found
+
+
 def _is_tensor(node: Any) -> bool:
-    return isinstance(node, Stored) or (isinstance(node, Call) and str(node.function).startswith("torch._utils._rebuild_"))
+    function = node.function if isinstance(node, Call) else None
+    return isinstance(node, Stored) or (isinstance(function, Symbol) and str(function).startswith("torch._utils._rebuild_"))

@@ -90,9 +90,11 @@ class Dense(nn.Module):
 
 
 class MappingNetwork(nn.Module):
-    """The mapping network, z -> y, with the label embedded, normalised and put behind z (Karras 2020, ADA).
+    """The mapping network, z -> y, with the label put behind z.
 
-    Also embeds the labels of a conditional discriminator, where z_dim is 0.
+    The label is embedded by a dense layer and normalised for itself (Karras 2020, ADA: "embed"), or multiplied by a matrix and
+    normalised together with z (StyleGAN 1 and 2 in TensorFlow: "concat"). Also embeds the labels of a conditional
+    discriminator, where z_dim is 0.
 
     Args:
         config: `mapping` of the canonical config.
@@ -105,8 +107,13 @@ class MappingNetwork(nn.Module):
         self.z_dim, self.c_dim, self.act = int(config["z_dim"]), int(config["c_dim"]), str(config["activation"])
         widths = [int(width) for width in config["features"]]
         inputs = self.z_dim
+        self.concat = config.get("label", "embed") == "concat"
+        self.norm = normalize_2nd_moment if config.get("normalize", True) else nn.Identity()
         if self.c_dim:
-            self.embed = Dense(self.c_dim, config["embed_features"])
+            if self.concat:
+                self.label_weight = nn.Parameter(torch.randn(self.c_dim, config["embed_features"]))
+            else:
+                self.embed = Dense(self.c_dim, config["embed_features"])
             inputs += config["embed_features"]
         self.num_layers = len(widths)
         for i, (fan_in, fan_out) in enumerate(zip([inputs, *widths], widths, strict=False)):
@@ -126,12 +133,14 @@ class MappingNetwork(nn.Module):
         if self.z_dim and z is not None:
             if z.ndim != 2 or z.shape[1] != self.z_dim:
                 raise LIAError(f"z has shape {list(z.shape)}; expected [N, {self.z_dim}].")
-            parts.append(normalize_2nd_moment(z))
+            parts.append(z if self.concat else self.norm(z))
         n = len(z) if z is not None else len(c) if c is not None else 0
         c = check_label(c, self.c_dim, n)
         if c is not None:
-            parts.append(normalize_2nd_moment(self.embed(c)))
+            parts.append(c.to(self.label_weight.dtype) @ self.label_weight if self.concat else self.norm(self.embed(c)))
         x = torch.cat(parts, dim=1)
+        if self.concat:
+            x = self.norm(x)
         for layer in self.layers:
             x = layer(x)
         return x

@@ -1,0 +1,142 @@
+"""genforce's StyleGAN2 (.pth): `{"generator", "discriminator", "generator_smooth"}`, or the same under "models".
+
+Up-convolutions are stored in TensorFlow's orientation, the mirror image of the canonical one, and style biases without
+their 1. Labels are a matrix of their own (StyleGAN2), or embedded (StyleGAN2-ADA).
+"""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from torch import Tensor
+
+from lia_adapter.checkpoints.base import Checkpoint
+from lia_adapter.checkpoints.document import Document
+from lia_adapter.checkpoints.stylegan2 import assemble
+from lia_adapter.checkpoints.tables import Rule, Table, rename, table
+from lia_adapter.errors import CheckpointError
+
+__all__ = ["NAME", "generators", "matches", "read"]
+
+NAME: Final = "stylegan2"
+
+_NORMAL: Final = "generator_smooth is absent, generator was taken: it was not averaged"
+
+
+def _block(index: int) -> str:
+    return f"b{4 << min(index, 16)}"
+
+
+def _layer(part: str) -> Callable[[re.Match[str]], str]:
+    """Names of layer n: layer0 is the constant's, then two to a block."""
+
+    def name(m: re.Match[str]) -> str:
+        n = int(m[1])
+        return f"synthesis.{_block((n + 1) // 2)}.conv{(n + 1) % 2 if n else 1}.{part}"
+
+    return name
+
+
+def _plus_one(x: Tensor) -> Tensor:
+    return x + 1
+
+
+def _mirror(x: Tensor) -> Tensor:
+    return x.flip(-1, -2)
+
+
+def _image(x: Tensor) -> Tensor:
+    return x.reshape(x.shape[-2:]) if x.ndim > 1 else x
+
+
+_GENERATOR: Final = (
+    Rule(r"mapping\.dense([0-9]{1,2})\.(weight|bias)", r"mapping.fc\1.\2"),
+    Rule(r"mapping\.label_weight", "mapping.label_weight"),
+    Rule(r"mapping\.LabelEmbed\.(weight|bias)", r"mapping.embed.\1"),
+    Rule(r"truncation\.w_avg", "mapping.w_avg"),
+    Rule(r"synthesis\.early_layer\.const", "synthesis.b4.const", lambda x: x[0]),
+    Rule(r"synthesis\.layer((?:[0-9]*[13579]))\.weight", _layer("weight"), _mirror),  # odd: the up-convolutions
+    Rule(r"synthesis\.layer([0-9]{1,2})\.weight", _layer("weight")),
+    Rule(r"synthesis\.layer([0-9]{1,2})\.bias", _layer("bias")),
+    Rule(r"synthesis\.layer([0-9]{1,2})\.noise", _layer("noise_const"), _image),
+    Rule(r"synthesis\.layer([0-9]{1,2})\.noise_strength", _layer("noise_strength"), lambda x: x.reshape(())),
+    Rule(r"synthesis\.layer([0-9]{1,2})\.style\.weight", _layer("affine.weight")),
+    Rule(r"synthesis\.layer([0-9]{1,2})\.style\.bias", _layer("affine.bias"), _plus_one),
+    Rule(r"synthesis\.layer([0-9]{1,2})\.filter\.kernel", _layer("resample_filter"), _image),
+    Rule(r"synthesis\.output([0-9]{1,2})\.(weight|bias)", lambda m: f"synthesis.{_block(int(m[1]))}.torgb.{m[2]}"),
+    Rule(r"synthesis\.output([0-9]{1,2})\.style\.weight", lambda m: f"synthesis.{_block(int(m[1]))}.torgb.affine.weight"),
+    Rule(
+        r"synthesis\.output([0-9]{1,2})\.style\.bias",
+        lambda m: f"synthesis.{_block(int(m[1]))}.torgb.affine.bias",
+        _plus_one,
+    ),
+    Rule(r"synthesis\.upsample\.kernel", "synthesis.b4.resample_filter", _image),
+)
+
+
+def _discriminator(sizes: int) -> tuple[Rule, ...]:
+    """Rules for a discriminator of so many blocks, numbered from the finest, two layers each; then the last three layers."""
+
+    def block(m: re.Match[str]) -> str:
+        return _block(sizes - int(m[1]) // 2)
+
+    def name(m: re.Match[str]) -> str:
+        n = int(m[1])
+        if n < 2 * sizes:
+            return f"{block(m)}.conv{n % 2}.{m[2]}"
+        return f"b4.{dict(enumerate(('conv', 'fc', 'out'), 2 * sizes)).get(n, 'unknown')}.{m[2]}"
+
+    return (
+        Rule(r"input([0-9]{1,2})\.(weight|bias)", lambda m: f"{_block(sizes - int(m[1]))}.fromrgb.{m[2]}"),
+        Rule(r"layer([0-9]{1,2})\.(weight|bias)", name),
+        Rule(r"layer([0-9]{1,2})\.filter\.kernel", lambda m: f"{block(m)}.conv1.resample_filter", _image),
+        Rule(r"skip_layer([0-9]{1,2})\.weight", lambda m: f"{_block(sizes - int(m[1]))}.skip.weight"),
+        Rule(
+            r"skip_layer([0-9]{1,2})\.filter\.kernel",
+            lambda m: f"{_block(sizes - int(m[1]))}.skip.resample_filter",
+            _image,
+        ),
+        Rule(r"LabelEmbed\.(weight|bias)", r"mapping.embed.\1"),
+    )
+
+
+def generators(document: Document) -> tuple[Table | None, Table | None, list[str]]:
+    """Generator and discriminator of one of genforce's files, and what to say about the choice.
+
+    Args:
+        document: The decoded file.
+    """
+    for prefix in ((), ("models",)):
+        averaged, normal = table(document, *prefix, "generator_smooth"), table(document, *prefix, "generator")
+        found = averaged or normal
+        if found is not None:
+            return found, table(document, *prefix, "discriminator"), [] if averaged else [_NORMAL]
+    return table(document), None, []
+
+
+def matches(document: Document) -> bool:
+    """Whether there is a table with genforce's names of a StyleGAN2."""
+    found = generators(document)[0]
+    return found is not None and found.has("synthesis.early_layer.const", "synthesis.layer0.noise_strength")
+
+
+def read(document: Document, sha256: str) -> Checkpoint:
+    """Take the averaged generator, and the discriminator where there is one.
+
+    Args:
+        document: The decoded file, for which `matches` is true.
+        sha256: Of the file.
+
+    Raises:
+        CheckpointError: Something in it is missing, unknown, or does not fit.
+    """
+    found, discriminator, notes = generators(document)
+    if found is None:
+        raise CheckpointError(f"{document.name} has no generator in it. A dict with generator_smooth was expected.")
+    d = None
+    if discriminator is not None:
+        convolutions = [re.fullmatch(r"layer([0-9]{1,2})\.filter\.kernel", name) for name in discriminator.nodes]
+        sizes = sum(match is not None for match in convolutions)
+        d = rename(discriminator, _discriminator(sizes))
+    conditional = found.has("mapping.label_weight")
+    return assemble(document, sha256, rename(found, _GENERATOR), d, notes, label="sum" if conditional else "project")

@@ -1,0 +1,296 @@
+"""From bare weights in StyleGAN2's canonical names to a whole checkpoint: their names and shapes tell the structure.
+
+The names are those of NVlabs' PyTorch state dicts; the config is described at `lia_adapter.checkpoints.nvlabs`. What weights
+cannot tell is assumed to be as published: leaky ReLU, no clamp, a learning rate multiplier of 0.01 in the mapping.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
+
+import torch
+from torch import Tensor
+
+from lia_adapter.checkpoints.base import Checkpoint
+from lia_adapter.checkpoints.decoder import clean
+from lia_adapter.checkpoints.document import Document
+from lia_adapter.checkpoints.layout import check_tensors, discriminator_shapes, generator_shapes
+from lia_adapter.errors import CheckpointError
+
+__all__ = ["assemble", "infer_discriminator", "infer_generator", "infer_mapping"]
+
+_FAMILY: Final = "stylegan2"
+_LR_MULTIPLIER: Final = 0.01
+_MAX_SIDE: Final = 2**16
+
+
+class _Shapes:
+    """Shapes of tensors by name, with the errors that a person can use."""
+
+    def __init__(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        self.name, self.tensors = name, tensors
+
+    def fail(self, why: str) -> NoReturn:
+        raise CheckpointError(f"{self.name}: {why}. It is damaged, or a variant of StyleGAN2 that this version does not know.")
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.tensors
+
+    def of(self, key: str, axes: int) -> list[int]:
+        if key not in self.tensors:
+            raise CheckpointError(f"{self.name}: {clean(key)} is missing, so this is no whole StyleGAN2. Get the file again.")
+        shape = list(self.tensors[key].shape)
+        if len(shape) != axes or 0 in shape:
+            self.fail(f"{clean(key)} has shape {shape}, and {axes} axes were expected")
+        return shape
+
+    def blocks(self, prefix: str, part: str) -> list[str]:
+        """Names of the blocks that have such a part, from coarse to fine."""
+        found = {match[1] for key in self.tensors if (match := re.fullmatch(rf"{prefix}(b[0-9]{{1,5}})\.{part}", key))}
+        return sorted(found, key=lambda name: int(name[1:]))
+
+
+def assemble(
+    document: Document,
+    sha256: str,
+    generator: dict[str, Tensor] | None,
+    discriminator: dict[str, Tensor] | None = None,
+    notes: list[str] | None = None,
+    *,
+    mbstd_group: int | None = 4,
+    label: str = "project",
+) -> Checkpoint:
+    """A checkpoint from weights in canonical names.
+
+    Low-pass filters that a file does not store are StyleGAN2's [1, 3, 3, 1]; noise images that it does not store are zero.
+
+    Args:
+        document: What they are from.
+        sha256: Of the file.
+        generator: The generator's, without a prefix; None where there is none.
+        discriminator: The discriminator's.
+        notes: What was ignored or chosen so far.
+        mbstd_group: Group size of the discriminator's minibatch standard deviation; None: the whole batch.
+        label: How the discriminator uses a label, see `infer_discriminator`.
+
+    Raises:
+        CheckpointError: A tensor is missing, left over, or contradicts its neighbours.
+    """
+    notes = list(notes or [])
+    config: dict[str, Any] = {"generator": None, "discriminator": None}
+    tensors: dict[str, Tensor] = {}
+    if generator is not None:
+        generator = dict(generator)
+        _add_noise(generator, notes)
+        config["generator"] = infer_generator(generator, document.name)
+        tensors |= _fitting(generator, generator_shapes(config["generator"]), document.name, "generator")
+    else:
+        notes.append("the file has no generator")
+    if discriminator is not None:
+        size = config["generator"]["blocks"][0]["size"] if generator is not None else None
+        config["discriminator"] = infer_discriminator(
+            discriminator, document.name, coarsest=size, mbstd_group=mbstd_group, label=label
+        )
+        tensors |= _fitting(discriminator, discriminator_shapes(config["discriminator"]), document.name, "discriminator")
+    else:
+        notes.append("the file has no discriminator")
+    return Checkpoint(
+        family=_FAMILY, config=config, tensors=tensors, sha256=sha256, symbols=document.names,
+        notes=tuple(notes) + document.notes, source=document.name,
+    )  # fmt: skip
+
+
+def infer_mapping(tensors: Mapping[str, Tensor], name: str, lr_multiplier: float = _LR_MULTIPLIER) -> dict[str, Any]:
+    """The config of a mapping.
+
+    Args:
+        tensors: With names `mapping.…`.
+        name: The file's name, for messages.
+        lr_multiplier: Scale of its weights and biases.
+    """
+    shapes = _Shapes(name, tensors)
+    features: list[int] = []
+    inputs = 0
+    while (key := f"mapping.fc{len(features)}.weight") in shapes:
+        out, fan_in = shapes.of(key, 2)
+        inputs = inputs if features else fan_in
+        features.append(out)
+    embed, label, c_dim = None, "embed", 0
+    if "mapping.label_weight" in shapes:
+        label = "concat"
+        c_dim, embed = shapes.of("mapping.label_weight", 2)
+    elif "mapping.embed.weight" in shapes:
+        embed, c_dim = shapes.of("mapping.embed.weight", 2)
+    if not features:
+        if embed is None:
+            shapes.of("mapping.fc0.weight", 2)
+        inputs = embed or 0
+    z_dim = inputs - (embed or 0)
+    if z_dim < 0:
+        shapes.fail(f"the mapping's first layer takes {inputs} numbers, fewer than its label's {embed}")
+    return {
+        "z_dim": z_dim, "c_dim": c_dim, "embed_features": embed, "label": label, "features": features, "activation": "lrelu",
+        "lr_multiplier": lr_multiplier, "has_average": "mapping.w_avg" in shapes, "normalize": True,
+    }  # fmt: skip
+
+
+def infer_generator(tensors: dict[str, Tensor], name: str) -> dict[str, Any]:
+    """The config of a generator; its low-pass filters are added to the tensors where they are not stored.
+
+    Args:
+        tensors: By canonical names; gains new ones.
+        name: The file's name, for messages.
+
+    Raises:
+        CheckpointError: They are no StyleGAN2.
+    """
+    shapes = _Shapes(name, tensors)
+    names = shapes.blocks("synthesis.", r"conv1\.weight") or ["b4"]
+    if [int(block[1:]) for block in names] != [int(names[0][1:]) << i for i in range(len(names))]:
+        shapes.fail(f"its blocks are {', '.join(names)}, and each was expected to have twice the size of the one before")
+    size = shapes.of(f"synthesis.{names[0]}.const", 3)[1:]
+    if max(size) << len(names) - 1 > _MAX_SIDE:
+        shapes.fail(f"its images have more than {_MAX_SIDE:,} pixels a side")
+    last = f"synthesis.{names[-1]}.torgb.weight"
+    channels = shapes.of(last, 4)[0]
+    with_image = [block for block in names if f"synthesis.{block}.torgb.weight" in shapes]
+    if any(f"synthesis.{block}.skip.weight" in shapes for block in names):
+        architecture = "resnet"
+    else:
+        architecture = "skip" if with_image == names and len(names) > 1 else "orig"
+    blocks: list[dict[str, Any]] = []
+    for i, block in enumerate(names):
+        key = f"synthesis.{block}"
+        out = shapes.of(f"{key}.conv1.weight", 4)[0]
+        layers = ["conv1"] if i == 0 else ["conv0", "conv1"]
+        holders = [f"{key}.resample_filter", *(f"{key}.{layer}.resample_filter" for layer in layers)]
+        holders += [f"{key}.skip.resample_filter"] if architecture == "resnet" and i else []
+        blocks.append(
+            {
+                "name": block, "architecture": architecture, "in_channels": blocks[-1]["out_channels"] if blocks else 0,
+                "out_channels": out, "size": [side << i for side in size], "is_last": i == len(names) - 1,
+                "conv0": _layer(shapes, f"{key}.conv0") if i else None, "conv1": _layer(shapes, f"{key}.conv1"),
+                "torgb": _torgb(shapes, f"{key}.torgb") if block in with_image else None,
+                "filter": _fill_filters(tensors, holders, shapes),
+            }
+        )  # fmt: skip
+    mapping, y_dim = infer_mapping(tensors, name), shapes.of(f"synthesis.{names[0]}.conv1.affine.weight", 2)[1]
+    return {
+        "z_dim": mapping["z_dim"], "c_dim": mapping["c_dim"], "y_dim": y_dim,
+        "num_ws": 2 * len(names), "resolution": list(blocks[-1]["size"]), "channels": channels,
+        "mapping": mapping, "blocks": blocks,
+    }  # fmt: skip
+
+
+def infer_discriminator(
+    tensors: dict[str, Tensor],
+    name: str,
+    *,
+    coarsest: list[int] | None = None,
+    mbstd_group: int | None = 4,
+    label: str = "project",
+) -> dict[str, Any]:
+    """The config of a discriminator; its low-pass filters are added to the tensors where they are not stored.
+
+    Args:
+        tensors: By canonical names; gains new ones.
+        name: The file's name, for messages.
+        coarsest: (H, W) of its last block; None: square.
+        mbstd_group: Group size of the minibatch standard deviation; None: the whole batch.
+        label: "project" (Miyato & Koyama 2018), or "sum" where the label picks one of several outputs.
+
+    Raises:
+        CheckpointError: They are no StyleGAN2 discriminator.
+    """
+    shapes = _Shapes(name, tensors)
+    names = shapes.blocks("", r"conv0\.weight")[::-1]
+    last = shapes.blocks("", r"fc\.weight")
+    if not last:
+        shapes.of("b4.fc.weight", 2)
+    end = last[0]
+    width, wider = shapes.of(f"{end}.conv.weight", 4)[:2]
+    inputs = shapes.of(f"{end}.fc.weight", 2)[1]
+    side = round((inputs / width) ** 0.5)
+    size = coarsest or [side, side]
+    if width * size[0] * size[1] != inputs:
+        shapes.fail(f"{end}.fc takes {inputs} numbers, and {width} maps of {size[0]}x{size[1]} were expected")
+    if any(f"{block}.skip.weight" in shapes for block in names):
+        architecture = "resnet"
+    else:
+        architecture = "skip" if f"{end}.fromrgb.weight" in shapes else "orig"
+    blocks: list[dict[str, Any]] = []
+    for i, block in enumerate(names):
+        fromrgb = f"{block}.fromrgb.weight" in shapes
+        parts = ["conv0", "conv1"] + ["fromrgb"] * fromrgb + ["skip"] * (architecture == "resnet")
+        middle, out = shapes.of(f"{block}.conv0.weight", 4)[0], shapes.of(f"{block}.conv1.weight", 4)[0]
+        holders = [f"{block}.resample_filter", *(f"{block}.{part}.resample_filter" for part in parts)]
+        blocks.append(
+            {
+                "name": block, "architecture": architecture, "in_channels": blocks[-1]["out_channels"] if i else 0,
+                "mid_channels": middle, "out_channels": out, "activation": "lrelu", "clamp": None, "fromrgb": fromrgb,
+                "filter": _fill_filters(tensors, holders, shapes),
+            }
+        )  # fmt: skip
+    conditional = "mapping.embed.weight" in shapes
+    outputs = shapes.of(f"{end}.out.weight", 2)[0]
+    holders = [f"{end}.conv.resample_filter"] + [f"{end}.fromrgb.resample_filter"] * (architecture == "skip")
+    mapping = infer_mapping(tensors, name) if conditional else None
+    first = names[0] if names else end
+    return {
+        "c_dim": mapping["c_dim"] if mapping else (outputs if label == "sum" and outputs > 1 else 0),
+        "channels": shapes.of(f"{first}.fromrgb.weight", 4)[1],
+        "resolution": [side << len(names) for side in size], "mapping": mapping, "blocks": blocks,
+        "epilogue": {
+            "name": end, "architecture": architecture, "in_channels": width, "size": list(size), "activation": "lrelu",
+            "clamp": None, "mbstd_group": mbstd_group, "mbstd_channels": wider - width,
+            "cmap_dim": outputs if conditional else 0, "label": label, "outputs": outputs,
+            "filter": _fill_filters(tensors, holders, shapes),
+        },
+    }  # fmt: skip
+
+
+def _layer(shapes: _Shapes, key: str) -> dict[str, Any]:
+    noise = f"{key}.noise_strength" in shapes
+    return {"kernel": shapes.of(f"{key}.weight", 4)[-1], "activation": "lrelu", "clamp": None, "noise": noise}
+
+
+def _torgb(shapes: _Shapes, key: str) -> dict[str, Any]:
+    return {"kernel": shapes.of(f"{key}.weight", 4)[-1], "clamp": None}
+
+
+def _fill_filters(tensors: dict[str, Tensor], holders: list[str], shapes: _Shapes) -> list[int]:
+    """Gives one block's layers the filter that any of them has, and returns its shape."""
+    stored = next((tensors[key] for key in holders if key in tensors), None)
+    if stored is None:
+        taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
+        stored = torch.outer(taps, taps) / 64
+    if stored.ndim not in (1, 2):
+        shapes.fail(f"a low-pass filter has shape {list(stored.shape)}")
+    for key in holders:
+        tensors.setdefault(key, stored)
+    return list(stored.shape)
+
+
+def _add_noise(tensors: dict[str, Tensor], notes: list[str]) -> None:
+    """Zero images where a layer has a strength of noise and no image of it, as the first rosinality files have."""
+    missing = []
+    for name in [name for name in tensors if name.endswith(".noise_strength")]:
+        key = name.removesuffix("strength") + "const"
+        if key not in tensors and (match := re.search(r"\.b([0-9]{1,5})\.", name)) and int(match[1]) <= _MAX_SIDE:
+            tensors[key] = torch.zeros(1, 1).expand(int(match[1]), int(match[1]))
+            missing.append(name)
+    if missing:
+        notes.append(f"{len(missing)} layers have no noise image in the file: const noise is none for them, random noise works")
+
+
+def _fitting(tensors: Mapping[str, Tensor], shapes: dict[str, tuple[int, ...]], name: str, part: str) -> dict[str, Tensor]:
+    """The tensors that the config implies, checked; what is left over would change the images in an unknown way."""
+    left = [key for key in tensors if key not in shapes]
+    if left:
+        shown = ", ".join(clean(key, 60) for key in left[:5])
+        raise CheckpointError(
+            f"{name}: {len(left)} tensors of the {part} have no place in its structure: {shown}. It is damaged, or a variant "
+            "of StyleGAN2 that this version does not know."
+        )
+    check_tensors(tensors, shapes, name, part)
+    return {f"{part}.{key}": tensors[key] for key in shapes}
