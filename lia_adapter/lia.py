@@ -330,13 +330,17 @@ def _stored(tensor: Tensor, half: bool) -> Tensor:
 
 
 def is_lia_file(path: str | Path) -> bool:
-    """Whether a file begins like a .safetensors file."""
+    """Whether lia-adapt wrote this file: a .safetensors file that says so in its header."""
     try:
         with open(path, "rb") as file:
             start = file.read(9)
-    except OSError:
+            size = int.from_bytes(start[:8], "little")
+            if len(start) < 9 or start[8:] != b"{" or size > _MAX_HEADER:
+                return False
+            header = json.loads(b"{" + file.read(size - 1))
+    except (OSError, ValueError, RecursionError):
         return False
-    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") <= _MAX_HEADER
+    return FORMAT in (header.get("__metadata__") or {})
 
 
 def load(
@@ -359,6 +363,10 @@ def load(
     else:
         checkpoint = read_checkpoint(path)
         built, discriminator = build(checkpoint.family, checkpoint.config, checkpoint.tensors)
+        if built is None:
+            raise CheckpointError(
+                f"{checkpoint.source} holds {checkpoint.content()}, and no generator. Pass the generator's file."
+            )
         lia = LIA(
             built,  # type: ignore[arg-type]
             discriminator=discriminator,
@@ -424,8 +432,8 @@ def read_header(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path.name} is damaged: {error}. Download it again, or run lia-adapt convert again.") from error
     if text is None:
         raise CheckpointError(
-            f"{path.name} is a .safetensors file, but not one that lia-adapt convert wrote; "
-            "plain state dicts are not read yet. Convert the original checkpoint (.pkl)."
+            f"{path.name} is a .safetensors file, but not one that lia-adapt wrote. "
+            "lia-adapt inspect tells what it holds."
         )
     try:
         header = json.loads(text)

@@ -1,4 +1,7 @@
-"""Real files, read and drawn, against the arrays that the programs which wrote them computed."""
+"""Real files, read and drawn, against the arrays that the programs which wrote them computed.
+
+The manifest says what is expected of each file, so that a new one needs no new code.
+"""
 
 import json
 from dataclasses import dataclass
@@ -10,67 +13,110 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lia_adapter.checkpoints import read_checkpoint
+from lia_adapter.checkpoints import Checkpoint, read_checkpoint
+from lia_adapter.errors import CheckpointError
 from lia_adapter.generators import broadcast, build, truncate
 
 pytestmark = pytest.mark.usefixtures("each_path")
 
 CHECKPOINTS = Path(__file__).parents[2] / "shared" / "checkpoints"
-PREFIXES = ("sg2ada", "sg3_sg2", "nv-faces32", "eps_rect")
+ABSENT = ["../shared is absent"]
 
 
-def readable() -> dict[str, dict[str, Any]]:
-    """StyleGAN2 files of NVlabs' torch programs, by name; empty where ../shared is absent."""
+def fixtures() -> dict[str, dict[str, Any]]:
+    """The manifest's entries by name; empty where ../shared is absent."""
     manifest = CHECKPOINTS / "MANIFEST.json"
-    fixtures = json.loads(manifest.read_text())["fixtures"] if manifest.exists() else {}
-    return {
-        name: fixture
-        for name, fixture in fixtures.items()
-        if fixture["format"] == "nvlabs-persistence-pkl" and name.startswith(PREFIXES)
-    }
+    found: dict[str, dict[str, Any]] = json.loads(manifest.read_text())["fixtures"] if manifest.exists() else {}
+    return found
+
+
+def expected(*kinds: str) -> list[str]:
+    return sorted(name for name, fixture in fixtures().items() if fixture["expect"] in kinds) or ABSENT
 
 
 @dataclass(frozen=True)
 class Case:
     """A file that was read and what its authors' program made of the same inputs."""
 
+    checkpoint: Checkpoint
     generator: Any
     discriminator: nn.Module | None
     oracle: dict[str, Tensor]
     tolerance: dict[str, float | None]
 
+    def has(self, *names: str) -> None:
+        """Skips the test where the oracle lacks an array."""
+        for name in names:
+            if name not in self.oracle:
+                pytest.skip(f"the oracle has no {name}")
+
     def label(self, name: str) -> Tensor | None:
         c = self.oracle.get(name)
         return c if c is not None and c.shape[1] else None
 
+    def y(self) -> Tensor:
+        y: Tensor = self.generator.mapping(self.oracle["z"], self.label("c"))
+        return y
+
+    def ys(self) -> Tensor:
+        """[N, num_ws, y_dim], also of a mapping that gives each layer its own."""
+        y, n = self.y(), self.generator.num_ws
+        return y.unflatten(1, [n, -1]) if y.shape[1] == n * self.generator.y_dim != self.generator.y_dim else broadcast(y, n)
+
     def compare(self, found: Tensor, name: str, kind: str) -> None:
         tolerance = self.tolerance[kind]
         assert tolerance is not None
-        torch.testing.assert_close(found, self.oracle[name], rtol=0, atol=tolerance)
+        torch.testing.assert_close(found, self.oracle[name].reshape(found.shape), rtol=0, atol=tolerance)
 
 
-@pytest.fixture(scope="module", params=sorted(readable()) or ["../shared is absent"])
-def case(request: pytest.FixtureRequest, shared: Path) -> Case:
-    fixture, folder = readable()[request.param], shared / "checkpoints"
+def read_case(name: str, shared: Path) -> Case:
+    fixture, folder = fixtures()[name], shared / "checkpoints"
     checkpoint = read_checkpoint(folder / fixture["checkpoint"])
     generator, discriminator = build(checkpoint.family, checkpoint.config, checkpoint.tensors)
     with np.load(folder / fixture["oracle"]) as arrays:
         oracle = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    return Case(generator, discriminator, oracle, fixture["tolerance"])
+    return Case(checkpoint, generator, discriminator, oracle, fixture["tolerance"])
 
 
-def test_mapping(case: Case) -> None:
-    y = case.generator.mapping(case.oracle["z"], case.label("c"))
-    case.compare(y, "w", "w")
-    case.compare(broadcast(y, case.generator.num_ws), "ws", "w")
-    case.compare(case.generator.y_mean, "w_avg", "w")
+@pytest.fixture(scope="module", params=expected("convert", "per-layer"))
+def drawn(request: pytest.FixtureRequest, shared: Path) -> Case:
+    return read_case(request.param, shared)
 
 
-def test_truncation(case: Case) -> None:
-    ys = broadcast(case.generator.mapping(case.oracle["z"], case.label("c")), case.generator.num_ws)
-    for name, psi, cutoff in (("ws_psi0.5", 0.5, None), ("ws_psi0.7", 0.7, None), ("ws_psi0.7_cut2", 0.7, 2)):
-        if name in case.oracle:
-            case.compare(truncate(ys, case.generator.y_mean, psi, cutoff), name, "w")
+@pytest.fixture(scope="module", params=expected("convert", "per-layer", "mapping-only"))
+def mapped(request: pytest.FixtureRequest, shared: Path) -> Case:
+    return read_case(request.param, shared)
+
+
+@pytest.fixture(scope="module", params=expected("convert", "per-layer", "discriminator"))
+def judged(request: pytest.FixtureRequest, shared: Path) -> Case:
+    return read_case(request.param, shared)
+
+
+def test_mapping(mapped: Case) -> None:
+    mapped.compare(mapped.ys(), "ws", "w")
+    if "w" in mapped.oracle:
+        mapped.compare(mapped.y(), "w", "w")
+
+
+def test_centre_of_truncation(mapped: Case) -> None:
+    mapped.has("w_avg")
+    means = getattr(mapped.generator, "y_means", None)  # StyleGAN-XL has one for each class
+    mapped.compare(mapped.generator.y_mean if means is None else means, "w_avg", "w")
+
+
+@pytest.mark.parametrize(
+    ("name", "psi", "cutoff"), [("ws_psi0.5", 0.5, None), ("ws_psi0.7", 0.7, None), ("ws_psi0.7_cut2", 0.7, 2)]
+)
+def test_truncation(mapped: Case, name: str, psi: float, cutoff: int | None) -> None:
+    mapped.has(name, "w_avg")
+    mean, c = mapped.generator.y_mean, mapped.label("c")
+    means = getattr(mapped.generator, "y_means", None)
+    if means is not None and c is not None:
+        mean = c @ means
+    if mean.shape[-1] != mapped.generator.y_dim:
+        mean = mean.unflatten(-1, [mapped.generator.num_ws, -1])
+    mapped.compare(truncate(mapped.ys(), mean, psi, cutoff), name, "w")
 
 
 @pytest.mark.parametrize(
@@ -80,37 +126,53 @@ def test_truncation(case: Case) -> None:
         ("img_none", "ws", "none"),
         ("img_mix_const", "ws_mix", "const"),
         ("img_mix_none", "ws_mix", "none"),
+        ("img_const_psi0.5", "ws_psi0.5", "const"),
         ("img_const_psi0.7", "ws_psi0.7", "const"),
+        ("img_const_psi0.7_cut2", "ws_psi0.7_cut2", "const"),
     ],
 )
-def test_images(case: Case, image: str, ys: str, noise_mode: str) -> None:
-    if image not in case.oracle:
-        pytest.skip(f"the oracle has no {image}")
-    case.compare(case.generator.synthesis(case.oracle[ys], noise_mode=noise_mode), image, "img")
+def test_images(drawn: Case, image: str, ys: str, noise_mode: str) -> None:
+    drawn.has(image, ys)
+    drawn.compare(drawn.generator.synthesis(drawn.oracle[ys], noise_mode=noise_mode), image, "img")
 
 
-def test_images_from_z(case: Case) -> None:
-    case.compare(case.generator(case.oracle["z"], case.label("c")), "img_const", "img")
+def test_images_from_z(drawn: Case) -> None:
+    drawn.has("img_const")
+    drawn.compare(drawn.generator.synthesis(drawn.ys()), "img_const", "img")
 
 
-def test_images_have_the_stated_size(case: Case) -> None:
-    expected = (case.generator.channels, *case.generator.resolution)
-    assert case.oracle["img_const"].shape[1:] == expected
+def test_images_have_the_stated_size(drawn: Case) -> None:
+    image = next(drawn.oracle[name] for name in ("img_const", "img_none") if name in drawn.oracle)
+    assert image.shape[1:] == (drawn.generator.channels, *drawn.generator.resolution)
 
 
-def test_logits(case: Case) -> None:
-    if case.discriminator is None:
-        assert case.tolerance["logits"] is None
-        pytest.skip("the file has no discriminator")
-    x, c = case.oracle["d_img"], case.label("d_c")
-    for name in ("d_logits", "d_logits_n4", "d_logits_n1"):  # the first n of the batch: another grouping of mbstd
-        if name in case.oracle:
-            n = len(case.oracle[name])
-            case.compare(case.discriminator(x[:n], None if c is None else c[:n]), name, "logits")
+def test_planes(mapped: Case) -> None:
+    mapped.has("planes_8x8_mean")
+    planes = mapped.generator.synthesis(mapped.oracle["ws"][:1], noise_mode="const")
+    small = nn.functional.adaptive_avg_pool2d(planes, mapped.oracle["planes_8x8_mean"].shape[-2:])
+    mapped.compare(small, "planes_8x8_mean", "img")
 
 
-def test_the_averaged_weights_were_taken(case: Case) -> None:
-    y = case.generator.mapping(case.oracle["z"], case.label("c"))
-    tolerance = case.tolerance["w"]
+@pytest.mark.parametrize("name", ["d_logits", "d_logits_n4", "d_logits_n1"])  # the first n: another grouping of mbstd
+def test_logits(judged: Case, name: str) -> None:
+    judged.has(name)
+    if judged.discriminator is None:
+        why = " ".join(judged.checkpoint.notes)
+        assert "discriminator" in why, "a discriminator that is not read is at least spoken of"
+        pytest.skip(f"no discriminator: {why}")
+    n = len(judged.oracle[name])
+    c = judged.label("d_c")
+    judged.compare(judged.discriminator(judged.oracle["d_img"][:n], None if c is None else c[:n]), name, "logits")
+
+
+def test_the_averaged_weights_were_taken(mapped: Case) -> None:
+    mapped.has("w_of_G_not_ema")
+    tolerance = mapped.tolerance["w"]
     assert tolerance is not None
-    assert (y - case.oracle["w_of_G_not_ema"]).abs().max() > 10 * tolerance
+    assert (mapped.y() - mapped.oracle["w_of_G_not_ema"]).abs().max() > 10 * tolerance
+
+
+@pytest.mark.parametrize("name", expected("refuse"))
+def test_refused_by_name(name: str, shared: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"holds .*: |cannot be converted"):
+        read_checkpoint(shared / "checkpoints" / fixtures()[name]["checkpoint"])

@@ -7,8 +7,9 @@ steps, and each is one module that can be read alone:
 2. `decoder` turns a pickle into an inert tree: dicts, lists, numbers, and two kinds of nodes, `Symbol` for a name and
    `Call` for what the file would have called. `document` and `zips` find the torch storages that belong to it, and
    `denied` refuses trees that name a shell or the like.
-3. A family module (`nvlabs`) finds its generator in the tree and gives a `Checkpoint`: a config in plain JSON, and
-   tensors that still lie in the bytes of step 1. `values` helps with the few spellings of numbers and tensors.
+3. A family module (`nvlabs`, `rosinality`, ...) finds its networks in the tree and gives a `Checkpoint`: a config in plain
+   JSON, and tensors that still lie in the bytes of step 1. `values` and `tables` help with the few spellings of numbers,
+   tensors and tables of them. All end in one canonical form for each of StyleGAN 1, 2 and 3.
 
 A new family is one new file with `NAME`, `matches(document)` and `read(document, sha256)`, and one line in `FAMILIES`.
 
@@ -22,7 +23,7 @@ A new family is one new file with `NAME`, `matches(document)` and `read(document
 import os
 from typing import Final, Protocol
 
-from lia_adapter.checkpoints import nvlabs
+from lia_adapter.checkpoints import genforce, nvlabs, nvlabs_state, rosinality
 from lia_adapter.checkpoints.base import Checkpoint, Inspection
 from lia_adapter.checkpoints.denied import refuse_denied
 from lia_adapter.checkpoints.document import Document
@@ -45,17 +46,17 @@ class Family(Protocol):
         """Take the generator out of the tree."""
 
 
-FAMILIES: Final[tuple[Family, ...]] = (nvlabs,)
+FAMILIES: Final[tuple[Family, ...]] = (nvlabs, nvlabs_state, rosinality, genforce)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a generator from a file without running anything that is in the file.
 
     Args:
-        path: A checkpoint: at present, the .pkl of a StyleGAN2 as NVlabs' PyTorch code and its forks write it.
+        path: A checkpoint of any program of the StyleGAN family; `lia-adapt inspect` tells what a file is.
 
     Returns:
-        The generator's structure and weights, and the discriminator's where the file has it.
+        Structure and weights of the networks in it: mostly a generator, and often a discriminator.
 
     Raises:
         CheckpointError: The file is missing, damaged, hostile, or of a kind that is not known. The message says which,

@@ -14,10 +14,11 @@ class Checkpoint:
     """A generator's numbers and structure, taken out of a file.
 
     Attributes:
-        family: "stylegan2".
-        config: The structure, as plain JSON values: "generator", and "discriminator" (None where there is none).
-        tensors: The weights by name, with the prefixes "generator." and "discriminator.". They have the dtype and the
-            strides of the file and share one block of memory, the file itself: copy what you want to change.
+        family: "stylegan1", "stylegan2" or "stylegan3".
+        config: The structure, as plain JSON values: "generator" and "discriminator" (None where there is none), and
+            "encoder" where the file has one that is known.
+        tensors: The weights by name, with the prefixes "generator.", "discriminator." and "encoder.". They have the dtype of
+            the file and mostly share one block of memory, the file itself: copy what you want to change.
         sha256: Of the file, in hexadecimal.
         symbols: Every class and function that the file names, "module.name", sorted. None of them was looked up.
         notes: What was ignored or chosen on the way, as sentences.
@@ -31,6 +32,12 @@ class Checkpoint:
     symbols: tuple[str, ...]
     notes: tuple[str, ...]
     source: str
+
+    def content(self) -> str:
+        """The networks in it, in words: "a discriminator and an encoder"."""
+        parts = [part for part in ("generator", "discriminator", "encoder") if self.config.get(part)]
+        words = [f"an {part}" if part.startswith("e") else f"a {part}" for part in parts]
+        return " and ".join([", ".join(words[:-1]), *words[-1:]] if len(words) > 1 else words) or "nothing"
 
 
 @dataclass(frozen=True)

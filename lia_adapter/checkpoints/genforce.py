@@ -49,6 +49,11 @@ def _image(x: Tensor) -> Tensor:
     return x.reshape(x.shape[-2:]) if x.ndim > 1 else x
 
 
+def _quarter(x: Tensor) -> Tensor:
+    """Filters before an up-sampling carry its gain of 4."""
+    return _image(x) / 4
+
+
 _GENERATOR: Final = (
     Rule(r"mapping\.dense([0-9]{1,2})\.(weight|bias)", r"mapping.fc\1.\2"),
     Rule(r"mapping\.label_weight", "mapping.label_weight"),
@@ -62,7 +67,7 @@ _GENERATOR: Final = (
     Rule(r"synthesis\.layer([0-9]{1,2})\.noise_strength", _layer("noise_strength"), lambda x: x.reshape(())),
     Rule(r"synthesis\.layer([0-9]{1,2})\.style\.weight", _layer("affine.weight")),
     Rule(r"synthesis\.layer([0-9]{1,2})\.style\.bias", _layer("affine.bias"), _plus_one),
-    Rule(r"synthesis\.layer([0-9]{1,2})\.filter\.kernel", _layer("resample_filter"), _image),
+    Rule(r"synthesis\.layer([0-9]{1,2})\.filter\.kernel", _layer("resample_filter"), _quarter),
     Rule(r"synthesis\.output([0-9]{1,2})\.(weight|bias)", lambda m: f"synthesis.{_block(int(m[1]))}.torgb.{m[2]}"),
     Rule(r"synthesis\.output([0-9]{1,2})\.style\.weight", lambda m: f"synthesis.{_block(int(m[1]))}.torgb.affine.weight"),
     Rule(
@@ -70,7 +75,7 @@ _GENERATOR: Final = (
         lambda m: f"synthesis.{_block(int(m[1]))}.torgb.affine.bias",
         _plus_one,
     ),
-    Rule(r"synthesis\.upsample\.kernel", "synthesis.b4.resample_filter", _image),
+    Rule(r"synthesis\.upsample\.kernel", "synthesis.b4.resample_filter", _quarter),
 )
 
 

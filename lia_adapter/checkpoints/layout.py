@@ -76,7 +76,7 @@ def discriminator_shapes(config: Mapping[str, Any]) -> _Shapes:
         shapes |= _conv(f"{name}fromrgb.", channels, config["channels"], 1, filter_)
     shapes |= _conv(f"{name}conv.", channels, channels + last["mbstd_channels"], 3, filter_)
     shapes |= _dense(f"{name}fc.", channels, channels * last["size"][0] * last["size"][1])
-    shapes |= _dense(f"{name}out.", last["cmap_dim"] or 1, channels)
+    shapes |= _dense(f"{name}out.", last["cmap_dim"] or last.get("outputs", 1), channels)
     return shapes
 
 

@@ -1,7 +1,6 @@
-"""What a tree is, when no family here reads it.
+"""What a tree is, when no family here reads it, and why.
 
-Nobody should have to guess why a file is refused: this table knows the neighbours by their keys. A family that learns
-to read one of them takes its line away.
+Nobody should have to guess why a file is refused: this table knows the neighbours by their keys.
 """
 
 from collections.abc import Callable
@@ -17,7 +16,7 @@ _Keys = set[str]
 
 
 def explain(document: Document) -> str:
-    """One sentence that says what the file holds instead of a known generator.
+    """One sentence that says what the file holds instead of a known network, and what to do.
 
     Args:
         document: The decoded file.
@@ -26,20 +25,15 @@ def explain(document: Document) -> str:
         The whole message.
     """
     name, tree = document.name, document.tree
-    what = _network(tree)
     top, inner = _keys(tree), _all_keys(tree)
-    if what is None:
-        what = next((what for what, fits in _NEIGHBOURS if fits(top, inner)), None)
-    if what is not None:
-        return (
-            f"{name} holds {what}, which this version cannot convert. It reads StyleGAN2 .pkl files of NVlabs' PyTorch "
-            "code: pass the original in that form, if there is one."
-        )
+    for what, why, fits in _NEIGHBOURS:
+        if fits(top, inner):
+            return f"{name} holds {what}, which cannot be converted: {why}."
     shown = ", ".join(clean(key, 40) for key in sorted(top)[:8]) + (", ..." if len(top) > 8 else "")
     found = f"the keys {shown}" if top else f"a {_kind(tree)}"
     return (
-        f"{name} has no known generator in it: it holds {found}. A StyleGAN2 .pkl as NVlabs' PyTorch code writes "
-        "it was expected (a dict with G_ema): pass one of those."
+        f"{name} has no known generator in it: it holds {found}. Expected is a file of the StyleGAN family: NVlabs' or "
+        "TensorFlow's .pkl, rosinality's, genforce's, BasicSR's or mmagic's .pt or .pth, or a generator's bare weights."
     )
 
 
@@ -51,40 +45,50 @@ def _has(*keys: str) -> Callable[[_Keys, _Keys], bool]:
     return lambda top, inner: top.issuperset(keys)
 
 
-# What to call it, and how to know it by the keys on top and by all keys of the tables of tensors, in this order.
-_NEIGHBOURS: Final[tuple[tuple[str, Callable[[_Keys, _Keys], bool]], ...]] = (
-    ("a lucidrains StyleGAN2 (another network under the same name)", _has("GAN", "version")),
-    ("a GFPGAN face restorer (no generator)", _begins("stylegan_decoder.")),
-    ("a BasicSR StyleGAN2 generator", _begins("style_mlp.")),
-    ("a BasicSR StyleGAN2 discriminator", lambda top, inner: bool({"params", "params_ema"} & top)),
-    ("an encoder with its generator (pSp, e4e, ReStyle)", _begins("decoder.")),
-    ("a mmagic or mmgeneration generator", _begins("generator", "generator_ema.")),
-    ("a genforce generator", lambda top, inner: bool({"generator_smooth", "models"} & top)),
-    ("a huangzh13 StyleGAN1 generator", _begins("g_mapping.map.")),
-    ("a lernapparat StyleGAN1 generator", _begins("g_mapping.")),
-    ("the weights of an idinvert generator", _begins("mapping.dense0.")),
-    ("the weights of an idinvert encoder", _begins("block0.", "block1.")),
-    ("a rosinality StyleGAN2", lambda top, inner: "g_ema" in top or _begins("style.1.", "convs.0.conv.")(top, inner)),
-    ("the bare weights of a StyleGAN3 generator", _begins("mapping.fc0.", "synthesis.input.")),
-    ("the bare weights of a StyleGAN2 generator", _begins("mapping.fc0.", "synthesis.b4.")),
-    ("a huangzh13 StyleGAN1 discriminator", _begins("final_block.", "from_rgb.")),
-    ("a MobileStyleGAN", _has("params", "ckpt")),
-    ("an adriansahlman StyleGAN2", _has("G_mapping", "G_synthesis")),
-)
-
-
-def _network(tree: Any) -> str | None:
-    """What a file of TensorFlow networks holds; their number tells."""
-    nodes = tree if isinstance(tree, (tuple, list)) else (tree,)
-    functions = [node.function for node in nodes[:10] if isinstance(node, Call)]
-    classes = [function for function in functions if isinstance(function, Symbol) and function.name == "Network"]
-    if not classes:
-        return None
-    if classes[0].module != "dnnlib.tflib.network":
-        return "a progressive GAN (it has no mapping that could be made invertible)"
-    return {3: "a TensorFlow StyleGAN (G, D, Gs)", 4: "a TensorFlow LIA", 5: "a TensorFlow LIA"}.get(
-        len(classes), "a TensorFlow network"
-    )
+# What to call it, why it is refused and what to do, and how to know it by the keys on top and by all keys of the tables of
+# tensors, in this order.
+_NEIGHBOURS: Final[tuple[tuple[str, str, Callable[[_Keys, _Keys], bool]], ...]] = (
+    (
+        "a lucidrains StyleGAN2",
+        "it is another network under the same name (z of unit length, no equalised learning rate, other noise)",
+        _has("GAN", "version"),
+    ),
+    (
+        "a GFPGAN face restorer",
+        "its generator is steered by the image to restore. Pass the StyleGAN2 that it was made from",
+        _begins("stylegan_decoder."),
+    ),
+    (
+        "a MobileStyleGAN",
+        "its generator predicts wavelets. Pass the StyleGAN2 that it was distilled from",
+        _has("params", "ckpt"),
+    ),
+    (
+        "an adriansahlman StyleGAN2",
+        "this layout is not read. Pass the TensorFlow .pkl that it was made from",
+        _has("G_mapping", "G_synthesis"),
+    ),
+    (
+        "a StyleGAN1 of rosinality/style-based-gan-pytorch",
+        "its function differs from StyleGAN's (normalisation after the activation, other gains)",
+        _begins("generator.progression."),
+    ),
+    (
+        "a rosinality alias-free GAN",
+        "its function was never that of StyleGAN3. Pass a StyleGAN3 .pkl",
+        _begins("input.freqs", "convs.0.conv.modulation."),
+    ),
+    (
+        "a diffusion model",
+        "it has no mapping from one code to one image. Pass a file of the StyleGAN family",
+        lambda top, inner: any("time_embed" in key or key.startswith("model.diffusion_model.") for key in inner),
+    ),
+    (
+        "a classifier",
+        "it makes no images. Pass a generator; a perceptual network is given by --features",
+        lambda top, inner: bool(inner & {"fc.weight", "classifier.weight", "classifier.6.weight", "head.weight"}),
+    ),
+)  # fmt: skip
 
 
 def _keys(node: Any) -> _Keys:

@@ -41,8 +41,10 @@ __all__ = [
 BUILDERS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {"stylegan2": (StyleGAN2, Discriminator)}
 
 
-def build(family: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[nn.Module, nn.Module | None]:
-    """Builds the generator and, where the config has one, the discriminator, in float32, in eval mode, without gradients.
+def build(
+    family: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> tuple[nn.Module | None, nn.Module | None]:
+    """Builds the generator and the discriminator, where the config has them, in float32, in eval mode, without gradients.
 
     Args:
         family: A key of `BUILDERS`.
@@ -50,7 +52,7 @@ def build(family: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor])
         tensors: Tensors named `generator.…` and `discriminator.…`.
 
     Returns:
-        The generator (a `Generator`) and the discriminator or None.
+        The generator (a `Generator`) and the discriminator; None for what the config does not have.
 
     Raises:
         CheckpointError: The family is unknown, or a tensor is missing, left over, or has another shape.
@@ -74,8 +76,6 @@ def build(family: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor])
             raise CheckpointError(f"the {part}'s tensors do not fit its config: {first}") from error
         built.append(module.eval().requires_grad_(False))
     generator, discriminator = built
-    if generator is None:
-        raise CheckpointError("the file holds no generator.")
     return generator, discriminator
 
 
