@@ -145,6 +145,7 @@ def convert(
 @click.option("--data", type=Path, required=True, help="A folder of images, or a data-set zip of NVlabs' form.")
 @click.option("-o", "--out", type=Path, help="The result; default <stem>-encoder.safetensors in the current folder.")
 @click.option("--recipe", default="encoder", show_default=True, help="encoder, encoder-cpu or a .toml file.")
+@click.option("--class", "class_", type=int, help="The class of all images, where the data set has no labels.")
 @click.option("--features", help="A perceptual network: a file of any torchvision network, vgg16 (fetched), or none.")
 @click.option("--generator", help="The checkpoint of an adapter-only LIA.")
 @click.option("--device", default=None, help="cpu, cuda, ...; default: cuda where there is one. One for each under torchrun.")
@@ -156,6 +157,7 @@ def train_encoder(
     data: Path,
     out: Path | None,
     recipe: str,
+    class_: int | None,
     features: str | None,
     generator: str | None,
     device: str | None,
@@ -173,8 +175,12 @@ def train_encoder(
     from lia_adapter.training import ranks
     from lia_adapter.training.encoder import EncoderConfig, train_encoder_lia
 
-    given = {} if features is None else {"features": features}
-    config = load_recipe(EncoderConfig, recipe, parse_overrides(overrides) | given)
+    given = {"features": features, "label": class_}
+    config = load_recipe(
+        EncoderConfig,
+        recipe,
+        parse_overrides(overrides) | {key: value for key, value in given.items() if value is not None},
+    )
     out = out or Path(f"{source_stem(lia)}-encoder.safetensors")
     if not out.name.endswith(".safetensors"):
         raise ConfigError(f"-o {out} must end in .safetensors; expected for example {out.name}.safetensors.")
@@ -211,11 +217,20 @@ def train_encoder(
 @click.option("-o", "--out", type=Path, default=Path("codes.safetensors"), show_default=True, help="The codes.")
 @click.option("--fit", default="crop", show_default=True, help="crop, letterbox or stretch.")
 @click.option("--split", default="all", show_default=True, help='Which images: all, "first 100", "last 100", "list names.txt".')
+@click.option("--class", "class_", type=int, help="The class of all images, where the data set has no labels.")
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Images a pass.")
 @click.option("--generator", help="The checkpoint of an adapter-only LIA.")
 @click.option("--device", default=None, help="cpu, cuda, ...; default: cuda where there is one. One for each under torchrun.")
 def encode(
-    lia: str, images: Path, out: Path, fit: str, split: str, batch: int, generator: str | None, device: str | None
+    lia: str,
+    images: Path,
+    out: Path,
+    fit: str,
+    split: str,
+    class_: int | None,
+    batch: int,
+    generator: str | None,
+    device: str | None,
 ) -> None:
     """Encode IMAGES, a folder of any size, a zip or a picture, into y and z.
 
@@ -233,7 +248,7 @@ def encode(
         opened = load(lia, generator=generator, device=device_name(own))
         check_writable(out)
         progress = ProgressLine() if first else None
-        paths = encode_images(opened, images, out, fit=fit, split=split, batch=batch, progress=progress)
+        paths = encode_images(opened, images, out, fit=fit, split=split, label=class_, batch=batch, progress=progress)
         if not first:
             return
         codes = joined([read_codes(path) for path in paths])

@@ -13,6 +13,7 @@ __all__ = ["evaluate", "invert", "reconstruct"]
 
 _FITS = click.Choice(["crop", "letterbox", "stretch"])
 _SPLIT = 'Which images: all, "first N", "last N", "list FILE", or one of these after "not".'
+_CLASS = click.option("--class", "class_", type=int, help="The class of all images, where the data set has no labels.")
 
 
 @click.command()
@@ -21,6 +22,7 @@ _SPLIT = 'Which images: all, "first N", "last N", "list FILE", or one of these a
 @click.option("-o", "--out", type=Path, required=True, help="Folder for the pictures.")
 @click.option("--fit", type=_FITS, help="How images come to the generator's size; default crop.")
 @click.option("--split", help=f"{_SPLIT} Default all.")
+@_CLASS
 @click.option("--trunc", type=float, default=1.0, show_default=True, help="Truncation psi.")
 @click.option("--no-paste", is_flag=True, help="Leave out the whole pictures with the reconstruction pasted back.")
 @click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Images a pass.")
@@ -32,6 +34,7 @@ def reconstruct(
     out: Path,
     fit: str | None,
     split: str | None,
+    class_: int | None,
     trunc: float,
     no_paste: bool,
     batch: int,
@@ -49,8 +52,9 @@ def reconstruct(
 
     lia = load(file, generator=generator, device=device_name(device))
     figures = reconstruct_images(
-        lia, source, out, fit=fit, split=split, psi=trunc, paste=not no_paste, batch=batch, progress=ProgressLine()
-    )
+        lia, source, out, fit=fit, split=split, label=class_, psi=trunc, paste=not no_paste, batch=batch,
+        progress=ProgressLine(),
+    )  # fmt: skip
     if figures["mse"] is not None:
         click.echo(f"mse        {figures['mse']:.4f}, mean over {len(figures['mse_of']):,} images, on [-1, 1]")
     if figures["originals"]:
@@ -72,6 +76,7 @@ def reconstruct(
 @click.option("--features", type=Path, help="A torchvision network (.pth, .safetensors), to compare what it sees, too.")
 @click.option("--fit", type=_FITS, default="crop", show_default=True, help="How images come to the generator's size.")
 @click.option("--split", default="all", show_default=True, help=_SPLIT)
+@_CLASS
 @click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Images worked on at once.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of random starts.")
 @click.option("--generator", help="The checkpoint of an adapter-only LIA.")
@@ -86,6 +91,7 @@ def invert(
     features: Path | None,
     fit: str,
     split: str,
+    class_: int | None,
     batch: int,
     seed: int,
     generator: str | None,
@@ -104,8 +110,8 @@ def invert(
     check_writable(out)
     lia = load(file, generator=generator, device=device_name(device))
     codes = invert_images(
-        lia, images, out, space=space, start=start, steps=steps, features=features, fit=fit, split=split, batch=batch,
-        seed=seed, progress=ProgressLine(),
+        lia, images, out, space=space, start=start, steps=steps, features=features, fit=fit, split=split, label=class_,
+        batch=batch, seed=seed, progress=ProgressLine(),
     )  # fmt: skip
     before, after, error = (float(codes.tensors[name].double().mean()) for name in ("start_loss", "loss", "mse"))
     click.echo(f"loss       {before:.4f} -> {after:.4f}, mean over {len(codes.names):,} images")
@@ -120,6 +126,7 @@ def invert(
 @click.option("-o", "--out", type=Path, required=True, help="The figures, .json.")
 @click.option("--split", default="all", show_default=True, help=_SPLIT)
 @click.option("--fit", type=_FITS, default="crop", show_default=True, help="How images come to the generator's size.")
+@_CLASS
 @click.option("--features", type=Path, help="A torchvision network (.pth, .safetensors): adds perceptual measures.")
 @click.option("--fid", is_flag=True, help="Fréchet distances by Inception's features, the usual FID; needs torch-fidelity.")
 @click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Images a pass.")
@@ -130,6 +137,7 @@ def evaluate(
     data: str,
     out: Path,
     split: str,
+    class_: int | None,
     fit: str,
     features: Path | None,
     fid: bool,
@@ -151,7 +159,9 @@ def evaluate(
     for path in report_paths(out).values():
         check_writable(path)
     lia = load(file, generator=generator, device=device_name(device))
-    figures = measure(lia, data, fit=fit, split=split, features=features, fid=fid, batch=batch, progress=ProgressLine())
+    figures = measure(
+        lia, data, fit=fit, split=split, label=class_, features=features, fid=fid, batch=batch, progress=ProgressLine()
+    )
     paths = write_evaluate_report(lia, figures, out)
     click.echo(_summary(figures))
     _tell_unreadable(figures["images"]["unreadable"])

@@ -28,6 +28,7 @@ def encode_images(
     *,
     fit: str = "crop",
     split: str = "all",
+    label: int | None = None,
     batch: int = 64,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Path]:
@@ -39,6 +40,7 @@ def encode_images(
         out: The file; more than 8,192 images make shards (see `shard_paths`).
         fit: crop, letterbox or stretch.
         split: Which images; see `open_images`.
+        label: The class of all images of a conditional generator, instead of the data set's own labels.
         batch: Images a pass.
         progress: Is told what is done.
 
@@ -51,10 +53,12 @@ def encode_images(
     generator = lia.generator
     if lia.encoder is None:
         raise LIAError("this file has no encoder. Run lia-adapt train-encoder on it first.")
-    images = open_images(data, generator.resolution, generator.channels, fit=fit, split=split, c_dim=generator.c_dim)
+    images = open_images(
+        data, generator.resolution, generator.channels, fit=fit, split=split, c_dim=generator.c_dim, label=label
+    )
     paths = shard_paths(Path(out), math.ceil(len(images) / _SHARD))
     about = {
-        "how": "encode", "data": str(data), "identity": images.identity(), "fit": fit, "split": split,
+        "how": "encode", "data": str(data), "identity": images.identity(), "fit": fit, "split": split, "label": label,
         "encoder_sha256": fingerprint(lia.encoder), "lia": lia.provenance.get("source"),
     }  # fmt: skip
     owner = fingerprint(generator)  # type: ignore[arg-type]

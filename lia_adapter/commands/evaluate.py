@@ -39,6 +39,7 @@ def evaluate(
     *,
     fit: str = "crop",
     split: str = "all",
+    label: int | None = None,
     features: str | Path | None = None,
     fid: bool = False,
     batch: int = 32,
@@ -53,6 +54,7 @@ def evaluate(
         data: A folder or data-set zip of at least two images; for a conditional generator, with labels.
         fit: crop, letterbox or stretch.
         split: Which images; better not those of the training; see `open_images`.
+        label: The class of all images of a conditional generator, instead of the data set's own labels.
         features: File of a network for perceptual distance and path length, which are left out without one, and for the
             Fréchet distances, which without one compare pixels.
         fid: Take Inception's features for the Fréchet distances, the usual FID (needs torch-fidelity).
@@ -80,7 +82,7 @@ def evaluate(
         raise LIAError("this file has no encoder. Run lia-adapt train-encoder on it first.")
     network = None if features is None else load_network(features).to(lia.device)
     judge = (inception_features() if fid else PixelFeatures() if network is None else NetworkFeatures(network)).to(lia.device)
-    images = open_images(data, g.resolution, g.channels, fit=fit, split=split, c_dim=g.c_dim)
+    images = open_images(data, g.resolution, g.channels, fit=fit, split=split, c_dim=g.c_dim, label=label)
     if len(images) < 2:
         raise LIAError(f"evaluate compares sets of images; found one in {images.path}. Give a folder or a larger split.")
     seen = _Seen(lia, images, network, judge, batch)

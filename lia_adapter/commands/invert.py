@@ -38,6 +38,7 @@ def invert_images(
     features: str | Path | None = None,
     fit: str = "crop",
     split: str = "all",
+    label: int | None = None,
     batch: int = 16,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
@@ -58,6 +59,7 @@ def invert_images(
         features: File of a network for the perceptual part of the loss; None: pixels alone.
         fit: crop, letterbox or stretch.
         split: Which images; see `open_images`.
+        label: The class of all images of a conditional generator, instead of the data set's own labels.
         batch: Images worked on at once.
         seed: Of random starts.
         progress: Is told the steps done and to do, over all batches.
@@ -70,10 +72,10 @@ def invert_images(
         raise LIAError("this file has no encoder to start from. Run lia-adapt train-encoder on it, or start from the mean.")
     for path in (out, *report_paths(out).values()):
         check_writable(path)
-    images = open_images(data, g.resolution, g.channels, fit=fit, split=split, c_dim=g.c_dim)
+    images = open_images(data, g.resolution, g.channels, fit=fit, split=split, c_dim=g.c_dim, label=label)
     network = None if features is None else load_network(features).to(lia.device)
     about = {
-        "how": "invert", "data": str(data), "identity": images.identity(), "fit": fit, "split": split,
+        "how": "invert", "data": str(data), "identity": images.identity(), "fit": fit, "split": split, "label": label,
         "space": space, "start": start, "steps": steps, "batch": batch, "seed": seed,
         "features": None if network is None else network.name,
         "features_sha256": None if features is None else sha256_file(features),

@@ -49,6 +49,7 @@ def reconstruct_images(
     *,
     fit: str | None = None,
     split: str | None = None,
+    label: int | None = None,
     psi: float = 1.0,
     paste: bool = True,
     batch: int = 32,
@@ -64,6 +65,7 @@ def reconstruct_images(
             replaced.
         fit: Of images: crop, the default, letterbox or stretch.
         split: Of images: which; all by default; see `open_images`.
+        label: The class of all images of a conditional generator, instead of the data set's own labels.
         psi: Truncation; 1 is none.
         paste: Whether to paste back.
         batch: Images a pass.
@@ -92,7 +94,9 @@ def reconstruct_images(
         problem, numbers = "", None
         if lia.encoder is None:
             raise LIAError("this file has no encoder. Run lia-adapt train-encoder on it first, or give a file of codes.")
-        images = open_images(source, g.resolution, g.channels, fit=fit or "crop", split=split or "all", c_dim=g.c_dim)
+        images = open_images(
+            source, g.resolution, g.channels, fit=fit or "crop", split=split or "all", c_dim=g.c_dim, label=label
+        )
         names = images.names
         work = _from_images(lia, images, psi, batch)
     stems = picture_stems(names)
@@ -179,7 +183,7 @@ def _originals(lia: LIA, codes: Codes) -> tuple[ImageSet | None, str]:
     g, about = lia.generator, codes.about
     try:
         data, fit, split = (str(about[key]) for key in ("data", "fit", "split"))
-        images = open_images(data, g.resolution, g.channels, fit=fit, split=split, c_dim=g.c_dim)
+        images = open_images(data, g.resolution, g.channels, fit=fit, split=split, c_dim=g.c_dim, label=about.get("label"))
     except KeyError:
         return None, "The codes do not say where their images are."
     except LIAError as error:

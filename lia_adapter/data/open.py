@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from lia_adapter.data.fit import check_fit
 from lia_adapter.data.images import ImageFiles, ImageSet
 from lia_adapter.data.labels import read_labels
@@ -24,6 +26,7 @@ def open_images(
     fit: str = "crop",
     split: str = "all",
     c_dim: int = 0,
+    label: int | None = None,
 ) -> ImageSet:
     """Opens a data set; its images are read later, one by one.
 
@@ -37,19 +40,27 @@ def open_images(
             the last 5,000); "list FILE" of one name a line; or one of these after "not", for all the others.
         c_dim: Entries of a label. With 0, labels are not looked at; else every image must have one. Toy faces have 2: without
             and with glasses.
+        label: The class of all images, instead of the data set's own labels.
 
     Raises:
         LIAError: There is no such data set, it holds no images, its labels do not match, or an argument does not fit.
     """
     check_fit(channels, fit)
+    if label is not None and not 0 <= label < c_dim:
+        expected = f"0 to {c_dim - 1}" if c_dim else "none: the generator has no classes"
+        raise ConfigError(f"the class of the images is {label}; expected {expected}.")
     if (match := re.fullmatch(r"toyfaces(?::([1-9][0-9]{0,8}))?", str(path))) is not None:
+        if label is not None:
+            raise ConfigError("toy faces bring labels of their own; leave out --class.")
         if c_dim not in (0, 2):
             raise LIAError(f"toy faces have labels of 2 entries, without and with glasses; expected c_dim 0 or 2, not {c_dim}.")
         names = [face_name(seed) for seed in range(int(match[1] or _TOY_FACES))]
         return ToyFaces(_split(split, names, Path(str(path))), resolution, channels, c_dim)
     source = open_source(path)
     names = image_names(source)
-    labels = read_labels(source, names, c_dim) if c_dim else None
+    labels = None
+    if c_dim:
+        labels = read_labels(source, names, c_dim) if label is None else torch.full([len(names)], label)
     chosen = _split(split, names, source.path)
     return ImageFiles(
         source,

@@ -77,6 +77,7 @@ def convert_lia(
         raise LIAError("convert needs a generator that is a torch module; pass what lia_adapter.wrap returns.")
     if isinstance(generator.mapping, InvertibleMapping):
         raise LIAError("this generator was trained with an invertible mapping: there is nothing to convert. Run train-encoder.")
+    _check_convertible(generator)
     # Batch statistics would make y depend on the batch, and running ones would change the generator.
     generator.eval()
     images = None
@@ -121,6 +122,19 @@ def convert_lia(
         generator, mapping, lia.discriminator,
         family=lia.family, config=lia.config, provenance=provenance, metrics=metrics,
     )  # fmt: skip
+
+
+def _check_convertible(generator: Generator) -> None:
+    """Refuses generators whose code is not one y, or that draw no images."""
+    z = torch.zeros(1, generator.z_dim, device=next((p.device for p in generator.parameters()), None))  # type: ignore[attr-defined]
+    y = generator.mapping(z, torch.zeros(1, generator.c_dim, device=z.device) if generator.c_dim else None)
+    if y.shape[1] != generator.y_dim:
+        raise LIAError(
+            f"this generator's mapping gives each of its {generator.num_ws} layers a y of its own ({y.shape[1]} numbers for one "
+            f"z of {generator.z_dim}). A bijection cannot take its place; lia-adapt sample and lia_adapter.load work."
+        )
+    if getattr(generator, "makes", "images") != "images":
+        raise LIAError(f"this generator makes {generator.makes}, not images, which need a renderer. Only its mapping can be used.")  # type: ignore[attr-defined]
 
 
 def _identity(generator: str, config: ConvertConfig) -> str:

@@ -63,6 +63,7 @@ class EncoderConfig:
     width: int = 64
     width_max: int = 1024
     split: str = "all"
+    label: int = -1
     fit: str = "crop"
     mirror: bool = False
     learning_rate: float = 1e-4
@@ -156,8 +157,9 @@ def train_encoder_lia(
         raise LIAError("train_encoder needs a generator that is a torch module; pass what lia_adapter.wrap returns.")
     generator.eval()
     images = open_images(
-        data, generator.resolution, generator.channels, fit=config.fit, split=config.split, c_dim=generator.c_dim
-    )
+        data, generator.resolution, generator.channels, fit=config.fit, split=config.split, c_dim=generator.c_dim,
+        label=None if config.label < 0 else config.label,
+    )  # fmt: skip
     network = _network(config.features, progress)
     before = fingerprint(generator)
     training = _Training(lia, images, _held_out(data, generator, config), config, network)

@@ -72,6 +72,7 @@ def pick_coupling(generator: Generator, coupling: str) -> str:
     fits = (
         isinstance(network, MappingNetwork)
         and network.act == "lrelu"
+        and not (network.concat and network.c_dim)  # there one norm runs over z and label
         and {generator.z_dim, *(layer.weight.shape[0] for layer in network.layers)} == {generator.y_dim}
     )
     if coupling == "auto":
