@@ -277,6 +277,7 @@ def inspect(file: str) -> None:
     """Say what FILE is, what it names and what lia-adapt would do with it. Safe on hostile files."""
     from lia_adapter.checkpoints import inspect_file
     from lia_adapter.lia import is_lia_file, load, read_header
+    from lia_adapter.training.convert import obstacle
 
     path = fetch(file)
     if is_lia_file(path):
@@ -285,18 +286,21 @@ def inspect(file: str) -> None:
     found = inspect_file(path)
     click.echo(f"file       {found.name}, {found.size:,} bytes, {found.container}")
     click.echo(f"sha256     {found.sha256}")
+    verdict = f"refused: {found.problem}"
     if found.checkpoint is not None:
-        click.echo(_describe(load(path)))
+        verdict = f"cannot be converted: it holds {found.checkpoint.content()}, and no generator"
+        if found.checkpoint.config["generator"] is not None:
+            opened = load(path)
+            click.echo(_describe(opened))
+            why = obstacle(opened.generator)
+            verdict = f"cannot be converted: it {why}" if why else f"can be converted: lia-adapt convert {file}"
         for note in found.checkpoint.notes:
             click.echo(f"note       {note}")
     if found.symbols:
         click.echo(f"names      {len(found.symbols)} classes and functions (none was looked up or called):")
         for symbol in found.symbols:
             click.echo(f"           {symbol}")
-    if found.problem:
-        click.echo(f"verdict    refused: {found.problem}")
-    else:
-        click.echo(f"verdict    can be converted: lia-adapt convert {file}")
+    click.echo(f"verdict    {verdict}")
 
 
 @main.command()

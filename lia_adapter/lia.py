@@ -19,7 +19,16 @@ from lia_adapter.download import fetch
 from lia_adapter.encoder import Encoder, one_code
 from lia_adapter.errors import CheckpointError, LIAError
 from lia_adapter.files import atomic_write
-from lia_adapter.generators import Generator, Original, WrappedGenerator, broadcast, build, truncate
+from lia_adapter.generators import (
+    Generator,
+    LIAEncoder,
+    Original,
+    WrappedGenerator,
+    broadcast,
+    build,
+    build_encoder,
+    truncate,
+)
 from lia_adapter.inversion import Y_RATE, Inversion, ReconstructionLoss, optimise, search_coordinates
 from lia_adapter.mapping import InvertibleMapping, covariance_root
 from lia_adapter.metrics.typicality import Typicality
@@ -70,8 +79,8 @@ class LIA(nn.Module):
         mapping: φ⁻¹ and φ, or None for a checkpoint that was not converted. A generator that was trained with an invertible
             mapping (`train`) brings it along: the two are then one and the same.
         discriminator: The checkpoint's, or None.
-        encoder: x → y, or None before train_encoder.
-        typicality: Tells how usual the code of an image is; comes with the encoder.
+        encoder: x → y: one that train_encoder made, or the one of an official LIA's checkpoint; else None.
+        typicality: Tells how usual the code of an image is; train_encoder measures it.
         family: Family of the generator, or None for a wrapped third-party one.
         config: Canonical config of generator and discriminator.
         provenance: Where the weights came from and what made the file, as JSON.
@@ -83,7 +92,7 @@ class LIA(nn.Module):
         generator: Generator,
         mapping: InvertibleMapping | None = None,
         discriminator: nn.Module | None = None,
-        encoder: Encoder | None = None,
+        encoder: Encoder | LIAEncoder | None = None,
         typicality: Typicality | None = None,
         *,
         family: str | None = None,
@@ -124,7 +133,7 @@ class LIA(nn.Module):
 
     def whitening(self) -> tuple[Tensor, Tensor]:
         """Mean [y_dim] and root of the covariance [y_dim, y_dim] of the original mapping's y."""
-        if self.encoder is not None:
+        if isinstance(self.encoder, Encoder):
             return self.encoder.mean, self.encoder.root
         _, y, _ = Original(self.generator).pairs(20_000, torch.Generator(self.device).manual_seed(0))
         mean, root = covariance_root(y)
@@ -169,7 +178,7 @@ class LIA(nn.Module):
         Returns:
             x [N, C, H, W], about in [-1, 1] (not clamped).
         """
-        ys = broadcast(y_or_ys, self.generator.num_ws)
+        ys = broadcast(y_or_ys, self.generator.num_ws, self.generator.y_dim)
         if psi != 1:
             ys = truncate(ys, self.y_mean, psi, cutoff)
         return self.generator.synthesis(ys, noise_mode=noise_mode)
@@ -207,6 +216,10 @@ class LIA(nn.Module):
             raise LIAError("this file has no encoder. Run lia-adapt train-encoder on it first.")
         codes: Tensor = self.encoder(x.to(self.device))
         return codes
+
+    def typicality_of(self, y: Tensor) -> Tensor:
+        """How usual codes y [N, y_dim] are, [N] in 0 to 1 (`Typicality`); nan where train_encoder has not measured it."""
+        return y.new_full([len(y)], torch.nan) if self.typicality is None else self.typicality(y)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, c: Tensor | None = None) -> Tensor:
@@ -293,8 +306,7 @@ class LIA(nn.Module):
         # A mapping that the generator brought along is saved as a part of it.
         mapping = None if self.mapping is self.generator.mapping else self.mapping
         parts: dict[str, nn.Module] = {} if mapping is None else {"mapping": mapping}
-        if self.encoder is not None and self.typicality is not None:
-            parts |= {"encoder": self.encoder, "typicality": self.typicality}
+        parts |= {name: part for name in ("encoder", "typicality") if isinstance(part := getattr(self, name), nn.Module)}
         if adapter_only and not parts:
             raise LIAError("there is no adapter to save: the checkpoint was not converted. Run lia-adapt convert first.")
         if not adapter_only:
@@ -370,6 +382,7 @@ def load(
         lia = LIA(
             built,  # type: ignore[arg-type]
             discriminator=discriminator,
+            encoder=build_encoder(checkpoint.config, checkpoint.tensors),
             family=checkpoint.family,
             config=checkpoint.config,
             provenance={
@@ -392,14 +405,18 @@ def _load_lia(path: Path, generator: Generator | str | Path | None) -> LIA:
         family, config = str(header["family"]), header["config"]
         module, discriminator = build(family, config, tensors)
         built = module  # type: ignore[assignment]
-    mapping, encoder, typicality = None, None, None
+    mapping, typicality = None, None
+    encoder: Encoder | LIAEncoder | None = None
     try:
         if header["mapping"]:
             mapping = _filled(InvertibleMapping.from_config(header["mapping"]), "mapping.", tensors)
         if header.get("encoder"):
             with torch.random.fork_rng(devices=[]):  # the weights are overwritten: leave the caller's random state alone
-                encoder = _filled(Encoder.from_config(header["encoder"]), "encoder.", tensors)
-            typicality = _filled(Typicality(encoder.y_dim), "typicality.", tensors)
+                published = "kind" in header["encoder"]
+                made = LIAEncoder(header["encoder"]) if published else Encoder.from_config(header["encoder"])
+                encoder = _filled(made, "encoder.", tensors)
+            if not published:
+                typicality = _filled(Typicality(encoder.y_dim), "typicality.", tensors)
     except (RuntimeError, TypeError, KeyError, ValueError) as error:
         raise CheckpointError(
             f"{path.name} is damaged: its mapping or encoder does not fit its config ({str(error)[:200]})."
@@ -432,8 +449,7 @@ def read_header(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path.name} is damaged: {error}. Download it again, or run lia-adapt convert again.") from error
     if text is None:
         raise CheckpointError(
-            f"{path.name} is a .safetensors file, but not one that lia-adapt wrote. "
-            "lia-adapt inspect tells what it holds."
+            f"{path.name} is a .safetensors file, but not one that lia-adapt wrote. lia-adapt inspect tells what it holds."
         )
     try:
         header = json.loads(text)

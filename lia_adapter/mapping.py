@@ -4,13 +4,15 @@
 
 all [N, y_dim]. What follows the core is measured, not trained: the affine steps carry y's mean and covariance, which LIA's
 volume-preserving couplings cannot reach, the radial one the spread of its distance from the mean. The core bends z into
-u. There are three:
+u. There are three to fit:
 
 - `dense`: the checkpoint's own mapping network made invertible. Its dense layers are square and its leaky ReLU is a bijection,
   so all that keeps it from being one is the normalisation of z, which in high dimension changes next to nothing, and the tiny
   singular values of its weights. It starts with those values raised and is then trained, so it keeps the seeds.
 - `additive`: LIA's own (NICE) couplings, of determinant 1.
 - `affine`: the same with a bounded scale (RealNVP). Both work for any mapping, also one that is a black box.
+
+and a fourth, `sigmoid`, for the files of LIA's code that have it.
 """
 
 import math
@@ -28,6 +30,7 @@ __all__ = [
     "AffineCouplings",
     "DenseCore",
     "InvertibleMapping",
+    "SigmoidCouplings",
     "covariance_root",
     "procrustes",
     "symmetric_root",
@@ -236,12 +239,14 @@ class AdditiveCouplings(_Couplings):
         c_dim: Entries of the label, which enters F behind z1; 0 for none.
     """
 
+    outputs = 1  # numbers that F gives for every changed entry
+
     def __init__(self, dim: int, depth: int = 4, width: int = 512, c_dim: int = 0) -> None:
         super().__init__(dim, depth, width, c_dim)
+        changed = self.outputs * (dim - self.first)
         # A last layer of zeros makes the chain start as the identity, so that the fit starts at the whitening.
         self.layers = nn.ModuleList(
-            nn.Sequential(_LIADense(self.first + c_dim, width), _LIADense(width, dim - self.first, zero=True))
-            for _ in range(depth)
+            nn.Sequential(_LIADense(self.first + c_dim, width), _LIADense(width, changed, zero=True)) for _ in range(depth)
         )
 
     def last_std(self) -> float:
@@ -251,6 +256,22 @@ class AdditiveCouplings(_Couplings):
     def coupling(self, i: int, kept: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The shift alone."""
         return self._network(i, kept, c), None
+
+
+class SigmoidCouplings(AdditiveCouplings):
+    """LIA's other coupling, which files of its code may have: z2 = (z2 + F(z1)) * sigmoid(F'(z1) + 2) (Glow, Kingma 2018).
+
+    F and F' are the even and the odd outputs of one network. Its scales are below 1 in the direction y -> z; nothing is fitted
+    with it here: `AffineCouplings` does that better.
+    """
+
+    outputs = 2
+
+    def coupling(self, i: int, kept: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Shift, scaled like what it is added to, and log-scale."""
+        h = self._network(i, kept, c)
+        log_scale = F.logsigmoid(h[:, 1::2] + 2)
+        return h[:, 0::2] * log_scale.exp(), log_scale
 
 
 class AffineCouplings(_Couplings):
@@ -287,6 +308,7 @@ class AffineCouplings(_Couplings):
 _CORES: dict[str, type[DenseCore] | type[AdditiveCouplings] | type[AffineCouplings]] = {
     "dense": DenseCore,
     "additive": AdditiveCouplings,
+    "sigmoid": SigmoidCouplings,
     "affine": AffineCouplings,
 }
 
@@ -295,7 +317,7 @@ class InvertibleMapping(nn.Module):
     """The bijection between z ~ N(0, I) and y; see the module's docstring.
 
     Args:
-        coupling: dense, additive or affine.
+        coupling: dense, additive or affine; sigmoid in files of LIA's own code.
         y_dim: Entries of z and y.
         c_dim: Entries of the label, 0 for none.
         **core: Further arguments of the core's class.

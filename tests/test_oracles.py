@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from lia_adapter.checkpoints import Checkpoint, read_checkpoint
 from lia_adapter.errors import CheckpointError
-from lia_adapter.generators import broadcast, build, truncate
+from lia_adapter.generators import broadcast, build, build_encoder, truncate
+from lia_adapter.mapping import InvertibleMapping
 
 pytestmark = pytest.mark.usefixtures("each_path")
 
@@ -172,7 +173,34 @@ def test_the_averaged_weights_were_taken(mapped: Case) -> None:
     assert (mapped.y() - mapped.oracle["w_of_G_not_ema"]).abs().max() > 10 * tolerance
 
 
+@pytest.mark.parametrize("name", expected("convert", "encoder"))
+def test_encoder(name: str, shared: Path) -> None:
+    case = read_case(name, shared)
+    encoder = build_encoder(case.checkpoint.config, case.checkpoint.tensors)
+    if encoder is None:
+        assert "e_w" not in case.oracle and fixtures()[name]["expect"] != "encoder"
+        pytest.skip("the file has no encoder")
+    codes, tolerance = encoder(case.oracle["e_img"]), case.tolerance["w"]
+    assert tolerance is not None
+    # Random weights make codes of some thousands, of which float32 has seven digits.
+    torch.testing.assert_close(codes, case.oracle["e_w"].reshape(codes.shape), rtol=1e-6, atol=tolerance)
+    if "e_rec" in case.oracle:
+        case.compare(case.generator.synthesis(broadcast(codes, case.generator.num_ws)), "e_rec", "img")
+
+
+@pytest.mark.parametrize("name", expected("convert"))
+def test_invertible_mapping(name: str, shared: Path) -> None:
+    case = read_case(name, shared)
+    case.has("ne_z_tied")
+    assert isinstance(case.generator.mapping, InvertibleMapping)
+    y = case.oracle["ne_w_in"]
+    z = case.generator.mapping.to_z(y)
+    case.compare(z.float(), "ne_z_tied", "w")
+    torch.testing.assert_close(case.generator.mapping.to_y(z), y.to(z.dtype), rtol=0, atol=1e-5, check_dtype=False)
+
+
 @pytest.mark.parametrize("name", expected("refuse"))
 def test_refused_by_name(name: str, shared: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"holds .*: |cannot be converted"):
+    with pytest.raises(CheckpointError, match=r" holds .*: ") as refusal:
         read_checkpoint(shared / "checkpoints" / fixtures()[name]["checkpoint"])
+    assert "\n" not in str(refusal.value)

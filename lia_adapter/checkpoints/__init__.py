@@ -23,7 +23,19 @@ A new family is one new file with `NAME`, `matches(document)` and `read(document
 import os
 from typing import Final, Protocol
 
-from lia_adapter.checkpoints import genforce, nvlabs, nvlabs_state, rosinality
+from lia_adapter.checkpoints import (
+    genforce,
+    genforce1,
+    idinvert_encoder,
+    nvlabs,
+    nvlabs_state,
+    rosinality,
+    tensorflow,
+    tf_lia,
+    tf_stylegan1,
+    tf_stylegan2,
+    torch_stylegan1,
+)
 from lia_adapter.checkpoints.base import Checkpoint, Inspection
 from lia_adapter.checkpoints.denied import refuse_denied
 from lia_adapter.checkpoints.document import Document
@@ -46,7 +58,11 @@ class Family(Protocol):
         """Take the generator out of the tree."""
 
 
-FAMILIES: Final[tuple[Family, ...]] = (nvlabs, nvlabs_state, rosinality, genforce)
+FAMILIES: Final[tuple[Family, ...]] = (
+    nvlabs, nvlabs_state, rosinality, genforce, genforce1, idinvert_encoder, torch_stylegan1,
+    tf_lia, tf_stylegan1, tf_stylegan2,
+    tensorflow,  # whatever other networks of TensorFlow there are, to be refused by name
+)  # fmt: skip
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:

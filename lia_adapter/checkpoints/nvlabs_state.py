@@ -33,12 +33,10 @@ def read(document: Document, sha256: str) -> Checkpoint:
     """
     found = _find(document)
     tensors = {} if found is None else found.tensors()
-    # What lia-adapt exports may hold both networks, side by side.
-    discriminator = {key.removeprefix("D."): tensor for key, tensor in tensors.items() if key.startswith("D.")}
-    rest = {key: tensor for key, tensor in tensors.items() if not key.startswith("D.")}
-    if "b4.fc.weight" in rest:
-        return assemble(document, sha256, None, rest, [_ASSUMED])
-    return assemble(document, sha256, rest, discriminator or None, [_ASSUMED])
+    if "b4.fc.weight" in tensors:
+        return assemble(document, sha256, None, tensors, [_ASSUMED])
+    discriminator = table(document, "D")
+    return assemble(document, sha256, tensors, None if discriminator is None else discriminator.tensors(), [_ASSUMED])
 
 
 def _find(document: Document) -> Table | None:

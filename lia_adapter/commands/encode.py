@@ -84,14 +84,14 @@ def _encode_numbers(
     progress: Callable[[int], None] | None = None,
 ) -> Codes:
     """Codes of some images of a set; those that cannot be read are listed in `unreadable`."""
-    assert lia.encoder is not None and lia.typicality is not None  # noqa: S101  (the caller saw to it)
+    assert lia.encoder is not None  # noqa: S101  (the caller saw to it)
     parts, done = [], 0
     for part in in_batches(images, numbers, batch, lia.device):
         codes = lia.encode(part.x)
         y = one_code(codes)
         z = lia.to_z(y, part.c)
         tensors = {
-            "y": y, "z": z, "mse": mse(lia.synthesize(codes), part.x), "typicality": lia.typicality(y), "z_size": z_size(z),
+            "y": y, "z": z, "mse": mse(lia.synthesize(codes), part.x), "typicality": lia.typicality_of(y), "z_size": z_size(z),
         }  # fmt: skip
         tensors |= {"ys": codes} if codes.ndim == 3 else {}
         tensors |= {} if part.c is None else {"c": part.c}

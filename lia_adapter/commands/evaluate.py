@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lia_adapter.commands.encode import UNUSUAL
 from lia_adapter.data import ImageSet, in_batches, open_images
-from lia_adapter.encoder import one_code
+from lia_adapter.encoder import Encoder, one_code
 from lia_adapter.errors import LIAError
 from lia_adapter.lia import LIA, fingerprint, versions
 from lia_adapter.metrics.distances import frechet_distance
@@ -78,8 +78,9 @@ def evaluate(
         LIAError: No encoder, fewer than two images that can be read, or no network in the file.
     """
     start, g = time.monotonic(), lia.generator
-    if lia.encoder is None or lia.typicality is None:
-        raise LIAError("this file has no encoder. Run lia-adapt train-encoder on it first.")
+    if not isinstance(lia.encoder, Encoder) or lia.typicality is None:
+        has = "the encoder that was published with it" if lia.encoder is not None else "no encoder"
+        raise LIAError(f"this file has {has}; evaluate judges one of this program. Run lia-adapt train-encoder on it first.")
     network = None if features is None else load_network(features).to(lia.device)
     judge = (inception_features() if fid else PixelFeatures() if network is None else NetworkFeatures(network)).to(lia.device)
     images = open_images(data, g.resolution, g.channels, fit=fit, split=split, c_dim=g.c_dim, label=label)
@@ -151,7 +152,7 @@ class _Seen:
     def look(self, progress: Progress | None) -> None:
         """Encodes and redraws every image once."""
         lia, encoder, typicality = self.lia, self.lia.encoder, self.lia.typicality
-        assert encoder is not None and typicality is not None  # noqa: S101  (the caller saw to it)
+        assert isinstance(encoder, Encoder) and typicality is not None  # noqa: S101  (the caller saw to it)
         std = encoder.root.square().sum(dim=0).sqrt()  # root is symmetric, and its square the covariance of y
         for part in in_batches(self.images, range(len(self.images)), self.batch, lia.device):
             codes = lia.encode(part.x)

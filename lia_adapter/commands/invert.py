@@ -127,10 +127,9 @@ class _Work:
         before = self.invert(part, 0).loss
         found = self.invert(part, self.steps, progress)
         y = one_code(found.ys)
-        unknown = y.new_full([len(y)], torch.nan)
         tensors = {
             "y": y, "z": found.z, "mse": mse(found.images, part.x), "z_size": z_size(found.z),
-            "typicality": unknown if self.lia.typicality is None else self.lia.typicality(y),
+            "typicality": self.lia.typicality_of(y),
             "loss": found.loss, "start_loss": before,
         }  # fmt: skip
         tensors |= {"ys": found.ys} if self.about["space"] == "ys" else {}

@@ -1,8 +1,8 @@
-"""Generators and discriminators: StyleGAN2 in our own code, and `wrap` for anybody's module.
+"""Generators, discriminators and published encoders in our own code, and `wrap` for anybody's module.
 
 >>> from lia_adapter.generators import BUILDERS
 >>> sorted(BUILDERS)
-['stylegan2']
+['stylegan1', 'stylegan2']
 """
 
 from collections.abc import Mapping
@@ -14,21 +14,28 @@ from torch import Tensor, nn
 from lia_adapter.errors import CheckpointError
 from lia_adapter.generators.base import Generator, broadcast, truncate
 from lia_adapter.generators.discriminator import Discriminator
+from lia_adapter.generators.discriminator1 import Discriminator1
+from lia_adapter.generators.encoder_lia import LIAEncoder
 from lia_adapter.generators.original import Original, in_chunks
 from lia_adapter.generators.presets import discriminator_config, stylegan2_config
+from lia_adapter.generators.stylegan1 import StyleGAN1
 from lia_adapter.generators.stylegan2 import MappingNetwork, StyleGAN2
 from lia_adapter.generators.wrap import WrappedGenerator, wrap
 
 __all__ = [
     "BUILDERS",
     "Discriminator",
+    "Discriminator1",
     "Generator",
+    "LIAEncoder",
     "MappingNetwork",
     "Original",
+    "StyleGAN1",
     "StyleGAN2",
     "WrappedGenerator",
     "broadcast",
     "build",
+    "build_encoder",
     "build_random",
     "fresh_discriminator",
     "in_chunks",
@@ -38,12 +45,13 @@ __all__ = [
 ]
 
 # family -> (generator, discriminator), both built from the canonical config of that family
-BUILDERS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {"stylegan2": (StyleGAN2, Discriminator)}
+BUILDERS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
+    "stylegan1": (StyleGAN1, Discriminator1),
+    "stylegan2": (StyleGAN2, Discriminator),
+}
 
 
-def build(
-    family: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
-) -> tuple[nn.Module | None, nn.Module | None]:
+def build(family: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[nn.Module | None, nn.Module | None]:
     """Builds the generator and the discriminator, where the config has them, in float32, in eval mode, without gradients.
 
     Args:
@@ -77,6 +85,22 @@ def build(
         built.append(module.eval().requires_grad_(False))
     generator, discriminator = built
     return generator, discriminator
+
+
+def build_encoder(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LIAEncoder | None:
+    """Builds the encoder that a checkpoint may have beside its generator (the official LIA), or alone (idinvert).
+
+    Args:
+        config: Canonical config; its "encoder".
+        tensors: Tensors named `encoder.…`.
+    """
+    if config.get("encoder") is None:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        encoder = LIAEncoder(config["encoder"])
+    state = {name.removeprefix("encoder."): t.float() for name, t in tensors.items() if name.startswith("encoder.")}
+    encoder.load_state_dict(state)
+    return encoder.eval().requires_grad_(False)
 
 
 def build_random(family: str, config: Mapping[str, Any]) -> tuple[nn.Module, nn.Module]:

@@ -44,12 +44,19 @@ class Generator(Protocol):
         """Draws images [N, C, H, W] in [-1, 1] from ys [N, num_ws, y_dim]."""
 
 
-def broadcast(y: Tensor, num_ws: int) -> Tensor:
+def broadcast(y: Tensor, num_ws: int, y_dim: int | None = None) -> Tensor:
     """Gives every layer the same y: [N, y_dim] -> [N, num_ws, y_dim]; ys pass unchanged.
+
+    Args:
+        y: Codes.
+        num_ws: Layers.
+        y_dim: Where given, [N, num_ws * y_dim] is taken as well, from a mapping that gives every layer its own.
 
     Raises:
         LIAError: The tensor has neither shape.
     """
+    if y.ndim == 2 and y_dim is not None and y.shape[1] == num_ws * y_dim != y_dim:
+        return y.reshape(-1, num_ws, y_dim)
     if y.ndim == 2:
         return y[:, None].expand(-1, num_ws, -1)
     if y.ndim == 3 and y.shape[1] == num_ws:

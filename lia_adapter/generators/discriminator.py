@@ -148,10 +148,11 @@ class Epilogue(nn.Module):
             self.fromrgb = Conv2d(channels, width, 1, act, shape)
         self.conv = Conv2d(width + self.std_channels, width, 3, act, shape, clamp=clamp)
         self.fc = Dense(width * h * w, width, act)
-        self.out = Dense(width, int(config["cmap_dim"]) or 1)
+        self.out = Dense(width, int(config["cmap_dim"]) or int(config.get("outputs", 1)))
+        self.sums = config.get("label", "project") == "sum"
 
     def forward(self, x: Tensor, image: Tensor, label: Tensor | None) -> Tensor:
-        """x [N, C, H, W], label [N, cmap_dim] -> logits [N, 1]."""
+        """x [N, C, H, W], label [N, cmap_dim] (where outputs are summed: [N, outputs]) -> logits [N, 1]."""
         if self.has_fromrgb:
             x = x + self.fromrgb(image)
         if self.std_channels:
@@ -159,9 +160,9 @@ class Epilogue(nn.Module):
         logits: Tensor = self.out(self.fc(self.conv(x).flatten(1)))
         if label is None:
             return logits
-        # Projection discriminator (Miyato & Koyama 2018).
-        projected: Tensor = (logits * label).sum(dim=1, keepdim=True) / label.shape[1] ** 0.5
-        return projected
+        # One output a class (Mescheder 2018), or a projection on the embedded label (Miyato & Koyama 2018).
+        picked: Tensor = (logits * label).sum(dim=1, keepdim=True)
+        return picked if self.sums else picked / label.shape[1] ** 0.5
 
 
 class Discriminator(nn.Module):
@@ -180,8 +181,7 @@ class Discriminator(nn.Module):
             setattr(self, block["name"], Block(block, self.channels))
         setattr(self, config["epilogue"]["name"], Epilogue(config["epilogue"], self.channels))
         self.last = str(config["epilogue"]["name"])
-        if config["mapping"] is not None:
-            self.mapping = MappingNetwork(config["mapping"])
+        self.mapping = None if config["mapping"] is None else MappingNetwork(config["mapping"])
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """Images x [N, C, H, W] in [-1, 1] and labels c [N, c_dim] -> logits [N, 1]; larger means more real."""
@@ -189,6 +189,6 @@ class Discriminator(nn.Module):
         for name in self.names:
             features, image = self.get_submodule(name)(features, image)
         c = check_label(c, self.c_dim, len(x))
-        label = None if c is None else self.mapping(None, c)
+        label = c if c is None or self.mapping is None else self.mapping(None, c)
         logits: Tensor = self.get_submodule(self.last)(features, image, label)
         return logits

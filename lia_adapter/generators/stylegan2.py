@@ -19,7 +19,17 @@ from lia_adapter.generators.base import broadcast, check_label, check_noise_mode
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.ops import ACTIVATIONS, bias_act, modconv_epilogue, setup_filter, upfirdn2d, upfirdn2d_act
 
-__all__ = ["Dense", "MappingNetwork", "Noise", "StyleGAN2", "Synthesis", "conv_up2", "in_fast_format", "normalize_2nd_moment"]
+__all__ = [
+    "Dense",
+    "MappingNetwork",
+    "Noise",
+    "StyleGAN2",
+    "Synthesis",
+    "conv_up2",
+    "in_fast_format",
+    "make_mapping",
+    "normalize_2nd_moment",
+]
 
 Config = Mapping[str, Any]
 
@@ -120,7 +130,12 @@ class MappingNetwork(nn.Module):
             setattr(self, f"fc{i}", Dense(fan_in, fan_out, config["activation"], config["lr_multiplier"]))
         self.has_average = bool(config["has_average"])
         if self.has_average:
-            self.register_buffer("w_avg", torch.zeros(widths[-1]))
+            self.register_buffer("w_avg", torch.zeros(config.get("average_width", widths[-1])))
+
+    @property
+    def y_mean(self) -> Tensor | None:
+        """Centre of truncation [y_dim] as tracked in training, or None where the file has none."""
+        return self.w_avg if self.has_average else None
 
     @property
     def layers(self) -> list[Dense]:
@@ -144,6 +159,11 @@ class MappingNetwork(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return x
+
+
+def make_mapping(config: Config) -> MappingNetwork | InvertibleMapping:
+    """The mapping of a config: a network, or an invertible one with which a generator has learnt (LIA, stage 1)."""
+    return InvertibleMapping.from_config(dict(config)) if "coupling" in config else MappingNetwork(config)
 
 
 def conv_up2(x: Tensor, weight: Tensor, f: Tensor) -> tuple[Tensor, list[int]]:
@@ -397,19 +417,13 @@ class StyleGAN2(nn.Module):
         self.y_dim, self.num_ws = int(config["y_dim"]), int(config["num_ws"])
         self.channels = int(config["channels"])
         self.resolution = (int(config["resolution"][0]), int(config["resolution"][1]))
-        # One that was trained from scratch by this project may have learnt with an invertible mapping (LIA, stage 1).
-        invertible = "coupling" in config["mapping"]
-        self.mapping: MappingNetwork | InvertibleMapping = (
-            InvertibleMapping.from_config(config["mapping"]) if invertible else MappingNetwork(config["mapping"])
-        )
+        self.mapping = make_mapping(config["mapping"])
         self.synthesis = Synthesis(config)
 
     @property
     def y_mean(self) -> Tensor | None:
         """Centre of truncation [y_dim] as tracked in training, or None where the file has none."""
-        if isinstance(self.mapping, InvertibleMapping):
-            return self.mapping.y_mean
-        return self.mapping.w_avg if self.mapping.has_average else None
+        return self.mapping.y_mean
 
     def forward(self, z: Tensor, c: Tensor | None = None, *, noise_mode: str = "const") -> Tensor:
         """z [N, z_dim], c [N, c_dim] -> x [N, C, H, W]."""

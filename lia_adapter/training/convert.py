@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from lia_adapter.config import load_recipe
@@ -22,7 +23,7 @@ from lia_adapter.training.loop import Progress
 from lia_adapter.training.mapping import ConvertConfig, fit_mapping
 from lia_adapter.training.refine import refine_mapping
 
-__all__ = ["convert", "convert_lia"]
+__all__ = ["convert", "convert_lia", "obstacle"]
 
 
 def convert(
@@ -75,9 +76,8 @@ def convert_lia(
     generator, device, start = lia.generator, lia.device, time.monotonic()
     if not isinstance(generator, nn.Module):
         raise LIAError("convert needs a generator that is a torch module; pass what lia_adapter.wrap returns.")
-    if isinstance(generator.mapping, InvertibleMapping):
-        raise LIAError("this generator was trained with an invertible mapping: there is nothing to convert. Run train-encoder.")
-    _check_convertible(generator)
+    if why := obstacle(generator):
+        raise LIAError(f"this generator {why}.")
     # Batch statistics would make y depend on the batch, and running ones would change the generator.
     generator.eval()
     images = None
@@ -124,17 +124,27 @@ def convert_lia(
     )  # fmt: skip
 
 
-def _check_convertible(generator: Generator) -> None:
-    """Refuses generators whose code is not one y, or that draw no images."""
-    z = torch.zeros(1, generator.z_dim, device=next((p.device for p in generator.parameters()), None))  # type: ignore[attr-defined]
-    y = generator.mapping(z, torch.zeros(1, generator.c_dim, device=z.device) if generator.c_dim else None)
-    if y.shape[1] != generator.y_dim:
-        raise LIAError(
-            f"this generator's mapping gives each of its {generator.num_ws} layers a y of its own ({y.shape[1]} numbers for one "
-            f"z of {generator.z_dim}). A bijection cannot take its place; lia-adapt sample and lia_adapter.load work."
+@torch.no_grad()
+def obstacle(generator: Generator) -> str | None:
+    """Why a generator cannot be converted, as a sentence without its subject; None where it can.
+
+    Args:
+        generator: Its mapping is run once.
+    """
+    if isinstance(generator.mapping, InvertibleMapping):
+        return "was trained with an invertible mapping: there is nothing to convert. Run lia-adapt train-encoder"
+    makes = getattr(generator, "makes", "images")
+    if makes != "images":
+        return f"makes {makes}, which only a renderer turns into images. Its mapping can be used from Python"
+    device = next((p.device for p in generator.parameters()), None) if isinstance(generator, nn.Module) else None
+    c = torch.zeros(1, generator.c_dim, device=device) if generator.c_dim else None
+    numbers = generator.mapping(torch.ones(1, generator.z_dim, device=device), c).shape[1]
+    if numbers != generator.y_dim:
+        return (
+            f"has a mapping that gives each of its {generator.num_ws} layers a y of its own, {numbers:,} numbers for a z of "
+            f"{generator.z_dim}, so that no bijection can take its place. lia-adapt sample works"
         )
-    if getattr(generator, "makes", "images") != "images":
-        raise LIAError(f"this generator makes {generator.makes}, not images, which need a renderer. Only its mapping can be used.")  # type: ignore[attr-defined]
+    return None
 
 
 def _identity(generator: str, config: ConvertConfig) -> str:

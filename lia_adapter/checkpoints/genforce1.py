@@ -1,0 +1,139 @@
+"""genforce's StyleGAN1 (.pth), and its older form under other names, idinvert's generator and encoder (bare weights).
+
+idinvert's networks draw through a tanh, and their mapping gives every layer a y of its own; neither stands in the file beyond
+the shape of the last dense layer. Up-convolutions to 128x128 and more are fused, with the mirrored kernel.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from torch import Tensor
+
+from lia_adapter.checkpoints.base import Checkpoint
+from lia_adapter.checkpoints.document import Document
+from lia_adapter.checkpoints.genforce import generators
+from lia_adapter.checkpoints.stylegan1 import assemble, over_root_2
+from lia_adapter.checkpoints.tables import Rule, Table, rename
+
+__all__ = ["NAME", "matches", "read"]
+
+NAME: Final = "stylegan1 of genforce"
+
+_FUSED_FROM: Final = 5  # block of 128x128
+_N: Final = r"([0-9]{1,2})"
+# idinvert's names and genforce's.
+_OLDER: Final = (
+    (r"mapping\.dense([0-9]{1,2})\.(?:fc|wscale)\.", r"mapping.dense\1."),
+    (r"\.epilogue\.apply_noise\.", ".apply_noise."),
+    (r"\.epilogue\.style_mod\.dense\.(?:fc|wscale)\.", ".style."),
+    (r"\.epilogue\.bias$", ".bias"),
+    (r"\.conv\.weight$", ".weight"),
+)
+
+
+def _block(index: int) -> str:
+    return f"b{4 << min(index, 16)}"
+
+
+def _layer(part: str) -> Callable[[re.Match[str]], str]:
+    """Layers are numbered from coarse to fine, two for each block; layer0 is the constant's."""
+    return lambda m: f"synthesis.{_block(int(m[1]) // 2)}.conv{int(m[1]) % 2}.{part}"
+
+
+def _first(x: Tensor) -> Tensor:
+    return x[0]
+
+
+def _image(x: Tensor) -> Tensor:
+    return x.reshape(x.shape[-2:]) if x.ndim > 1 else x
+
+
+def _mirror(x: Tensor) -> Tensor:
+    return x.flip(-1, -2)
+
+
+def _mirror_from_last(x: Tensor) -> Tensor:
+    """idinvert keeps fused kernels as TensorFlow does, [h, w, in, out]."""
+    return x.permute(3, 2, 0, 1).flip(-1, -2) if x.ndim == 4 else x
+
+
+def _rules(fused: Callable[[Tensor], Tensor]) -> tuple[Rule, ...]:
+    up = "|".join(str(2 * block) for block in range(_FUSED_FROM, 16))
+    return (
+        Rule(rf"mapping\.dense{_N}\.weight", r"mapping.fc\1.weight"),
+        Rule(rf"mapping\.dense{_N}\.bias", r"mapping.fc\1.bias", over_root_2),
+        Rule(r"mapping\.label_weight", "mapping.label_weight"),
+        Rule(r"truncation\.w_avg", "mapping.w_avg"),
+        Rule(r"truncation\.truncation", None),
+        Rule(r"synthesis\.lod", None),
+        Rule(r"synthesis\.layer0\.const", "synthesis.b4.const", _first),
+        Rule(rf"synthesis\.layer({up})\.weight", _layer("weight"), fused),
+        Rule(rf"synthesis\.layer{_N}\.weight", _layer("weight")),
+        Rule(rf"synthesis\.layer{_N}\.bias", _layer("bias")),
+        Rule(rf"synthesis\.layer{_N}\.apply_noise\.weight", _layer("noise_strength")),
+        Rule(rf"synthesis\.layer{_N}\.apply_noise\.noise", _layer("noise_const"), _image),
+        Rule(rf"synthesis\.layer{_N}\.style\.weight", _layer("affine.weight")),
+        Rule(rf"synthesis\.layer{_N}\.style\.bias", _layer("affine.bias")),
+        Rule(rf"synthesis\.layer{_N}\.blur\.kernel", None),
+        Rule(rf"synthesis\.output{_N}\.(weight|bias)", lambda m: f"synthesis.{_block(int(m[1]))}.torgb.{m[2]}"),
+    )
+
+
+def _discriminator(sizes: int) -> tuple[Rule, ...]:
+    """Rules for a discriminator of so many blocks, numbered from the finest, two layers each; then the last three layers."""
+
+    def name(m: re.Match[str]) -> str:
+        n = int(m[1])
+        if n < 2 * sizes:
+            return f"{_block(sizes - n // 2)}.conv{n % 2}.{m[2]}"
+        return f"b4.{dict(enumerate(('conv', 'fc', 'out'), 2 * sizes)).get(n, 'unknown')}.{m[2]}"
+
+    return (
+        Rule(r"lod", None),
+        Rule(rf"input{_N}\.(weight|bias)", lambda m: f"{_block(sizes - int(m[1]))}.fromrgb.{m[2]}"),
+        Rule(rf"layer{_N}\.(weight|bias)", name),
+        Rule(rf"layer{_N}\.blur\.kernel", None),
+    )
+
+
+def matches(document: Document) -> bool:
+    """Whether there is a table with genforce's or idinvert's names of a StyleGAN1 generator."""
+    found = generators(document)[0]
+    return found is not None and (
+        found.has("synthesis.layer0.const", "synthesis.layer0.apply_noise.weight")
+        or found.has("synthesis.layer0.const", "synthesis.layer0.epilogue.apply_noise.weight")
+    )
+
+
+def read(document: Document, sha256: str) -> Checkpoint:
+    """Take the averaged generator, and the discriminator where there is one.
+
+    Args:
+        document: The decoded file, for which `matches` is true.
+        sha256: Of the file.
+
+    Raises:
+        CheckpointError: Something in it is missing, unknown, or does not fit.
+    """
+    found, other, notes = generators(document)
+    assert found is not None  # noqa: S101  (matches)
+    older = found.has("synthesis.layer0.epilogue.bias")
+    if older:
+        notes.append("idinvert's generator: a tanh behind the last layer was assumed, as in all that were published")
+    tensors = rename(_renamed(found) if older else found, _rules(_mirror_from_last if older else _mirror))
+    discriminator = None
+    if other is not None:
+        sizes = sum(re.fullmatch(r"layer[0-9]{1,2}\.blur\.kernel", name) is not None for name in other.nodes)
+        discriminator = rename(other, _discriminator(sizes))
+    lod = float(found.tensor("synthesis.lod").reshape(-1)[0]) if found.has("synthesis.lod") else 0.0
+    return assemble(document, sha256, tensors, discriminator, notes, final="tanh" if older else None, lod=lod)
+
+
+def _renamed(found: Table) -> Table:
+    nodes = {}
+    for key, node in found.nodes.items():
+        for pattern, name in _OLDER:
+            key = re.sub(pattern, name, key)
+        nodes[key] = node
+    return Table(found.document, nodes)
