@@ -75,6 +75,7 @@ def main() -> None:
 @click.option("--seed", type=int, help="Of the fit.")
 @click.option("--steps", type=int, help="Training steps.")
 @click.option("--coupling", help="auto, dense, additive (LIA's own) or affine.")
+@click.option("--class", "class_", type=int, help="Of a conditional checkpoint, the one class to take.")
 @click.option("--features", type=Path, help="torchvision's squeezenet1_0 as .safetensors, to compare images with.")
 @click.option("--sha256", help="What CKPT must hash to.")
 @click.option("--data", type=Path, help="Real images, a folder or a data-set zip: adds a short adversarial refinement.")
@@ -89,6 +90,7 @@ def convert(
     seed: int | None,
     steps: int | None,
     coupling: str | None,
+    class_: int | None,
     features: Path | None,
     sha256: str | None,
     data: Path | None,
@@ -117,7 +119,7 @@ def convert(
         raise ConfigError(f"-o {out} must end in .safetensors; expected for example {out.name}.safetensors.")
     progress = ProgressLine()
     path = fetch(ckpt, sha256=sha256, progress=lambda done, total: progress("download, bytes", done, total))
-    lia = load(path, device=device_name(device))
+    lia = load(path, device=device_name(device), label=class_)
     if "://" in ckpt:  # without what may be a password or a token
         address = urlsplit(ckpt)
         lia.provenance["address"] = f"{address.scheme}://{address.hostname}{address.path}"

@@ -27,6 +27,7 @@ from lia_adapter.generators import (
     broadcast,
     build,
     build_encoder,
+    of_class,
     truncate,
 )
 from lia_adapter.inversion import Y_RATE, Inversion, ReconstructionLoss, optimise, search_coordinates
@@ -356,7 +357,11 @@ def is_lia_file(path: str | Path) -> bool:
 
 
 def load(
-    path_or_url: str | Path, *, generator: Generator | str | Path | None = None, device: torch.device | str = "cpu"
+    path_or_url: str | Path,
+    *,
+    generator: Generator | str | Path | None = None,
+    device: torch.device | str = "cpu",
+    label: int | None = None,
 ) -> LIA:
     """Opens a LIA file, or any known checkpoint (then without an invertible mapping).
 
@@ -364,6 +369,7 @@ def load(
         path_or_url: A local file, or an HTTPS address, which is kept in the cache.
         generator: For a file that holds the adapter alone: the generator, or the path of its checkpoint.
         device: Where to put the weights.
+        label: Of a conditional checkpoint, the one class to take: the generator is then unconditional.
 
     Raises:
         CheckpointError: The file cannot be read.
@@ -371,10 +377,15 @@ def load(
     """
     path = fetch(str(path_or_url))
     if is_lia_file(path):
+        if label is not None:
+            raise LIAError(f"{path.name} is converted already; a class is chosen when a checkpoint is.")
         lia = _load_lia(path, generator)
     else:
         checkpoint = read_checkpoint(path)
-        built, discriminator = build(checkpoint.family, checkpoint.config, checkpoint.tensors)
+        config = (
+            checkpoint.config if label is None or not checkpoint.config["generator"] else of_class(checkpoint.config, label)
+        )
+        built, discriminator = build(checkpoint.family, config, checkpoint.tensors)
         if built is None:
             raise CheckpointError(
                 f"{checkpoint.source} holds {checkpoint.content()}, and no generator. Pass the generator's file."
@@ -382,13 +393,14 @@ def load(
         lia = LIA(
             built,  # type: ignore[arg-type]
             discriminator=discriminator,
-            encoder=build_encoder(checkpoint.config, checkpoint.tensors),
+            encoder=build_encoder(config, checkpoint.tensors),
             family=checkpoint.family,
-            config=checkpoint.config,
+            config=config,
             provenance={
                 "source": checkpoint.source,
                 "source_sha256": checkpoint.sha256,
                 "notes": list(checkpoint.notes),
+                "class": label,
             },
         )
     return lia.to(device).eval().requires_grad_(False)
@@ -482,7 +494,7 @@ def _bound_generator(
     discriminator: nn.Module | None = None
     family, config = None, {}
     if isinstance(generator, (str, Path)):
-        plain = load(generator)
+        plain = load(generator, label=header["provenance"].get("class"))
         generator, discriminator, family, config = plain.generator, plain.discriminator, plain.family, plain.config
     if not isinstance(generator, nn.Module):
         raise LIAError("generator must be a path, a generator of this package, or what lia_adapter.wrap returns.")

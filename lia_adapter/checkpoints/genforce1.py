@@ -15,6 +15,7 @@ from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.genforce import generators
 from lia_adapter.checkpoints.stylegan1 import assemble, over_root_2
 from lia_adapter.checkpoints.tables import Rule, Table, rename
+from lia_adapter.errors import CheckpointError
 
 __all__ = ["NAME", "matches", "read"]
 
@@ -41,16 +42,17 @@ def _layer(part: str) -> Callable[[re.Match[str]], str]:
     return lambda m: f"synthesis.{_block(int(m[1]) // 2)}.conv{int(m[1]) % 2}.{part}"
 
 
+# A tensor of another shape passes these as it is, and is refused by its shape then.
 def _first(x: Tensor) -> Tensor:
-    return x[0]
+    return x.squeeze(0)
 
 
 def _image(x: Tensor) -> Tensor:
-    return x.reshape(x.shape[-2:]) if x.ndim > 1 else x
+    return x.squeeze(0).squeeze(0)
 
 
 def _mirror(x: Tensor) -> Tensor:
-    return x.flip(-1, -2)
+    return x.flip(-1, -2) if x.ndim == 4 else x
 
 
 def _mirror_from_last(x: Tensor) -> Tensor:
@@ -121,13 +123,23 @@ def read(document: Document, sha256: str) -> Checkpoint:
     older = found.has("synthesis.layer0.epilogue.bias")
     if older:
         notes.append("idinvert's generator: a tanh behind the last layer was assumed, as in all that were published")
+    else:
+        notes.append("no tanh, and fused up-convolutions from 128x128 on, were assumed (genforce's defaults): the file does not say")
     tensors = rename(_renamed(found) if older else found, _rules(_mirror_from_last if older else _mirror))
     discriminator = None
     if other is not None:
         sizes = sum(re.fullmatch(r"layer[0-9]{1,2}\.blur\.kernel", name) is not None for name in other.nodes)
         discriminator = rename(other, _discriminator(sizes))
-    lod = float(found.tensor("synthesis.lod").reshape(-1)[0]) if found.has("synthesis.lod") else 0.0
-    return assemble(document, sha256, tensors, discriminator, notes, final="tanh" if older else None, lod=lod)
+    return assemble(document, sha256, tensors, discriminator, notes, final="tanh" if older else None, lod=_lod(found))
+
+
+def _lod(found: Table) -> float:
+    if not found.has("synthesis.lod"):
+        return 0.0
+    lod = found.tensor("synthesis.lod")
+    if lod.numel() != 1:
+        raise CheckpointError(f"{found.document.name} is damaged: synthesis.lod is no single number. Get the file again.")
+    return float(lod)
 
 
 def _renamed(found: Table) -> Table:

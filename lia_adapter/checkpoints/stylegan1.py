@@ -32,6 +32,8 @@ from lia_adapter.errors import CheckpointError
 __all__ = ["assemble", "infer_discriminator", "infer_generator", "over_root_2"]
 
 _MAX_SIDE: Final = 2**16
+# Noise images that a file has not are memory that it did not pay for.
+_MAX_MADE: Final = 2**12
 _EPS: Final = 1e-8
 
 _Shapes = dict[str, tuple[int, ...]]
@@ -97,7 +99,7 @@ def add_noise(tensors: dict[str, Tensor], notes: list[str]) -> None:
     missing = 0
     for key in [key for key in tensors if key.endswith(".noise_strength")]:
         image, match = key.removesuffix("strength") + "const", re.search(r"\.b([0-9]{1,5})\.", key)
-        if image not in tensors and match and int(match[1]) <= _MAX_SIDE:
+        if image not in tensors and match and int(match[1]) <= _MAX_MADE:
             tensors[image] = torch.zeros(1, 1).expand(int(match[1]), int(match[1]))
             missing += 1
     if missing:
@@ -151,6 +153,7 @@ def infer_generator(
     else:
         wanted |= {key: tuple(tensors[key].shape) for key in in_mapping}
     found.check(wanted)
+    found.check_lod(lod, len(blocks))
     if lod and not all(block["torgb"] for block in blocks):
         found.fail(f"it still grows (lod {lod:g}), and has no image layer for every resolution")
     return {
@@ -200,6 +203,7 @@ def infer_discriminator(
         "outputs": outputs,
     }  # fmt: skip
     found.check(_discriminator_shapes(blocks, last, channels))
+    found.check_lod(lod, len(blocks) + 1)
     if lod and not all(block["fromrgb"] for block in [*blocks, last]):
         found.fail(f"its discriminator still grows (lod {lod:g}), and has no image layer for every resolution")
     return {
@@ -238,6 +242,10 @@ class _Found:
             sizes = ", ".join(map(str, sides)) or "no"
             self.fail(f"its blocks have {sizes} pixels a side, and {start}, {2 * start}, ... were expected")
         return [f"b{side}" for side in sides]
+
+    def check_lod(self, lod: float, sizes: int) -> None:
+        if not 0 <= lod < sizes:  # also refuses NaN
+            self.fail(f"it has lod {lod:g}, and 0 (fully grown) to {sizes - 1} were expected")
 
     def check(self, wanted: _Shapes) -> None:
         for key, shape in wanted.items():

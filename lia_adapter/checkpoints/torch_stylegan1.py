@@ -34,12 +34,13 @@ _PARTS: Final = {
 }  # fmt: skip
 
 
+# A tensor of another shape passes these as it is, and is refused by its shape then.
 def _mirror(x: Tensor) -> Tensor:
-    return x.flip(-1, -2)
+    return x.flip(-1, -2) if x.ndim == 4 else x
 
 
 def _first(x: Tensor) -> Tensor:
-    return x[0]
+    return x.squeeze(0)
 
 
 def _part(m: re.Match[str]) -> str:

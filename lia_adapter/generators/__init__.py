@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lia_adapter.errors import CheckpointError
+from lia_adapter.errors import CheckpointError, ConfigError
 from lia_adapter.generators.base import Generator, broadcast, truncate
 from lia_adapter.generators.discriminator import Discriminator
 from lia_adapter.generators.discriminator1 import Discriminator1
@@ -39,6 +39,7 @@ __all__ = [
     "build_random",
     "fresh_discriminator",
     "in_chunks",
+    "of_class",
     "stylegan2_config",
     "truncate",
     "wrap",
@@ -85,6 +86,27 @@ def build(family: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor])
         built.append(module.eval().requires_grad_(False))
     generator, discriminator = built
     return generator, discriminator
+
+
+def of_class(config: Mapping[str, Any], label: int) -> dict[str, Any]:
+    """The config of the same networks for one class alone: the generator is then unconditional.
+
+    Args:
+        config: Canonical config of a conditional generator.
+        label: The class.
+
+    Raises:
+        ConfigError: There is no such class.
+    """
+    generator, discriminator = config["generator"], config["discriminator"]
+    classes = generator["c_dim"]
+    if not 0 <= label < classes:
+        expected = f"0 to {classes - 1}" if classes else "none: this generator is unconditional"
+        raise ConfigError(f"the class is {label}; expected {expected}.")
+    generator = generator | {"c_dim": 0, "mapping": generator["mapping"] | {"class": label}}
+    return dict(config) | {
+        "generator": generator, "discriminator": discriminator and discriminator | {"class": label},
+    }  # fmt: skip
 
 
 def build_encoder(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LIAEncoder | None:

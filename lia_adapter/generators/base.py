@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lia_adapter.errors import LIAError
 
-__all__ = ["NOISE_MODES", "Generator", "broadcast", "check_label", "check_noise_mode", "truncate"]
+__all__ = ["NOISE_MODES", "Generator", "broadcast", "check_label", "check_noise_mode", "one_class", "truncate"]
 
 NOISE_MODES = ("none", "const", "random")
 
@@ -96,6 +96,13 @@ def check_label(c: Tensor | None, c_dim: int, n: int) -> Tensor | None:
         raise LIAError(f"This generator is class-conditional: give a label c of shape [{n}, {c_dim}].")
     if c.shape != (n, c_dim):
         raise LIAError(f"c has shape {list(c.shape)}; expected [{n}, {c_dim}].")
+    return c
+
+
+def one_class(label: int, c_dim: int, n: int, like: Tensor) -> Tensor:
+    """Labels c [n, c_dim] of one and the same class, on the device of a tensor and in its dtype."""
+    c = like.new_zeros(n, c_dim)
+    c[:, label] = 1
     return c
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lia_adapter.generators.base import check_label
+from lia_adapter.generators.base import check_label, one_class
 from lia_adapter.generators.stylegan2 import Dense, MappingNetwork, default_filter, in_fast_format
 from lia_adapter.ops import ACTIVATIONS, bias_act, upfirdn2d
 
@@ -176,6 +176,7 @@ class Discriminator(nn.Module):
         super().__init__()
         self.c_dim, self.channels = int(config["c_dim"]), int(config["channels"])
         self.resolution = tuple(config["resolution"])
+        self.only = config.get("class")  # the one class that is judged, whatever c is
         self.names = [str(block["name"]) for block in config["blocks"]]
         for block in config["blocks"]:
             setattr(self, block["name"], Block(block, self.channels))
@@ -188,6 +189,8 @@ class Discriminator(nn.Module):
         image, features = in_fast_format(x, next(self.parameters())), None
         for name in self.names:
             features, image = self.get_submodule(name)(features, image)
+        if self.only is not None:
+            c = one_class(self.only, self.c_dim, len(x), x)
         c = check_label(c, self.c_dim, len(x))
         label = c if c is None or self.mapping is None else self.mapping(None, c)
         logits: Tensor = self.get_submodule(self.last)(features, image, label)

@@ -6,7 +6,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lia_adapter.generators.base import check_label
+from lia_adapter.generators.base import check_label, one_class
 from lia_adapter.generators.discriminator import minibatch_std
 from lia_adapter.generators.stylegan1 import Conv, blur, grown
 from lia_adapter.generators.stylegan2 import Dense
@@ -75,6 +75,7 @@ class Discriminator1(nn.Module):
         super().__init__()
         self.c_dim, self.channels, self.lod = int(config["c_dim"]), int(config["channels"]), float(config["lod"])
         self.resolution = tuple(config["resolution"])
+        self.only = config.get("class")  # the one class that is judged, whatever c is
         self.names = [str(block["name"]) for block in config["blocks"]]
         for block in config["blocks"]:
             setattr(self, block["name"], Block(block, self.channels))
@@ -84,6 +85,8 @@ class Discriminator1(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """Images x [N, C, H, W] in [-1, 1] and labels c [N, c_dim] -> logits [N, 1]; larger means more real."""
+        if self.only is not None:
+            c = one_class(self.only, self.c_dim, len(x), x)
         label = check_label(c, self.c_dim, len(x))
         image, features = x, self._seen(self.names[0] if self.names else self.last, x)
         for i, name in enumerate(self.names):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lia_adapter.errors import LIAError
-from lia_adapter.generators.base import broadcast, check_label, check_noise_mode
+from lia_adapter.generators.base import broadcast, check_label, check_noise_mode, one_class
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.ops import ACTIVATIONS, bias_act, modconv_epilogue, setup_filter, upfirdn2d, upfirdn2d_act
 
@@ -117,6 +117,7 @@ class MappingNetwork(nn.Module):
         self.z_dim, self.c_dim, self.act = int(config["z_dim"]), int(config["c_dim"]), str(config["activation"])
         widths = [int(width) for width in config["features"]]
         inputs = self.z_dim
+        self.only = config.get("class")  # the one class that is drawn, whatever c is
         self.concat = config.get("label", "embed") == "concat"
         self.norm = normalize_2nd_moment if config.get("normalize", True) else nn.Identity()
         if self.c_dim:
@@ -142,6 +143,14 @@ class MappingNetwork(nn.Module):
         """The dense layers behind the normalisation, in order."""
         return [self.get_submodule(f"fc{i}") for i in range(self.num_layers)]  # type: ignore[misc]
 
+    def label_code(self, c: Tensor | None, n: int) -> Tensor:
+        """What n labels c [n, c_dim] become, [n, embed_features]; c may be None where there is one class alone."""
+        if self.only is not None:
+            c = one_class(self.only, self.c_dim, n, next(self.parameters()))
+        c = check_label(c, self.c_dim, n)
+        assert c is not None  # noqa: S101  (called with labels alone)
+        return c.to(self.label_weight.dtype) @ self.label_weight if self.concat else self.norm(self.embed(c))
+
     def forward(self, z: Tensor | None, c: Tensor | None = None) -> Tensor:
         """z [N, z_dim] (None where z_dim is 0) and c [N, c_dim] -> y [N, y_dim]."""
         parts = []
@@ -150,9 +159,8 @@ class MappingNetwork(nn.Module):
                 raise LIAError(f"z has shape {list(z.shape)}; expected [N, {self.z_dim}].")
             parts.append(z if self.concat else self.norm(z))
         n = len(z) if z is not None else len(c) if c is not None else 0
-        c = check_label(c, self.c_dim, n)
-        if c is not None:
-            parts.append(c.to(self.label_weight.dtype) @ self.label_weight if self.concat else self.norm(self.embed(c)))
+        if self.c_dim:
+            parts.append(self.label_code(c, n))
         x = torch.cat(parts, dim=1)
         if self.concat:
             x = self.norm(x)

@@ -149,7 +149,7 @@ class _Dense:
         network, dim = original.generator.mapping, original.dim
         assert isinstance(network, MappingNetwork)  # noqa: S101  (pick_coupling saw to it)
         layers = network.layers
-        features = layers[0].weight.shape[1] - dim
+        features = layers[0].weight.shape[1] - dim if original.c_dim else 0
         label = {"label_features": features} if features else {}
         self.original, self.config, self.learning_rate = original, config, config.dense_learning_rate
         mapping = InvertibleMapping(coupling, dim, original.c_dim, layers=len(layers), alpha=0.2, **label)
@@ -163,6 +163,8 @@ class _Dense:
                 weight, bias = (t * ACTIVATIONS["lrelu"].gain for t in layer.effective())
                 u, s, vt = torch.linalg.svd(weight[:, :dim].double())
                 core.weights[i].copy_(u @ torch.diag(s.clamp(min=config.floor)) @ vt)
+                if i == 0 and network.only is not None:  # one class alone: what its label adds is a constant
+                    bias = bias + weight[:, dim:] @ network.label_code(None, 1)[0]
                 core.biases[i].copy_(bias)
                 if i == 0 and features:
                     embed_weight, embed_bias = network.embed.effective()
