@@ -143,7 +143,7 @@ def test_images_from_z(drawn: Case) -> None:
 
 
 def test_images_have_the_stated_size(drawn: Case) -> None:
-    image = next(drawn.oracle[name] for name in ("img_const", "img_none") if name in drawn.oracle)
+    image = next(drawn.oracle[name] for name in ("img_const", "img_none", "img_mix_const") if name in drawn.oracle)
     assert image.shape[1:] == (drawn.generator.channels, *drawn.generator.resolution)
 
 
@@ -182,8 +182,9 @@ def test_encoder(name: str, shared: Path) -> None:
         pytest.skip("the file has no encoder")
     codes, tolerance = encoder(case.oracle["e_img"]), case.tolerance["w"]
     assert tolerance is not None
-    # Random weights make codes of some thousands, of which float32 has seven digits.
-    torch.testing.assert_close(codes, case.oracle["e_w"].reshape(codes.shape), rtol=1e-6, atol=tolerance)
+    wanted = case.oracle["e_w"].reshape(codes.shape)
+    # Random weights make codes of some thousands, of which float32 has seven digits: the tolerance is that of a scale of 1.
+    torch.testing.assert_close(codes, wanted, rtol=0, atol=tolerance * max(1.0, float(wanted.std())))
     if "e_rec" in case.oracle:
         case.compare(case.generator.synthesis(broadcast(codes, case.generator.num_ws)), "e_rec", "img")
 

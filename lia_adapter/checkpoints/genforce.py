@@ -13,7 +13,7 @@ from torch import Tensor
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.stylegan2 import assemble
-from lia_adapter.checkpoints.tables import Rule, Table, rename, table
+from lia_adapter.checkpoints.tables import Rule, Table, image, mirrored, only, rename, table
 from lia_adapter.errors import CheckpointError
 
 __all__ = ["NAME", "generators", "matches", "read"]
@@ -41,17 +41,9 @@ def _plus_one(x: Tensor) -> Tensor:
     return x + 1
 
 
-def _mirror(x: Tensor) -> Tensor:
-    return x.flip(-1, -2)
-
-
-def _image(x: Tensor) -> Tensor:
-    return x.reshape(x.shape[-2:]) if x.ndim > 1 else x
-
-
 def _quarter(x: Tensor) -> Tensor:
     """Filters before an up-sampling carry its gain of 4."""
-    return _image(x) / 4
+    return image(x) / 4
 
 
 _GENERATOR: Final = (
@@ -59,11 +51,11 @@ _GENERATOR: Final = (
     Rule(r"mapping\.label_weight", "mapping.label_weight"),
     Rule(r"mapping\.LabelEmbed\.(weight|bias)", r"mapping.embed.\1"),
     Rule(r"truncation\.w_avg", "mapping.w_avg"),
-    Rule(r"synthesis\.early_layer\.const", "synthesis.b4.const", lambda x: x[0]),
-    Rule(r"synthesis\.layer((?:[0-9]*[13579]))\.weight", _layer("weight"), _mirror),  # odd: the up-convolutions
+    Rule(r"synthesis\.early_layer\.const", "synthesis.b4.const", only),
+    Rule(r"synthesis\.layer((?:[0-9]*[13579]))\.weight", _layer("weight"), mirrored),  # odd: the up-convolutions
     Rule(r"synthesis\.layer([0-9]{1,2})\.weight", _layer("weight")),
     Rule(r"synthesis\.layer([0-9]{1,2})\.bias", _layer("bias")),
-    Rule(r"synthesis\.layer([0-9]{1,2})\.noise", _layer("noise_const"), _image),
+    Rule(r"synthesis\.layer([0-9]{1,2})\.noise", _layer("noise_const"), image),
     Rule(r"synthesis\.layer([0-9]{1,2})\.noise_strength", _layer("noise_strength"), lambda x: x.reshape(())),
     Rule(r"synthesis\.layer([0-9]{1,2})\.style\.weight", _layer("affine.weight")),
     Rule(r"synthesis\.layer([0-9]{1,2})\.style\.bias", _layer("affine.bias"), _plus_one),
@@ -94,12 +86,12 @@ def _discriminator(sizes: int) -> tuple[Rule, ...]:
     return (
         Rule(r"input([0-9]{1,2})\.(weight|bias)", lambda m: f"{_block(sizes - int(m[1]))}.fromrgb.{m[2]}"),
         Rule(r"layer([0-9]{1,2})\.(weight|bias)", name),
-        Rule(r"layer([0-9]{1,2})\.filter\.kernel", lambda m: f"{block(m)}.conv1.resample_filter", _image),
+        Rule(r"layer([0-9]{1,2})\.filter\.kernel", lambda m: f"{block(m)}.conv1.resample_filter", image),
         Rule(r"skip_layer([0-9]{1,2})\.weight", lambda m: f"{_block(sizes - int(m[1]))}.skip.weight"),
         Rule(
             r"skip_layer([0-9]{1,2})\.filter\.kernel",
             lambda m: f"{_block(sizes - int(m[1]))}.skip.resample_filter",
-            _image,
+            image,
         ),
         Rule(r"LabelEmbed\.(weight|bias)", r"mapping.embed.\1"),
     )

@@ -14,7 +14,7 @@ from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.genforce import generators
 from lia_adapter.checkpoints.stylegan1 import assemble, over_root_2
-from lia_adapter.checkpoints.tables import Rule, Table, rename
+from lia_adapter.checkpoints.tables import Rule, Table, image, mirrored, only, rename
 from lia_adapter.errors import CheckpointError
 
 __all__ = ["NAME", "matches", "read"]
@@ -43,16 +43,6 @@ def _layer(part: str) -> Callable[[re.Match[str]], str]:
 
 
 # A tensor of another shape passes these as it is, and is refused by its shape then.
-def _first(x: Tensor) -> Tensor:
-    return x.squeeze(0)
-
-
-def _image(x: Tensor) -> Tensor:
-    return x.squeeze(0).squeeze(0)
-
-
-def _mirror(x: Tensor) -> Tensor:
-    return x.flip(-1, -2) if x.ndim == 4 else x
 
 
 def _mirror_from_last(x: Tensor) -> Tensor:
@@ -69,12 +59,12 @@ def _rules(fused: Callable[[Tensor], Tensor]) -> tuple[Rule, ...]:
         Rule(r"truncation\.w_avg", "mapping.w_avg"),
         Rule(r"truncation\.truncation", None),
         Rule(r"synthesis\.lod", None),
-        Rule(r"synthesis\.layer0\.const", "synthesis.b4.const", _first),
+        Rule(r"synthesis\.layer0\.const", "synthesis.b4.const", only),
         Rule(rf"synthesis\.layer({up})\.weight", _layer("weight"), fused),
         Rule(rf"synthesis\.layer{_N}\.weight", _layer("weight")),
         Rule(rf"synthesis\.layer{_N}\.bias", _layer("bias")),
         Rule(rf"synthesis\.layer{_N}\.apply_noise\.weight", _layer("noise_strength")),
-        Rule(rf"synthesis\.layer{_N}\.apply_noise\.noise", _layer("noise_const"), _image),
+        Rule(rf"synthesis\.layer{_N}\.apply_noise\.noise", _layer("noise_const"), image),
         Rule(rf"synthesis\.layer{_N}\.style\.weight", _layer("affine.weight")),
         Rule(rf"synthesis\.layer{_N}\.style\.bias", _layer("affine.bias")),
         Rule(rf"synthesis\.layer{_N}\.blur\.kernel", None),
@@ -124,8 +114,8 @@ def read(document: Document, sha256: str) -> Checkpoint:
     if older:
         notes.append("idinvert's generator: a tanh behind the last layer was assumed, as in all that were published")
     else:
-        notes.append("no tanh, and fused up-convolutions from 128x128 on, were assumed (genforce's defaults): the file does not say")
-    tensors = rename(_renamed(found) if older else found, _rules(_mirror_from_last if older else _mirror))
+        notes.append("no tanh, and fused up-convolutions from 128x128 on, were assumed, as by default: the file does not say")
+    tensors = rename(_renamed(found) if older else found, _rules(_mirror_from_last if older else mirrored))
     discriminator = None
     if other is not None:
         sizes = sum(re.fullmatch(r"layer[0-9]{1,2}\.blur\.kernel", name) is not None for name in other.nodes)

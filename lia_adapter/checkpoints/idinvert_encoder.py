@@ -4,10 +4,9 @@ import math
 import re
 from typing import Final
 
-from torch import Tensor
-
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
+from lia_adapter.checkpoints.lia_encoder import check_encoder, stem_and_widths
 from lia_adapter.checkpoints.tables import Rule, rename, table
 from lia_adapter.errors import CheckpointError
 
@@ -32,7 +31,7 @@ def _rules(last: int) -> tuple[Rule, ...]:
         Rule(r"block[0-9]{1,2}\.bn[12]?\.bn\.num_batches_tracked", None),
         Rule(r"block0\.conv\.weight", "stem.conv.weight"),
         Rule(r"block0\.bn\.bn\.(\w+)", r"stem.norm.\1"),
-        Rule(rf"block{last}\.fc\.weight", "dense.weight", lambda x: x / math.sqrt(x.shape[1])),
+        Rule(rf"block{last}\.fc\.weight", "dense.weight"),
         Rule(rf"block{last}\.bn\.bn\.(\w+)", r"norm.\1"),
         Rule(rf"{_N}\.conv\.weight", lambda m: stage(m, "shortcut", "conv.weight")),
         Rule(rf"{_N}\.bn\.bn\.(\w+)", lambda m: stage(m, "shortcut", f"norm.{m[2]}")),
@@ -57,9 +56,11 @@ def read(document: Document, sha256: str) -> Checkpoint:
     if found is None or len(blocks) != 1:
         raise CheckpointError(f"{document.name}: the dense layer of idinvert's encoder is missing. Get the file again.")
     tensors = rename(found, _rules(blocks[0]))
-    stem = _shape(tensors, "stem.conv.weight", 4, document)
-    widths = [stem[0]] + [_shape(tensors, f"stages.{i}.conv2.conv.weight", 4, document)[0] for i in range(blocks[0] - 1)]
-    outputs, inputs = _shape(tensors, "dense.weight", 2, document)
+    channels, widths = stem_and_widths(tensors, document.name)
+    matrix = tensors["dense.weight"]
+    if matrix.ndim != 2:
+        raise CheckpointError(f"{document.name}: the encoder's dense layer has no matrix. It is damaged: get the file again.")
+    outputs, inputs = matrix.shape
     side = math.isqrt(inputs // widths[-1])
     resolution = side << len(widths) - 1
     num_ws = 2 * (resolution.bit_length() - 2)  # two for each size from 4x4 on
@@ -69,17 +70,13 @@ def read(document: Document, sha256: str) -> Checkpoint:
             f"maps and images of {resolution}x{resolution}. It is damaged: get the file again."
         )
     config = {
-        "kind": "idinvert", "resolution": [resolution] * 2, "channels": stem[1], "y_dim": outputs // num_ws, "num_ws": num_ws,
+        "kind": "idinvert", "resolution": [resolution] * 2, "channels": channels, "y_dim": outputs // num_ws, "num_ws": num_ws,
         "widths": widths,
     }  # fmt: skip
+    check_encoder(tensors, config, document.name)
+    tensors["dense.weight"] = matrix / math.sqrt(inputs)  # equalised learning rate
     return Checkpoint(
         family="stylegan1", config={"generator": None, "discriminator": None, "encoder": config},
         tensors={f"encoder.{key}": tensor for key, tensor in tensors.items()}, sha256=sha256, symbols=document.names,
         notes=("an encoder alone: it belongs to a generator of idinvert", *document.notes), source=document.name,
     )  # fmt: skip
-
-
-def _shape(tensors: dict[str, Tensor], key: str, axes: int, document: Document) -> list[int]:
-    if key not in tensors or tensors[key].ndim != axes:
-        raise CheckpointError(f"{document.name}: {key} is missing or has no {axes} axes. Get the file again.")
-    return list(tensors[key].shape)

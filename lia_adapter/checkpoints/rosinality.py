@@ -18,7 +18,7 @@ from torch import Tensor
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.stylegan2 import assemble
-from lia_adapter.checkpoints.tables import Rule, Table, rename, table
+from lia_adapter.checkpoints.tables import Rule, Table, image, only, rename, table
 from lia_adapter.checkpoints.values import as_mapping, as_tensor
 from lia_adapter.errors import CheckpointError
 
@@ -37,10 +37,6 @@ def _conv(part: str) -> Any:
     return lambda m: f"synthesis.{_block(int(m[1]) // 2 + 1)}.conv{int(m[1]) % 2}.{part}"
 
 
-def _first(x: Tensor) -> Tensor:
-    return x[0]
-
-
 def _flat(x: Tensor) -> Tensor:
     return x.reshape(-1)
 
@@ -49,10 +45,6 @@ def _scalar(x: Tensor) -> Tensor:
     if x.numel() != 1:
         raise CheckpointError(f"a noise strength has {x.numel()} entries, and one was expected. Get the file again.")
     return x.reshape(())
-
-
-def _image(x: Tensor) -> Tensor:
-    return x.reshape(x.shape[-2:]) if x.ndim > 1 else x
 
 
 def _quarter(x: Tensor) -> Tensor:
@@ -72,22 +64,22 @@ _GENERATOR: Final = (
     ),
     Rule(r"embed\.(weight|bias)", r"mapping.embed.\1"),
     Rule(r"(?:latent_avg|w_avg)", "mapping.w_avg"),
-    Rule(r"input\.input", "synthesis.b4.const", _first),
-    Rule(r"conv1\.conv\.weight", "synthesis.b4.conv1.weight", _first),
+    Rule(r"input\.input", "synthesis.b4.const", only),
+    Rule(r"conv1\.conv\.weight", "synthesis.b4.conv1.weight", only),
     Rule(r"conv1\.conv\.modulation\.(weight|bias)", r"synthesis.b4.conv1.affine.\1"),
     Rule(r"conv1\.noise\.weight", "synthesis.b4.conv1.noise_strength", _scalar),
     Rule(r"conv1\.activate\.bias", "synthesis.b4.conv1.bias", _flat),
     Rule(r"to_rgb1\.bias", "synthesis.b4.torgb.bias", _flat),
-    Rule(r"to_rgb1\.conv\.weight", "synthesis.b4.torgb.weight", _first),
+    Rule(r"to_rgb1\.conv\.weight", "synthesis.b4.torgb.weight", only),
     Rule(r"to_rgb1\.conv\.modulation\.(weight|bias)", r"synthesis.b4.torgb.affine.\1"),
-    Rule(r"convs\.([0-9]{1,2})\.conv\.weight", _conv("weight"), _first),
+    Rule(r"convs\.([0-9]{1,2})\.conv\.weight", _conv("weight"), only),
     Rule(r"convs\.([0-9]{1,2})\.conv\.modulation\.weight", _conv("affine.weight")),
     Rule(r"convs\.([0-9]{1,2})\.conv\.modulation\.bias", _conv("affine.bias")),
     Rule(r"convs\.([0-9]{1,2})\.conv\.blur\.kernel", _conv("resample_filter"), _quarter),
     Rule(r"convs\.([0-9]{1,2})\.noise\.weight", _conv("noise_strength"), _scalar),
     Rule(r"convs\.([0-9]{1,2})\.activate\.bias", _conv("bias"), _flat),
     Rule(r"to_rgbs\.([0-9]{1,2})\.bias", lambda m: f"synthesis.{_block(int(m[1]) + 1)}.torgb.bias", _flat),
-    Rule(r"to_rgbs\.([0-9]{1,2})\.conv\.weight", lambda m: f"synthesis.{_block(int(m[1]) + 1)}.torgb.weight", _first),
+    Rule(r"to_rgbs\.([0-9]{1,2})\.conv\.weight", lambda m: f"synthesis.{_block(int(m[1]) + 1)}.torgb.weight", only),
     Rule(
         r"to_rgbs\.([0-9]{1,2})\.conv\.modulation\.(weight|bias)",
         lambda m: f"synthesis.{_block(int(m[1]) + 1)}.torgb.affine.{m[2]}",
@@ -97,7 +89,7 @@ _GENERATOR: Final = (
         lambda m: f"synthesis.{_block(int(m[1]) + 1)}.resample_filter",
         _quarter,
     ),
-    Rule(r"noises\.noise_([0-9]{1,2})", _noise, _image),
+    Rule(r"noises\.noise_([0-9]{1,2})", _noise, image),
 )
 
 

@@ -12,7 +12,7 @@ from lia_adapter.checkpoints.document import Document, Stored
 from lia_adapter.checkpoints.values import as_mapping, as_tensor
 from lia_adapter.errors import CheckpointError
 
-__all__ = ["Rule", "Table", "rename", "table"]
+__all__ = ["Rule", "Table", "image", "mirrored", "only", "rename", "table"]
 
 _PARALLEL = "module."  # what DistributedDataParallel puts in front of every name
 
@@ -58,7 +58,7 @@ class Rule:
     Attributes:
         pattern: A regular expression for the whole name in the file.
         name: The canonical name: a template for `re.Match.expand`, or a function of the match; None: of no use, left out.
-        change: What makes the stored tensor the canonical one.
+        change: What makes the stored tensor the canonical one; an IndexError or RuntimeError of it means a wrong shape.
     """
 
     pattern: str
@@ -85,6 +85,23 @@ def table(document: Document, *path: str) -> Table | None:
     return Table(document, nodes) if nodes else None
 
 
+def only(x: Tensor) -> Tensor:
+    """The one entry of the first dimension."""
+    if x.shape[:1] != (1,):
+        raise IndexError
+    return x[0]
+
+
+def image(x: Tensor) -> Tensor:
+    """A noise image or a filter [..., h, w] without the dimensions of one entry before."""
+    return x.reshape(x.shape[-2:]) if x.ndim > 1 else x
+
+
+def mirrored(x: Tensor) -> Tensor:
+    """Kernels [O, I, h, w] in TensorFlow's orientation."""
+    return x.flip(-1, -2)
+
+
 def rename(tensors: Table, rules: Sequence[Rule]) -> dict[str, Tensor]:
     """The tensors by their canonical names.
 
@@ -106,7 +123,13 @@ def rename(tensors: Table, rules: Sequence[Rule]) -> dict[str, Tensor]:
             if name in found:
                 raise CheckpointError(f"{tensors.document.name} has {clean(name, 60)} twice. Get the file again.")
             tensor = tensors.tensor(stored)
-            found[name] = tensor if rule.change is None else rule.change(tensor)
+            try:
+                found[name] = tensor if rule.change is None else rule.change(tensor)
+            except (IndexError, RuntimeError):
+                raise CheckpointError(
+                    f"{tensors.document.name} is damaged: {clean(stored, 60)} has shape {list(tensor.shape)}, which does not "
+                    "fit its name. Get the file again."
+                ) from None
     if unknown:
         shown = ", ".join(clean(name, 60) for name in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         raise CheckpointError(

@@ -17,6 +17,7 @@ from torch import Tensor
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.checkpoints.document import Document
+from lia_adapter.checkpoints.lia_encoder import check_encoder, stem_and_widths
 from lia_adapter.checkpoints.tables import Rule, rename
 from lia_adapter.checkpoints.tensorflow import Network, conv, dense, read_networks
 from lia_adapter.checkpoints.tf_stylegan1 import finish, generator_tensors
@@ -104,33 +105,13 @@ def _encoder(network: Network, resolution: list[int]) -> tuple[dict[str, Any], d
     """Config and tensors of the encoder, without a prefix."""
     tensors = rename(network.variables, _ENCODER_RULES)
     name = network.variables.document.name
-    shape = _shape(tensors, "stem.conv.weight", 4, name)
-    widths, channels = [shape[0]], shape[1]
-    while f"stages.{len(widths) - 1}.conv2.conv.weight" in tensors:
-        widths.append(_shape(tensors, f"stages.{len(widths) - 1}.conv2.conv.weight", 4, name)[0])
+    channels, widths = stem_and_widths(tensors, name)
     config = {
         "kind": "lia", "resolution": resolution, "channels": channels, "y_dim": _shape(tensors, "dense.weight", 2, name)[0],
         "widths": widths,
     }  # fmt: skip
-    _check_shapes(tensors, _encoder_shapes(config), name)
+    check_encoder(tensors, config, name)
     return config, tensors
-
-
-def _encoder_shapes(config: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Every tensor of an encoder and its shape."""
-    widths, y_dim = config["widths"], config["y_dim"]
-    h, w = (side >> len(widths) - 1 for side in config["resolution"])
-    layers = {"stem": (config["channels"], widths[0], 3, False)}
-    for i, (narrow, wide) in enumerate(zip(widths, widths[1:], strict=False)):
-        hidden = min(narrow, wide)
-        layers |= {f"stages.{i}.conv1": (narrow, hidden, 3, True), f"stages.{i}.conv2": (hidden, wide, 3, True)}
-        if narrow != wide:
-            layers[f"stages.{i}.shortcut"] = (narrow, wide, 1, False)
-    shapes = {"dense.weight": [y_dim, widths[-1] * h * w]} | {f"norm.{key}": [y_dim] for key in _STATISTICS.values()}
-    for key, (into, out, kernel, bias) in layers.items():
-        shapes |= {f"{key}.conv.weight": [out, into, kernel, kernel]} | ({f"{key}.conv.bias": [out]} if bias else {})
-        shapes |= {f"{key}.norm.{statistic}": [out] for statistic in _STATISTICS.values()}
-    return shapes
 
 
 def _shape(tensors: Mapping[str, Tensor], key: str, axes: int, name: str) -> list[int]:

@@ -9,12 +9,10 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from torch import Tensor
-
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.stylegan1 import assemble, over_root_2
-from lia_adapter.checkpoints.tables import Rule, Table, rename, table
+from lia_adapter.checkpoints.tables import Rule, Table, mirrored, only, rename, table
 from lia_adapter.errors import CheckpointError
 
 __all__ = ["NAME", "matches", "read"]
@@ -35,12 +33,6 @@ _PARTS: Final = {
 
 
 # A tensor of another shape passes these as it is, and is refused by its shape then.
-def _mirror(x: Tensor) -> Tensor:
-    return x.flip(-1, -2) if x.ndim == 4 else x
-
-
-def _first(x: Tensor) -> Tensor:
-    return x.squeeze(0)
 
 
 def _part(m: re.Match[str]) -> str:
@@ -53,9 +45,9 @@ _GENERATOR: Final = (
     Rule(r"g_mapping\.(?:map\.)?dense([0-9]{1,2})\.bias", r"mapping.fc\1.bias", over_root_2),
     Rule(r"class_embedding\.weight", "mapping.label_weight"),
     Rule(r"truncation\.avg_latent", "mapping.w_avg"),
-    Rule(r"g_synthesis\.blocks\.4x4\.const", "synthesis.b4.const", _first),
+    Rule(r"g_synthesis\.blocks\.4x4\.const", "synthesis.b4.const", only),
     *(
-        Rule(rf"g_synthesis\.blocks\.({side})x{side}\.(conv0_up\.weight)", _part, _mirror)
+        Rule(rf"g_synthesis\.blocks\.({side})x{side}\.(conv0_up\.weight)", _part, mirrored)
         for side in (_FUSED_FROM << i for i in range(8))
     ),
     Rule(r"g_synthesis\.blocks\.([0-9]{1,5})x\1\.conv0_up\.intermediate\.kernel", None),

@@ -81,7 +81,6 @@ class LIAEncoder(nn.Module):
         self.resolution, self.channels = tuple(config["resolution"]), int(config["channels"])
         scale = config["kind"] == "idinvert"
         self.y_dim, self.num_ws, self.space = int(config["y_dim"]), int(config.get("num_ws", 1)), "ys" if scale else "y"
-        self._config = dict(config)
         self.stem = _Conv(self.channels, widths[0], 3, bias=False, scale=scale)
         self.stages = nn.ModuleList(_Stage(narrow, wide, scale) for narrow, wide in zip(widths, widths[1:], strict=False))
         h, w = (side >> len(self.stages) for side in self.resolution)

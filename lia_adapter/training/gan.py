@@ -27,7 +27,22 @@ _CODES, _NOISE, _REAL, _DRAWN, _PATH, _PATH_NOISE, _DIRECTION = range(7)  # rand
 _STREAMS = 8
 _AUGMENT_EVERY = 4  # steps between changes of the augmentation's strength (Karras 2020, ADA, app. D)
 _PATH_DECAY = 0.01  # of the moving mean of path lengths (Karras 2020, app. B)
+_CODES_DRAWN = 1000  # to find the scale of y
 _LR_MULTIPLIER = 0.01  # of a mapping (Karras 2019, app. C); dense layers carry it in their weights
+
+
+@torch.no_grad()
+def start_like_stylegan(mapping: InvertibleMapping) -> None:
+    """Scales the entries of y so that it begins as StyleGAN's does: of mean square 1, most of it in a few directions.
+
+    The covariance of y from a network of random dense layers has eigenvalues that fall like (1 + k / 6)^-2. Couplings keep
+    the prior's, which are all alike, and a generator learns more slowly when every entry of y changes its images as much as
+    every other. The large ones alternate between the two halves that couplings change by turns.
+    """
+    deviations = 1 / (1 + torch.arange(mapping.y_dim) / 6)
+    mapping.colour.copy_(torch.diag(torch.cat([deviations[0::2], deviations[1::2]])))
+    labels = torch.eye(mapping.c_dim)[torch.arange(_CODES_DRAWN) % mapping.c_dim] if mapping.c_dim else None
+    mapping.colour /= mapping(torch.randn(_CODES_DRAWN, mapping.y_dim), labels).square().mean().sqrt()
 
 
 class Players(nn.Module):
@@ -50,6 +65,7 @@ class Players(nn.Module):
             if isinstance(mapping := self.generator.mapping, InvertibleMapping):
                 assert isinstance(mapping.core, AdditiveCouplings | AffineCouplings)  # noqa: S101
                 mapping.core.randomise()
+                start_like_stylegan(mapping)
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self.augment = Augment()
         self.register_buffer("path_mean", torch.zeros([]))
