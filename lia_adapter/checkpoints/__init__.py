@@ -28,8 +28,10 @@ from lia_adapter.checkpoints import (
     genforce1,
     idinvert_encoder,
     nvlabs,
+    nvlabs3,
     nvlabs_state,
     rosinality,
+    stylegan3,
     tensorflow,
     tf_lia,
     tf_stylegan1,
@@ -59,7 +61,7 @@ class Family(Protocol):
 
 
 FAMILIES: Final[tuple[Family, ...]] = (
-    nvlabs, nvlabs_state, rosinality, genforce, genforce1, idinvert_encoder, torch_stylegan1,
+    nvlabs, nvlabs3, nvlabs_state, stylegan3, rosinality, genforce, genforce1, idinvert_encoder, torch_stylegan1,
     tf_lia, tf_stylegan1, tf_stylegan2,
     tensorflow,  # whatever other networks of TensorFlow there are, to be refused by name
 )  # fmt: skip

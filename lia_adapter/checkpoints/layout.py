@@ -94,11 +94,11 @@ def check_tensors(tensors: Mapping[str, Tensor], shapes: _Shapes, name: str, par
     """
     for key, shape in shapes.items():
         if key not in tensors:
-            raise CheckpointError(f"{name}: {part}.{clean(key)} is missing, so this is no whole StyleGAN2. Get the file again.")
+            raise CheckpointError(f"{name}: {part}.{clean(key)} is missing, so this is no whole network. Get the file again.")
         if tuple(tensors[key].shape) != shape:
             raise CheckpointError(
                 f"{name}: {part}.{clean(key)} has shape {list(tensors[key].shape)}, and {list(shape)} was expected "
-                "from its neighbours. It is damaged, or a variant of StyleGAN2 that this version does not know."
+                "from its neighbours. It is damaged, or a variant that this version does not know."
             )
 
 

@@ -22,6 +22,7 @@ __all__ = ["assemble", "infer_discriminator", "infer_generator", "infer_mapping"
 _FAMILY: Final = "stylegan2"
 _LR_MULTIPLIER: Final = 0.01
 _MAX_SIDE: Final = 2**16
+_MAX_TAPS: Final = 64  # of a low-pass filter
 
 
 class _Shapes:
@@ -264,7 +265,7 @@ def _fill_filters(tensors: dict[str, Tensor], holders: list[str], shapes: _Shape
     if stored is None:
         taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
         stored = torch.outer(taps, taps) / 64
-    if stored.ndim not in (1, 2):
+    if stored.ndim != 2 or not 0 < min(stored.shape) <= max(stored.shape) <= _MAX_TAPS:
         shapes.fail(f"a low-pass filter has shape {list(stored.shape)}")
     for key in holders:
         tensors.setdefault(key, stored)

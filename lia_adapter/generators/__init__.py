@@ -2,7 +2,7 @@
 
 >>> from lia_adapter.generators import BUILDERS
 >>> sorted(BUILDERS)
-['stylegan1', 'stylegan2']
+['stylegan1', 'stylegan2', 'stylegan3']
 """
 
 from collections.abc import Mapping
@@ -20,6 +20,7 @@ from lia_adapter.generators.original import Original, in_chunks
 from lia_adapter.generators.presets import discriminator_config, stylegan2_config
 from lia_adapter.generators.stylegan1 import StyleGAN1
 from lia_adapter.generators.stylegan2 import MappingNetwork, StyleGAN2
+from lia_adapter.generators.stylegan3 import StyleGAN3
 from lia_adapter.generators.wrap import WrappedGenerator, wrap
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Original",
     "StyleGAN1",
     "StyleGAN2",
+    "StyleGAN3",
     "WrappedGenerator",
     "broadcast",
     "build",
@@ -49,6 +51,7 @@ __all__ = [
 BUILDERS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
     "stylegan1": (StyleGAN1, Discriminator1),
     "stylegan2": (StyleGAN2, Discriminator),
+    "stylegan3": (StyleGAN3, Discriminator),
 }
 
 

@@ -1,0 +1,295 @@
+"""StyleGAN3's canonical form, and the bare weights of NVlabs' StyleGAN3 (a state dict in a .pt or .safetensors file).
+
+The names of tensors are those of NVlabs' PyTorch code. The config of a generator, with a 32x32 example's values::
+
+    z_dim 512, c_dim 0, y_dim 512, num_ws 8, resolution [32, 32], channels 3, output_scale 0.25,
+    mapping: as StyleGAN2's (see `nvlabs`); or "label" "table" with table_features 320, StyleGAN-XL's: `mapping.table` [c_dim,
+        table_features] has features of each class, `mapping.embed_proj` [embed_features, table_features] projects them,
+        and `mapping.w_avg` is [c_dim, y_dim]
+    input: channels 16, size [24, 24], sampling_rate 16.0, bandwidth 2.0 (both in cycles a picture's width)
+    layers, from coarse to fine: name "L0_24_16", in_channels 16, out_channels 16, in_size [24, 24], size [24, 24],
+        kernel 3, up 2, down 2, padding [9, 8, 9, 8] (left, right, top, bottom, when upsampled), up_filter [12] or None,
+        down_filter [12] or [12, 12] or None, clamp None, torgb False
+
+Its discriminator is StyleGAN2's.
+
+Bare weights say nothing of paddings, rates and factors. They follow from the names of the layers, the filters' lengths and the
+rule by which the paper places cutoffs and stopbands (Karras 2021, sec. 3.2, app. C); weights that contradict it are refused.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
+
+import torch
+from torch import Tensor
+
+from lia_adapter.checkpoints.base import Checkpoint
+from lia_adapter.checkpoints.decoder import clean
+from lia_adapter.checkpoints.document import Document
+from lia_adapter.checkpoints.layout import check_tensors, discriminator_shapes, generator_shapes
+from lia_adapter.checkpoints.stylegan2 import infer_discriminator, infer_mapping
+from lia_adapter.checkpoints.tables import Table, table
+from lia_adapter.errors import CheckpointError
+
+__all__ = ["NAME", "check_layers", "matches", "read", "stylegan3_shapes"]
+
+NAME: Final = "stylegan3"
+
+_PLACES: Final = ((), ("G_ema",), ("g_ema",), ("state_dict",), ("G",))
+_LAYER: Final = re.compile(r"synthesis\.(L([0-9]{1,3})_([0-9]{1,5})_([0-9]{1,5}))\.weight")
+_MAX_SIDE: Final = 2**16
+
+# All published StyleGAN3s share these (Karras 2021, sec. 3.2).
+_FIRST_CUTOFF: Final = 2.0
+_FIRST_STOPBAND: Final = 2**2.1
+_LAST_STOPBAND_REL: Final = 2**0.3
+_CRITICAL: Final = 2
+_TAPS: Final = 6
+_OUTPUT_SCALE: Final = 0.25
+_CLAMP: Final = 256.0
+
+
+def stylegan3_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a generator's tensors.
+
+    Args:
+        config: The "generator" part of a StyleGAN3 config.
+    """
+    y_dim, mapping = config["y_dim"], config["mapping"]
+    by_class = mapping.get("label") == "table"
+    # A mapping whose classes come from a table has the layers of one with a longer z.
+    longer = {"z_dim": mapping["z_dim"] + mapping["embed_features"], "embed_features": None} if by_class else {}
+    shapes = generator_shapes({"y_dim": y_dim, "mapping": {**mapping, **longer}, "blocks": []})
+    if by_class:
+        projected, features, c_dim = mapping["embed_features"], mapping["table_features"], mapping["c_dim"]
+        shapes |= {"mapping.table": (c_dim, features), "mapping.embed_proj.weight": (projected, features)}
+        shapes["mapping.embed_proj.bias"] = (projected,)
+        if mapping["has_average"]:
+            shapes["mapping.w_avg"] = (c_dim, y_dim)
+    waves = config["input"]["channels"]
+    shapes |= {
+        "synthesis.input.weight": (waves, waves),
+        "synthesis.input.affine.weight": (4, y_dim),
+        "synthesis.input.affine.bias": (4,),
+        "synthesis.input.freqs": (waves, 2),
+        "synthesis.input.phases": (waves,),
+        "synthesis.input.transform": (3, 3),
+    }
+    for layer in config["layers"]:
+        name, inputs, kernel = f"synthesis.{layer['name']}.", layer["in_channels"], layer["kernel"]
+        shapes |= {
+            f"{name}weight": (layer["out_channels"], inputs, kernel, kernel),
+            f"{name}bias": (layer["out_channels"],),
+            f"{name}magnitude_ema": (),
+            f"{name}affine.weight": (inputs, y_dim),
+            f"{name}affine.bias": (inputs,),
+        }
+        for filter_ in ("up_filter", "down_filter"):
+            if layer[filter_] is not None:
+                shapes[f"{name}{filter_}"] = tuple(layer[filter_])
+    return shapes
+
+
+def check_layers(config: Mapping[str, Any], name: str) -> None:
+    """Refuse layers that do not fit each other, and images larger than any.
+
+    Args:
+        config: The "generator" part of a StyleGAN3 config.
+        name: The file's name, for messages.
+
+    Raises:
+        CheckpointError: A layer takes another size, or other channels, than the one before makes.
+    """
+    channels, size = config["input"]["channels"], config["input"]["size"]
+    if not all(0 < side <= _MAX_SIDE for side in size):
+        _fail(name, f"its input has {size[0]}x{size[1]} pixels")
+    if config["input"]["sampling_rate"] <= 2 * config["input"]["bandwidth"]:
+        _fail(name, "its input's bandwidth is more than half its sampling rate")
+    for layer in config["layers"]:
+        called = f"layer {clean(layer['name'], 40)}"
+        filters = [layer[key] for key in ("up_filter", "down_filter")]
+        if any(shape is not None and (len(shape) not in (1, 2) or 0 in shape) for shape in filters):
+            _fail(name, f"{called} has filters of the shapes {filters}")
+        if layer["in_channels"] != channels or layer["in_size"] != size:
+            _fail(name, f"{called} takes {layer['in_channels']} channels of {layer['in_size']}, and gets {channels} of {size}")
+        if not 0 < layer["up"] <= _MAX_SIDE or not 0 < layer["down"] <= _MAX_SIDE:
+            _fail(name, f"{called} resamples by {layer['up']} and {layer['down']}")
+        left, right, top, bottom = layer["padding"]
+        made = [
+            (side + layer["kernel"] - 1) * layer["up"]
+            + pad
+            - _reach(layer["up_filter"], axis)
+            - _reach(layer["down_filter"], axis)
+            for axis, (side, pad) in enumerate(zip(size, (top + bottom, left + right), strict=True))
+        ]
+        made = [(side - 1) // layer["down"] + 1 for side in made]
+        channels, size = layer["out_channels"], layer["size"]
+        if made != size or not all(0 < side <= _MAX_SIDE for side in size):
+            _fail(name, f"{called} makes {made[0]}x{made[1]} pixels, and {size[0]}x{size[1]} were expected")
+    if config["channels"] != channels or config["resolution"] != size:
+        _fail(name, f"its last layer makes {channels} channels of {size}, not its own resolution")
+
+
+def matches(document: Document) -> bool:
+    """Whether there is a table with a StyleGAN3 generator's names.
+
+    Args:
+        document: The decoded file.
+    """
+    return _find(document) is not None
+
+
+def read(document: Document, sha256: str) -> Checkpoint:
+    """Take the weights, and derive the sizes of the layers from their names.
+
+    Args:
+        document: The decoded file, for which `matches` is true.
+        sha256: Of the file.
+
+    Raises:
+        CheckpointError: The layers are not those of a published StyleGAN3, or a tensor is missing or does not fit.
+    """
+    found = _find(document)
+    if found is None:
+        raise CheckpointError(f"{document.name} has no StyleGAN3 generator in it.")
+    weights, notes = found
+    tensors = {name: weights.tensor(name) for name in weights.nodes}
+    notes.append(
+        f"bare weights: leaky ReLU, a clamp of {_CLAMP:g}, an output scale of {_OUTPUT_SCALE:g} and a learning rate multiplier "
+        "of 0.01 in the mapping were assumed"
+    )
+    config = _infer(tensors, document.name)
+    chosen = _fitting(tensors, stylegan3_shapes(config), document.name, "generator")
+    config_d, discriminator = None, table(document, "D")
+    if discriminator is None:
+        notes.append("the file has no discriminator")
+    else:
+        tensors_d = discriminator.tensors()
+        config_d = infer_discriminator(tensors_d, document.name, coarsest=[4, 4])
+        chosen |= _fitting(tensors_d, discriminator_shapes(config_d), document.name, "discriminator")
+    return Checkpoint(
+        family=NAME, config={"generator": config, "discriminator": config_d}, tensors=chosen, sha256=sha256,
+        symbols=document.names, notes=tuple(notes) + document.notes, source=document.name,
+    )  # fmt: skip
+
+
+def _find(document: Document) -> tuple[Table, list[str]] | None:
+    needed = ("mapping.fc0.weight", "synthesis.input.freqs")
+    for place in _PLACES:
+        found = table(document, *place)
+        if found and found.has(*needed):
+            return found, []
+        if found and (decoder := found.below("decoder.")).has(*needed):
+            # stylegan3-editing's encoders: the picture's own move is left behind by the last one that they aligned.
+            nodes = {name: node for name, node in decoder.nodes.items() if name != "synthesis.input.transform"}
+            notes = ["the generator of an encoder's file was taken; the encoder and the stored move of the picture were not"]
+            return Table(document, nodes), notes
+    return None
+
+
+def _fitting(tensors: Mapping[str, Tensor], shapes: dict[str, tuple[int, ...]], name: str, part: str) -> dict[str, Tensor]:
+    """The tensors that the config implies, checked, with the part's name in front."""
+    unknown = [key for key in tensors if key not in shapes]
+    if unknown:
+        _fail(name, f"{len(unknown)} tensors of the {part} are not known: {', '.join(clean(key, 60) for key in unknown[:5])}")
+    check_tensors(tensors, shapes, name, part)
+    return {f"{part}.{key}": tensors[key] for key in shapes}
+
+
+def _infer(tensors: dict[str, Tensor], name: str) -> dict[str, Any]:
+    """The config of bare weights; the picture's move is added where it is not stored."""
+    if "mapping.embed_proj.weight" in tensors:
+        _fail(name, "it is a StyleGAN-XL, whose weights do not tell the sizes of its layers. Pass its .pkl", advice=False)
+    tensors.setdefault("synthesis.input.transform", torch.eye(3))
+    mapping = infer_mapping(tensors, name)
+    named = sorted((match for key in tensors if (match := _LAYER.fullmatch(key))), key=lambda match: int(match[2]))
+    if [int(match[2]) for match in named] != list(range(len(named))) or len(named) <= _CRITICAL:
+        _fail(name, f"it has the layers {', '.join(match[1] for match in named[:20])}, and L0, L1, ... were expected")
+    sizes = [int(match[3]) for match in named]
+    margin, rates = _margin_and_rates(sizes, name)
+    layers: list[dict[str, Any]] = []
+    for index, match in enumerate(named):
+        called, last = f"synthesis.{match[1]}", index == len(named) - 1
+        weight = tensors[f"{called}.weight"]
+        if weight.ndim != 4 or weight.shape[0] != int(match[4]) or weight.shape[2] != weight.shape[3]:
+            _fail(name, f"{called}.weight has shape {list(weight.shape)}, which does not fit its name")
+        before = max(index - 1, 0)
+        rate = max(rates[before], rates[index]) * (1 if last else 2)
+        up, down = rate // rates[before], rate // rates[index]
+        up_filter = _filter(tensors, f"{called}.up_filter", 1 if last else up, name)
+        down_filter = _filter(tensors, f"{called}.down_filter", 1 if last else down, name)
+        # What is missing to the size is padded, half on each side (Karras 2021, app. C).
+        total = (sizes[index] - 1) * down + 1 - (sizes[before] + weight.shape[2] - 1) * up
+        total += _reach(up_filter) + _reach(down_filter)
+        low = (total + up) // 2
+        layers.append({
+            "name": match[1], "in_channels": weight.shape[1], "out_channels": weight.shape[0],
+            "in_size": [sizes[before]] * 2, "size": [sizes[index]] * 2, "kernel": weight.shape[2], "up": up, "down": down,
+            "padding": [low, total - low] * 2, "up_filter": up_filter, "down_filter": down_filter, "clamp": _CLAMP,
+            "torgb": last,
+        })  # fmt: skip
+    config = {
+        "z_dim": mapping["z_dim"],
+        "c_dim": mapping["c_dim"],
+        "y_dim": mapping["features"][-1],
+        "num_ws": len(layers) + 1,
+        "resolution": [sizes[-1]] * 2,
+        "channels": layers[-1]["out_channels"],
+        "output_scale": _OUTPUT_SCALE,
+        "mapping": mapping,
+        "input": {
+            "channels": layers[0]["in_channels"],
+            "size": [sizes[0]] * 2,
+            "sampling_rate": float(rates[0]),
+            "bandwidth": _FIRST_CUTOFF,
+        },
+        "layers": layers,
+    }
+    check_layers(config, name)
+    return config
+
+
+def _margin_and_rates(sizes: list[int], name: str) -> tuple[int, list[int]]:
+    """Pixels around the picture, and the sampling rate of each layer.
+
+    Stopbands grow geometrically, and a rate is the power of two that holds the stopband (Karras 2021, sec. 3.2).
+    """
+    resolution, last = sizes[-1], len(sizes) - 1
+    if not 0 < resolution <= _MAX_SIDE:
+        _fail(name, f"its images have {resolution:,} pixels a side")
+    rates = []
+    for index in range(len(sizes)):
+        progress = min(index / (last - _CRITICAL), 1)
+        stopband = _FIRST_STOPBAND * (resolution / 2 * _LAST_STOPBAND_REL / _FIRST_STOPBAND) ** progress
+        rates.append(2 ** math.ceil(math.log2(min(stopband * 2, resolution))))
+    margin = (sizes[0] - rates[0]) // 2
+    expected = [rate + 2 * margin for rate in rates[:-_CRITICAL]] + [resolution] * _CRITICAL
+    if sizes != expected or margin < 0:
+        _fail(
+            name,
+            f"its layers have the sizes {sizes}, and a StyleGAN3 of {resolution} pixels has {expected}; bare weights do not "
+            "tell more. Pass the .pkl that they are from",
+            advice=False,
+        )
+    return margin, rates
+
+
+def _filter(tensors: Mapping[str, Tensor], key: str, factor: int, name: str) -> list[int] | None:
+    """Shape of a layer's filter, which has six taps for each step of its factor (and is none where nothing is resampled)."""
+    shape = list(tensors[key].shape) if key in tensors else None
+    taps = _TAPS * factor
+    if shape not in ([None] if factor == 1 else [[taps], [taps, taps]]):
+        _fail(name, f"{clean(key)} has shape {shape}, and {taps if factor > 1 else 'no'} taps were expected")
+    return shape
+
+
+def _reach(filter_: list[int] | None, axis: int = 0) -> int:
+    """By how much a filter of this shape shrinks a picture."""
+    return 0 if filter_ is None else filter_[axis if len(filter_) > 1 else 0] - 1
+
+
+def _fail(name: str, why: str, *, advice: bool = True) -> NoReturn:
+    more = ". It is damaged, or a variant of StyleGAN3 that this version does not know" if advice else ""
+    raise CheckpointError(f"{name}: {why}{more}.")
