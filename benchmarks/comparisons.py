@@ -4,10 +4,10 @@
 
 All have StyleGAN2's networks at the sizes of the recipe `toyfaces32`, see as many images, and encode with a network of the
 same width; overrides are those of that recipe. Methods with two stages spend three quarters of their images on the first. On
-images that no training saw: the Fréchet distance of reconstructions and of samples (features named), sliced Wasserstein distance, MSE; then
-path lengths in z and y. Trainings are kept in DIR and resumed. Also written to DIR: table.json, pictures, the curves of the two
-mappings, and the gradient study of the paper's section 6.5: how much the encoder's gradient varies from batch to batch, layer
-by layer, when it learns y (LIA) and when it learns z through a mapping, by sampling around it (variational).
+images that no training saw: the Fréchet distance of reconstructions and of samples (features named), sliced Wasserstein
+distance, MSE; then path lengths in z and y. Trainings are kept in DIR and resumed. Also written to DIR: table.json, pictures, the
+curves of the two mappings, and the gradient study of the paper's section 6.5: how much the encoder's gradient varies from batch
+to batch, layer by layer, when it learns y (LIA) and when it learns z through a mapping, by sampling around it (variational).
 """
 
 import argparse
@@ -213,7 +213,7 @@ def main() -> None:
             )  # fmt: skip
     print("path lengths", {name: round(value, 2) for name, value in paths.items()})
 
-    assert lia.encoder is not None  # noqa: S101
+    assert isinstance(lia.encoder, Encoder)  # noqa: S101
     learner: nn.Module = lia.encoder.requires_grad_(True)
     study = {route: gradient_study(lia, lia.encoder, x[: _BATCHES * _BATCH], route) for route in ("y", "z")}
     learner.requires_grad_(False)

@@ -154,7 +154,7 @@ def main() -> None:
 
     encoder = in_y.encoder
     assert encoder is not None and in_y.typicality is not None
-    recovery = known_answer(g, in_y.encode, encoder.root, samples=1000, seed=7)
+    recovery = known_answer(g, in_y.encode, in_y.whitening()[1], samples=1000, seed=7)
     y = torch.cat([in_y.encode(part) for part in x.split(_BATCH)])
     again = in_y.to_y(in_y.to_z(y))
     recovery["round_trip"] = float((again - y).abs().max())

@@ -325,6 +325,8 @@ def sample(
         raise ConfigError(f"-o {out} must end in .png.")
     check_writable(out)
     lia = load(file, generator=generator, device=device_name(device))
+    if (makes := getattr(lia.generator, "makes", "images")) != "images":
+        raise LIAError(f"this generator makes {makes}, which only a renderer turns into images. Use it from Python.")
     c_dim = lia.generator.c_dim
     if class_ is not None and not 0 <= class_ < c_dim:
         expected = f"0 to {c_dim - 1}" if c_dim else "no --class: this generator is unconditional"

@@ -167,7 +167,22 @@ class LIA(nn.Module):
             raise LIAError("this checkpoint's mapping has no inverse. Run lia-adapt convert on it first.")
         return self.mapping.to_z(y, c)
 
-    def synthesize(self, y_or_ys: Tensor, *, psi: float = 1.0, cutoff: int | None = None, noise_mode: str = "const") -> Tensor:
+    def _centre(self, c: Tensor | None) -> Tensor:
+        """Centre of truncation: y_mean, [N, 1, y_dim] where there is one for each class (StyleGAN-XL); one for each layer."""
+        means: Tensor | None = getattr(self.generator, "y_means", None)
+        mean = self.y_mean if means is None or c is None else means[c.argmax(dim=1)][:, None]
+        many = mean.shape[-1] != self.generator.y_dim
+        return mean.reshape(self.generator.num_ws, self.generator.y_dim) if many else mean
+
+    def synthesize(
+        self,
+        y_or_ys: Tensor,
+        *,
+        psi: float = 1.0,
+        cutoff: int | None = None,
+        noise_mode: str = "const",
+        c: Tensor | None = None,
+    ) -> Tensor:
         """Draws images from codes.
 
         Args:
@@ -175,13 +190,14 @@ class LIA(nn.Module):
             psi: Truncation; 1 is none.
             cutoff: Layers that are truncated, from the first on; None is all.
             noise_mode: none, const or random.
+            c: Labels [N, c_dim], for truncation towards the mean of each class where the generator knows that.
 
         Returns:
             x [N, C, H, W], about in [-1, 1] (not clamped).
         """
         ys = broadcast(y_or_ys, self.generator.num_ws, self.generator.y_dim)
         if psi != 1:
-            ys = truncate(ys, self.y_mean, psi, cutoff)
+            ys = truncate(ys, self._centre(c), psi, cutoff)
         return self.generator.synthesis(ys, noise_mode=noise_mode)
 
     @torch.no_grad()
@@ -199,7 +215,8 @@ class LIA(nn.Module):
         z = seed_to_z(seeds, self.z_dim).to(self.device)
         labels = [None] * len(z) if c is None else c.to(self.device).split(_CHUNK)
         images = [
-            self.synthesize(self.to_y(chunk, label), psi=psi) for chunk, label in zip(z.split(_CHUNK), labels, strict=False)
+            self.synthesize(self.to_y(chunk, label), psi=psi, c=label)
+            for chunk, label in zip(z.split(_CHUNK), labels, strict=False)
         ]
         return torch.cat(images) if images else torch.zeros(0, self.generator.channels, *self.generator.resolution)
 

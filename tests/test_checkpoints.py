@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lia_adapter.checkpoints import Checkpoint, inspect_file, read_checkpoint
+from lia_adapter.checkpoints import Checkpoint, read_checkpoint
 from lia_adapter.checkpoints.decoder import _HANDLERS, _OPCODES, _REFUSED, Call, Symbol, decode
 from lia_adapter.checkpoints.document import read_pickles
 from lia_adapter.checkpoints.files import read_document, read_file

@@ -97,7 +97,7 @@ def test_images_of_the_wrong_kind_are_named(lia: LIA, tmp_path: Path) -> None:
         )
     codes = read_codes(encode_images(lia, data, tmp_path / "a.safetensors")[0])
     usual = toys.with_encoder(toys.stylegan())
-    usual.typicality = Typicality.fit(codes.tensors["y"], usual.encoder.root)  # type: ignore[union-attr]
+    usual.typicality = Typicality.fit(codes.tensors["y"], usual.whitening()[1])
     Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(data / "noise.png")
     found = unusual_names(read_codes(encode_images(usual, data, tmp_path / "b.safetensors")[0]))
     assert "noise.png" in found and len(found) < 40

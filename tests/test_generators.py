@@ -424,6 +424,7 @@ def test_a_label_projects_the_logits() -> None:
     d.get_submodule("b4.out").register_forward_hook(lambda module, args, out: seen.append(out))
     x, c = normal(4, 3, 16, 16), F.one_hot(torch.tensor([0, 2, 1, 2]), 3).float()
     logits = d(x, c)
+    assert d.mapping is not None
     embedded = d.mapping(None, c)
     assert embedded.shape == seen[0].shape == (4, 8)
     for i in range(4):
@@ -464,9 +465,10 @@ def test_build_gives_back_the_network_of_the_tensors() -> None:
     config = small_config(c_dim=2)
     expected, expected_d = networks(config)
     g, d = build("stylegan2", config, parts(config))
+    assert g is not None and d is not None
     z, c = normal(2, 12), torch.eye(2)
     assert torch.equal(g(z, c), expected(z, c))
-    assert d is not None and torch.equal(d(expected(z, c), c), expected_d(expected(z, c), c))
+    assert torch.equal(d(expected(z, c), c), expected_d(expected(z, c), c))
     for module in (g, d):
         assert not module.training and not any(p.requires_grad for p in module.parameters())
 
@@ -476,6 +478,7 @@ def test_build_copies_the_tensors() -> None:
     tensors = parts(config)
     before = copy.deepcopy(tensors)
     g, _ = build("stylegan2", config, tensors)
+    assert g is not None
     for parameter in g.parameters():
         parameter.zero_()
     assert all(torch.equal(tensors[name], before[name]) for name in tensors)
@@ -495,6 +498,7 @@ def test_build_converts_to_float32(dtype: torch.dtype) -> None:
     for module in build("stylegan2", config, tensors):
         assert module is not None and {t.dtype for t in module.state_dict().values()} == {torch.float32}
     g = build("stylegan2", config, tensors)[0]
+    assert g is not None
     assert torch.equal(g.state_dict()["synthesis.b4.const"], tensors["generator.synthesis.b4.const"].float())
 
 

@@ -60,7 +60,8 @@ def _stylegan3(config: Config) -> Part:
     radial = any(layer["down_filter"] and len(layer["down_filter"]) == 2 for layer in layers)
     options: dict[str, Any] = {**widths, "num_layers": len(layers) - 1, "conv_kernel": layers[0]["kernel"]}
     options |= {"use_radial_filters": radial, "output_scale": config["output_scale"], "num_fp16_res": 0}
-    options["conv_clamp"] = next(iter(found))
+    margin = (config["input"]["size"][0] - int(config["input"]["sampling_rate"])) // 2
+    options |= {"conv_clamp": next(iter(found)), "margin_size": margin}
     return Part({}, _code("networks_stylegan3", config, {"num_layers": len(config["mapping"]["features"])}, options), remarks)
 
 

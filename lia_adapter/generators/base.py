@@ -69,7 +69,7 @@ def truncate(ys: Tensor, y_mean: Tensor, psi: float, cutoff: int | None = None) 
 
     Args:
         ys: [N, num_ws, y_dim].
-        y_mean: [y_dim].
+        y_mean: [y_dim], or what broadcasts against ys: one for each sample or layer.
         psi: 1 leaves ys as they are, 0 gives the mean.
         cutoff: Only the first `cutoff` layers are truncated; None means all.
 

@@ -425,6 +425,7 @@ class StyleGAN2(nn.Module):
         self.y_dim, self.num_ws = int(config["y_dim"]), int(config["num_ws"])
         self.channels = int(config["channels"])
         self.resolution = (int(config["resolution"][0]), int(config["resolution"][1]))
+        self.makes = str(config.get("makes", "images"))  # or planes: EG3D's backbone
         self.mapping = make_mapping(config["mapping"])
         self.synthesis = Synthesis(config)
 

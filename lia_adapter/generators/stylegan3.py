@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lia_adapter.errors import LIAError
-from lia_adapter.generators.base import broadcast, check_label, check_noise_mode
+from lia_adapter.generators.base import broadcast, check_label, check_noise_mode, one_class
 from lia_adapter.generators.stylegan2 import Dense, MappingNetwork, make_mapping, no_autocast
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.ops import filtered_lrelu
@@ -45,19 +45,18 @@ class ClassMapping(MappingNetwork):
 
     @property
     def y_mean(self) -> Tensor | None:
-        """The mean of all classes [y_dim], or None where the file has none."""
-        return self.w_avg.mean(dim=0) if self.has_average else None
+        """The mean of all classes [y_dim], or of the one that is drawn; None where the file has none."""
+        if not self.has_average:
+            return None
+        return self.w_avg.mean(dim=0) if self.only is None else self.w_avg[self.only]
 
-    def forward(self, z: Tensor | None, c: Tensor | None = None) -> Tensor:
-        """z [N, z_dim] and c [N, c_dim] -> y [N, y_dim]. Only the largest entry of c counts."""
-        if z is None or z.ndim != 2 or z.shape[1] != self.z_dim:
-            raise LIAError(f"z has shape {None if z is None else list(z.shape)}; expected [N, {self.z_dim}].")
-        c = check_label(c, self.c_dim, len(z))
+    def label_code(self, c: Tensor | None, n: int) -> Tensor:
+        """What n labels c [n, c_dim] become, [n, embed_features]. Only the largest entry of each counts."""
+        if self.only is not None:
+            c = one_class(self.only, self.c_dim, n, self.table)
+        c = check_label(c, self.c_dim, n)
         assert c is not None  # noqa: S101  (there is no such mapping without classes)
-        x = torch.cat([self.norm(z), self.norm(self.embed_proj(self.table[c.argmax(dim=1)]))], dim=1)
-        for layer in self.layers:
-            x = layer(x)
-        return x
+        return self.norm(self.embed_proj(self.table[c.argmax(dim=1)]))
 
 
 class FourierInput(nn.Module):

@@ -70,7 +70,7 @@ def pick_coupling(generator: Generator, coupling: str) -> str:
     """
     network = generator.mapping
     fits = (
-        isinstance(network, MappingNetwork)
+        type(network) is MappingNetwork  # not StyleGAN-XL's
         and network.act == "lrelu"
         and not (network.concat and network.c_dim)  # there one norm runs over z and label
         and {generator.z_dim, *(layer.weight.shape[0] for layer in network.layers)} == {generator.y_dim}
