@@ -5,7 +5,7 @@
 All have StyleGAN2's networks at the sizes of the recipe `toyfaces32`, see as many images, and encode with a network of the
 same width; overrides are those of that recipe. Methods with two stages spend three quarters of their images on the first. On
 images that no training saw: the Fréchet distance of reconstructions and of samples (features named), sliced Wasserstein
-distance, MSE; then path lengths in z and y. Trainings are kept in DIR and resumed. Also written to DIR: table.json, pictures, the
+distance, MSE; then path lengths in z and y. Trainings are kept in DIR and resumed. Also in DIR: table.json, pictures, the
 curves of the two mappings, and the gradient study of the paper's section 6.5: how much the encoder's gradient varies from batch
 to batch, layer by layer, when it learns y (LIA) and when it learns z through a mapping, by sampling around it (variational).
 """

@@ -126,6 +126,13 @@ def convert(
     network = load_features(features)
     for target in (out, *report_paths(out).values()):
         check_writable(target)
+    if lia.mapping is not None and lia.mapping is lia.generator.mapping:  # the official LIA, or a generator of our own
+        if not dry_run:
+            lia.save(out)
+        click.echo(
+            f"{path.name} has an invertible mapping: there is nothing to fit. {'would write' if dry_run else 'wrote'} {out}"
+        )
+        return
     if dry_run:
         kind = pick_coupling(lia.generator, config.coupling)
         click.echo(_describe(lia))
@@ -294,8 +301,10 @@ def inspect(file: str) -> None:
         if found.checkpoint.config["generator"] is not None:
             opened = load(path)
             click.echo(_describe(opened))
-            why = obstacle(opened.generator)
+            why = None if opened.mapping is not None else obstacle(opened.generator)
             verdict = f"cannot be converted: it {why}" if why else f"can be converted: lia-adapt convert {file}"
+            if opened.mapping is not None:
+                verdict = f"is a LIA, with an invertible mapping: lia-adapt convert {file} writes it as one file"
         for note in found.checkpoint.notes:
             click.echo(f"note       {note}")
     if found.symbols:
@@ -392,7 +401,7 @@ def _describe(lia: Any) -> str:
         f"images     {width} x {height}, {g.channels} channels, {g.num_ws} layers",
         f"codes      z {g.z_dim}, y {g.y_dim}" + (f", {g.c_dim} classes" if g.c_dim else ", unconditional"),
         f"has        {'discriminator' if lia.discriminator is not None else 'no discriminator'}, "
-        f"{'average y' if g.y_mean is not None else 'no average y'}",
+        f"{'average y' if g.y_mean is not None else 'no average y'}" + (", encoder" if lia.encoder is not None else ""),
     ]
     return "\n".join(lines)
 

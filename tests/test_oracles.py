@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor, nn
 
 from lia_adapter.checkpoints import Checkpoint, read_checkpoint
+from lia_adapter.cli import main
 from lia_adapter.errors import CheckpointError
 from lia_adapter.generators import broadcast, build, build_encoder, truncate
+from lia_adapter.lia import load
 from lia_adapter.mapping import InvertibleMapping
+from tests import toys
 
 pytestmark = pytest.mark.usefixtures("each_path")
 
@@ -198,6 +202,23 @@ def test_invertible_mapping(name: str, shared: Path) -> None:
     z = case.generator.mapping.to_z(y)
     case.compare(z.float(), "ne_z_tied", "w")
     torch.testing.assert_close(case.generator.mapping.to_y(z), y.to(z.dtype), rtol=0, atol=1e-5, check_dtype=False)
+
+
+def test_the_official_lia_becomes_one_file(shared: Path, tmp_path: Path) -> None:
+    source, out = shared / "checkpoints" / "lia_tf.pkl", tmp_path / "lia.safetensors"
+    done = CliRunner().invoke(main, ["convert", str(source), "-o", str(out)])
+    assert done.exit_code == 0 and "nothing to fit" in done.output, done.output
+    lia, original = load(out), load(source)
+    with np.load(shared / "checkpoints" / "lia_tf.npz") as arrays:
+        x = torch.from_numpy(arrays["e_img"])
+    assert torch.equal(lia.encode(x), original.encode(x)) and torch.equal(lia.reconstruct(x), original.reconstruct(x))
+    y = lia.encode(x)
+    torch.testing.assert_close(lia.to_y(lia.to_z(y)), y, rtol=0, atol=1e-5)
+    assert torch.equal(lia.sample([3], psi=0.7), original.sample([3], psi=0.7))
+    codes = tmp_path / "codes.safetensors"
+    toys.pictures(tmp_path / "images", 2, (16, 16))
+    done = CliRunner().invoke(main, ["encode", str(out), str(tmp_path / "images"), "-o", str(codes)])
+    assert done.exit_code == 0 and codes.exists(), done.output
 
 
 @pytest.mark.parametrize("name", expected("refuse"))

@@ -5,16 +5,17 @@ are there `inverse` (y -> z) and `encoder` (x -> y or ys). N, the first size of 
 """
 
 import importlib.util
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 
 import lia_adapter.mapping
 from lia_adapter.errors import LIAError
@@ -49,19 +50,28 @@ class _Inverse(nn.Module):
         return self.mapping.to_z(y, c)
 
 
+@dataclass(frozen=True)
+class _Direction:
+    """One way through a LIA, with an example of its inputs by name, and the name of its output."""
+
+    module: nn.Module
+    inputs: Mapping[str, Tensor]
+    output: str
+
+
 def export_graphs(
     lia: LIA, target: str, out: str | Path, *, progress: Callable[[str, int, int | None], None] | None = None
 ) -> tuple[Path, ...]:
-    """Writes a graph of each part of a LIA.
+    """Writes a graph for each direction of a LIA.
 
     Args:
         lia: What `lia_adapter.load` gives; it must be on the CPU.
         target: A key of `GRAPHS`.
         out: A folder, which is made where it is missing.
-        progress: Is told the parts done and to do.
+        progress: Is told the graphs done and to do.
 
     Returns:
-        The files, `<part>.pt2` or `<part>.onnx`.
+        The files, `<direction>.pt2` or `<direction>.onnx`, and README.md, which tells their inputs and outputs.
 
     Raises:
         LIAError: A file cannot be written, or a package is missing (ONNX needs onnx and onnxscript).
@@ -71,39 +81,51 @@ def export_graphs(
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None] if target == "onnx" else []
     if missing:
         raise LIAError(f"an export to ONNX needs {' and '.join(missing)}. Run pip install 'lia-adapter[onnx]'.")
-    suffix, write = GRAPHS[target]
-    folder, files = Path(out), []
+    folder, directions, files, rows = Path(out), _directions(lia), [], []
     make_folder(folder)
-    parts = _parts(lia)
-    for i, (name, (module, inputs)) in enumerate(parts.items()):
+    suffix, write, code = GRAPHS[target]
+    for i, (name, direction) in enumerate(directions.items()):
         if progress is not None:
-            progress("parts", i, len(parts))
+            progress("graphs", i, len(directions))
+        program = _trace(direction)
         path = folder / f"{name}{suffix}"
-        program = _trace(module, inputs)
-        with atomic_write(path, needs=sum(tensor.numel() * 4 for tensor in module.state_dict().values())) as temporary:
-            write(program, list(inputs), "x" if name == "synthesis" else "z" if name == "inverse" else "y", temporary)
+        with atomic_write(path, needs=_size(direction.module)) as temporary:
+            write(program, direction, temporary)
         files.append(path)
+        answer = program.module()(*direction.inputs.values())
+        inputs = ", ".join(f"{key} {_shape(tensor)}" for key, tensor in direction.inputs.items())
+        rows.append(f"| {path.name} | {inputs} | {direction.output} {_shape(answer)} |")
     if progress is not None:
-        progress("parts", len(parts), len(parts))
-    return tuple(files)
+        progress("graphs", len(directions), len(directions))
+    note = folder / "README.md"
+    with atomic_write(note) as temporary:
+        temporary.write_text(_NOTE.format(source=lia.provenance.get("source", "a generator"), rows="\n".join(rows), code=code))
+    return (*files, note)
 
 
-def _parts(lia: LIA) -> dict[str, tuple[nn.Module, dict[str, Tensor]]]:
-    """Each module with an example of its inputs, by name."""
+def _directions(lia: LIA) -> dict[str, _Direction]:
     g = lia.generator
-    parts: dict[str, tuple[nn.Module, dict[str, Tensor]]] = {
-        "synthesis": (_Synthesis(lia), {"ys": torch.randn(_BATCH, g.num_ws, g.y_dim)})
-    }
+    found = {"synthesis": _Direction(_Synthesis(lia), {"ys": torch.randn(_BATCH, g.num_ws, g.y_dim)}, "x")}
     labels = {"c": torch.eye(g.c_dim)[:1].repeat(_BATCH, 1)} if g.c_dim else {}
     codes = {"z": torch.randn(_BATCH, lia.z_dim), **labels}
     if lia.mapping is None:
-        parts["mapping"] = (g.mapping, codes)  # type: ignore[assignment]
+        found["mapping"] = _Direction(g.mapping, codes, "y")  # type: ignore[arg-type]
     else:
-        parts["mapping"] = (_solved(lia.mapping, to_z=False), codes)
-        parts["inverse"] = (_Inverse(_solved(lia.mapping, to_z=True)), {"y": torch.randn(_BATCH, g.y_dim), **labels})
+        found["mapping"] = _Direction(_solved(lia.mapping, to_z=False), codes, "y")
+        inverse = _Inverse(_solved(lia.mapping, to_z=True))
+        found["inverse"] = _Direction(inverse, {"y": torch.randn(_BATCH, g.y_dim), **labels}, "z")
     if lia.encoder is not None:
-        parts["encoder"] = (lia.encoder, {"x": torch.randn(_BATCH, g.channels, *g.resolution)})
-    return parts
+        output = "ys" if getattr(lia.encoder, "space", "y") == "ys" else "y"
+        found["encoder"] = _Direction(lia.encoder, {"x": torch.randn(_BATCH, g.channels, *g.resolution)}, output)
+    return found
+
+
+def _size(module: nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} [{', '.join(['N', *map(str, tensor.shape[1:])])}]"
 
 
 def _solved(mapping: InvertibleMapping, *, to_z: bool) -> InvertibleMapping:
@@ -140,42 +162,38 @@ def _plain() -> Iterator[None]:
         setattr(lia_adapter.mapping, "_solve", kept[1])  # noqa: B010
 
 
-def _trace(module: nn.Module, inputs: Mapping[str, Tensor]) -> ExportedProgram:
+def _trace(direction: _Direction) -> ExportedProgram:
     batch = Dim("N")
     with _plain():
         program = torch.export.export(
-            module.eval(), tuple(inputs.values()), dynamic_shapes=tuple({0: batch} for _ in inputs), strict=True
+            direction.module.eval(),
+            tuple(direction.inputs.values()),
+            dynamic_shapes=tuple({0: batch} for _ in direction.inputs),
+            strict=True,
         )
-    program.graph_module.graph.eliminate_dead_code()  # log-determinants, which nobody reads
-    program.graph_module.recompile()
-    for node in program.graph_module.graph.nodes:
-        for key in _PROVENANCE:
-            node.meta.pop(key, None)
+    for part in program.graph_module.modules():
+        if isinstance(part, GraphModule):  # the whole, and what ran without autocast
+            part.graph.eliminate_dead_code()  # log-determinants, which nobody reads
+            part.recompile()
+            for node in part.graph.nodes:
+                for key in _PROVENANCE:
+                    node.meta.pop(key, None)
     program.example_inputs = None  # torch would pickle them
     return program
 
 
-def _write_torch(program: ExportedProgram, inputs: list[str], output: str, path: Path) -> None:
+def _write_torch(program: ExportedProgram, direction: _Direction, path: Path) -> None:
     with open(path, "wb") as file:
         torch.export.save(program, file)
-    _refuse_pickles(path)
 
 
-def _refuse_pickles(path: Path) -> None:
-    """torch's archives may hold pickled tensors; what is written here has none."""
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
-            with archive.open(entry) as file:
-                if entry.filename.endswith(".pt") and file.read(1):
-                    raise AssertionError(f"{entry.filename} is a pickle")
-
-
-def _write_onnx(program: ExportedProgram, inputs: list[str], output: str, path: Path) -> None:
+def _write_onnx(program: ExportedProgram, direction: _Direction, path: Path) -> None:
     values = [node.meta.get("val") for node in program.graph.nodes]
     if any(isinstance(value, Tensor) and value.dtype == torch.float64 for value in values):
         # onnxruntime has leaky ReLU in single precision alone; mappings are in double.
         program = program.run_decompositions({torch.ops.aten.leaky_relu.default: _leaky_relu})
-    found: Any = torch.onnx.export(program, dynamo=True, verbose=False, input_names=inputs, output_names=[output])
+    names = list(direction.inputs)
+    found: Any = torch.onnx.export(program, dynamo=True, verbose=False, input_names=names, output_names=[direction.output])
     path.write_bytes(found.model_proto.SerializeToString())
 
 
@@ -183,7 +201,30 @@ def _leaky_relu(x: Tensor, slope: float = 0.01) -> Tensor:
     return torch.where(x > 0, x, x * slope)
 
 
-GRAPHS: Final[Mapping[str, tuple[str, Callable[[ExportedProgram, list[str], str, Path], None]]]] = {
-    "torch": (".pt2", _write_torch), "onnx": (".onnx", _write_onnx),
+_NOTE: Final = """# Graphs of {source}
+
+Written by lia-adapt export. N is any number of samples.
+
+| file | inputs | output |
+|---|---|---|
+{rows}
+
+ys is one y for each layer, mostly the same. Where the mapping's y is longer than that, it is all of ys, to be reshaped. Images x are about in [-1, 1]. Noise is the constant one, psi is 1.
+
+```python
+{code}
+```
+"""
+_TORCH: Final = """import torch
+
+synthesis = torch.export.load("synthesis.pt2").module()
+x = synthesis(ys)"""
+_ONNX: Final = """import onnxruntime
+
+synthesis = onnxruntime.InferenceSession("synthesis.onnx")
+x = synthesis.run(None, {"ys": ys})[0]  # numpy"""
+
+GRAPHS: Final[Mapping[str, tuple[str, Callable[[ExportedProgram, _Direction, Path], None], str]]] = {
+    "torch": (".pt2", _write_torch, _TORCH), "onnx": (".onnx", _write_onnx, _ONNX),
 }  # fmt: skip
-"""Kinds of graphs: the files' suffix, and what writes one."""
+"""Kinds of graphs: the files' suffix, what writes one, and lines that run one."""

@@ -132,7 +132,7 @@ def obstacle(generator: Generator) -> str | None:
         generator: Its mapping is run once.
     """
     if isinstance(generator.mapping, InvertibleMapping):
-        return "was trained with an invertible mapping: there is nothing to convert. Run lia-adapt train-encoder"
+        return "was trained with an invertible mapping, so that there is nothing to convert: LIA.save writes it as it is"
     makes = getattr(generator, "makes", "images")
     if makes != "images":
         return f"makes {makes}, which only a renderer turns into images. Its mapping can be used from Python"
