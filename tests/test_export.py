@@ -1,9 +1,9 @@
 """Exports: what is written is the same generator, in another program's shapes or as a graph."""
 
 import importlib.util
-import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -138,13 +138,10 @@ def test_a_missing_average_is_measured(tmp_path: Path) -> None:
         ("rosinality", {"z_dim": 8}, "z of 8 entries and a y of 16"),
         ("rosinality", {"noise": False}, "no noise"),
         ("rosinality", {"channels": 1}, "1 channels"),
-        ("rosinality", {"resolution": (8, 12)}, "12x8"),
-        ("nvlabs", {"resolution": (8, 12)}, "12x8"),
-        ("nvlabs", {"resolution": (12, 12)}, "12x12"),
         ("nvlabs", {"invertible": InvertibleMapping("affine", y_dim=16).config()}, "an invertible mapping and no other"),
     ],
 )
-def test_what_a_program_cannot_hold_is_named(tmp_path: Path, target: str, changes: dict[str, object], found: str) -> None:
+def test_what_a_program_cannot_hold_is_named(tmp_path: Path, target: str, changes: dict[str, Any], found: str) -> None:
     with pytest.raises(LIAError, match=rf"cannot hold this generator.*{found}.*--to torch"):
         export_weights(toys.stylegan(**changes), target, tmp_path / "g.safetensors")
     assert list(tmp_path.iterdir()) == []
@@ -153,6 +150,8 @@ def test_what_a_program_cannot_hold_is_named(tmp_path: Path, target: str, change
 @pytest.mark.parametrize(
     ("target", "part", "change", "found"),
     [
+        ("rosinality", "generator", {"resolution": [8, 12]}, "images of 12x8"),
+        ("nvlabs", "generator", {"resolution": [12, 12]}, "images of 12x12"),
         ("rosinality", "blocks", {"architecture": "resnet"}, "skip was expected"),
         ("nvlabs", "mapping", {"label": "concat"}, "concat"),
         ("nvlabs", "mapping", {"lr_multiplier": 1.0}, "multiplier of 1.0"),
@@ -164,10 +163,12 @@ def test_what_a_program_cannot_hold_is_named(tmp_path: Path, target: str, change
         ("nvlabs", "family", {}, "the family stylegan1"),
     ],
 )
-def test_what_a_config_says_is_named(tmp_path: Path, target: str, part: str, change: dict[str, object], found: str) -> None:
+def test_what_a_config_says_is_named(tmp_path: Path, target: str, part: str, change: dict[str, Any], found: str) -> None:
     lia = toys.stylegan()
     generator = lia.config["generator"]
-    if part == "mapping":
+    if part == "generator":
+        generator |= change
+    elif part == "mapping":
         generator["mapping"] |= change
     elif part == "blocks":
         generator["blocks"][1] |= change
@@ -216,7 +217,7 @@ def answers(lia: LIA, n: int) -> dict[str, tuple[Tensor, Tensor]]:
     return found
 
 
-@pytest.mark.parametrize("coupling", ["dense", "affine"])
+@pytest.mark.parametrize("coupling", ["affine", pytest.param("dense", marks=pytest.mark.slow)])
 def test_torch_s_graphs_draw_and_invert_alike(tmp_path: Path, coupling: str) -> None:
     lia = converted(coupling)
     before = answers(lia, 1)
@@ -235,6 +236,7 @@ def test_torch_s_graphs_draw_and_invert_alike(tmp_path: Path, coupling: str) -> 
                 assert not any(word in content for word in (b"stack_trace", b"lia_adapter", b"site-packages")), entry.filename
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("onnxscript") is None, reason="needs the extra onnx")
 def test_onnx_s_graphs_draw_and_invert_alike(tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
@@ -263,7 +265,3 @@ def test_the_command(tmp_path: Path) -> None:
     assert f"wrote {out}, " in result.output
     assert "note  The invertible mapping stays behind" in result.output
     assert same(lia.generator, load(out).generator)  # type: ignore[arg-type]
-
-
-def test_no_export_has_a_package_of_its_own() -> None:
-    assert "onnx" not in sys.modules or importlib.util.find_spec("onnx") is not None

@@ -145,7 +145,7 @@ def _solved(mapping: InvertibleMapping, *, to_z: bool) -> InvertibleMapping:
 
 
 def _inverse(matrix: Tensor) -> Tensor:
-    inverse: Tensor = torch.linalg.inv(matrix.detach().double())
+    inverse: Tensor = torch.linalg.inv(matrix.detach().double()).contiguous()
     return inverse
 
 
@@ -209,7 +209,8 @@ Written by lia-adapt export. N is any number of samples.
 |---|---|---|
 {rows}
 
-ys is one y for each layer, mostly the same. Where the mapping's y is longer than that, it is all of ys, to be reshaped. Images x are about in [-1, 1]. Noise is the constant one, psi is 1.
+ys is one y for each layer, mostly the same; where the mapping's y is longer, it is all of ys, to be reshaped. Images x are
+about in [-1, 1]. Noise is the constant one, and psi is 1.
 
 ```python
 {code}
