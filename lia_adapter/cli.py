@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import click
 
 from lia_adapter.cli_data import dataset
+from lia_adapter.cli_export import export
 from lia_adapter.cli_images import evaluate, invert, reconstruct
 from lia_adapter.cli_train import train
 from lia_adapter.config import load_recipe, parse_overrides, parse_seeds, to_toml
@@ -451,5 +452,5 @@ def _encoder_summary(figures: dict[str, Any]) -> str:
     return "\n".join([*lines, encoder_verdict(figures)])
 
 
-for command in (dataset, train, reconstruct, invert, evaluate):
+for command in (dataset, train, reconstruct, invert, evaluate, export):
     main.add_command(command)

@@ -35,6 +35,6 @@ def export(file: str, target: str, out: Path, generator: str | None) -> None:
     else:
         files = export_graphs(lia, target, out, progress=ProgressLine())
     for path in files:
-        click.echo(f"wrote {path}, {path.stat().st_size / 1e6:,.1f} MB")
+        click.echo(f"wrote {path}")
     for sentence in left:
         click.echo(f"note  {sentence}")

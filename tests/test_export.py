@@ -119,6 +119,17 @@ def test_classes_go_out_to_nvlabs(tmp_path: Path) -> None:
     assert "c_dim=3" in exported.files[2].read_text()
 
 
+@pytest.mark.parametrize("config", ["sg3t", "sg3r"])
+def test_stylegan3_goes_out_to_nvlabs(tmp_path: Path, shared: Path, config: str) -> None:
+    lia = load(shared / "checkpoints" / f"{config}_uncond.pkl")
+    exported = export_weights(lia, "nvlabs", tmp_path / "g.safetensors")
+    assert same(lia.generator, load(exported.files[0]).generator)  # type: ignore[arg-type]
+    assert same(lia.discriminator, discriminator_of(exported.files[1]))
+    note = exported.files[2].read_text()
+    kernel = {"sg3t": "conv_kernel=3, use_radial_filters=False", "sg3r": "conv_kernel=1, use_radial_filters=True"}[config]
+    assert all(part in note for part in ("networks_stylegan3", "num_layers=6", "margin_size=4", "channel_max=16", kernel))
+
+
 def test_a_missing_average_is_measured(tmp_path: Path) -> None:
     lia = toys.stylegan()
     config = {**lia.config, "generator": {**lia.config["generator"]}}
@@ -262,6 +273,6 @@ def test_the_command(tmp_path: Path) -> None:
     lia.save(tmp_path / "a.lia.safetensors")
     result = CliRunner().invoke(export, [str(tmp_path / "a.lia.safetensors"), "--to", "nvlabs", "-o", str(out)])
     assert result.exit_code == 0, result.output
-    assert f"wrote {out}, " in result.output
+    assert f"wrote {out}\n" in result.output
     assert "note  The invertible mapping stays behind" in result.output
     assert same(lia.generator, load(out).generator)  # type: ignore[arg-type]

@@ -105,18 +105,18 @@ def export_graphs(
 
 def _directions(lia: LIA) -> dict[str, _Direction]:
     g = lia.generator
-    found = {"synthesis": _Direction(_Synthesis(lia), {"ys": torch.randn(_BATCH, g.num_ws, g.y_dim)}, "x")}
+    found = {"synthesis": _Direction(_Synthesis(lia), {"ys": torch.zeros(_BATCH, g.num_ws, g.y_dim)}, "x")}
     labels = {"c": torch.eye(g.c_dim)[:1].repeat(_BATCH, 1)} if g.c_dim else {}
-    codes = {"z": torch.randn(_BATCH, lia.z_dim), **labels}
+    codes = {"z": torch.zeros(_BATCH, lia.z_dim), **labels}
     if lia.mapping is None:
         found["mapping"] = _Direction(g.mapping, codes, "y")  # type: ignore[arg-type]
     else:
         found["mapping"] = _Direction(_solved(lia.mapping, to_z=False), codes, "y")
         inverse = _Inverse(_solved(lia.mapping, to_z=True))
-        found["inverse"] = _Direction(inverse, {"y": torch.randn(_BATCH, g.y_dim), **labels}, "z")
+        found["inverse"] = _Direction(inverse, {"y": torch.zeros(_BATCH, g.y_dim), **labels}, "z")
     if lia.encoder is not None:
         output = "ys" if getattr(lia.encoder, "space", "y") == "ys" else "y"
-        found["encoder"] = _Direction(lia.encoder, {"x": torch.randn(_BATCH, g.channels, *g.resolution)}, output)
+        found["encoder"] = _Direction(lia.encoder, {"x": torch.zeros(_BATCH, g.channels, *g.resolution)}, output)
     return found
 
 
