@@ -313,11 +313,15 @@ def test_a_module_that_contains_itself_is_refused(tmp_path: Path) -> None:
         read_checkpoint(write(tmp_path, pickles.dumps(generator)))
 
 
-def test_surplus_tensors_are_said(tmp_path: Path) -> None:
-    generator = pickles.Networks().generator()
+def test_surplus_tensors_are_refused_where_they_may_change_the_image(tmp_path: Path) -> None:
+    networks = pickles.Networks()
+    generator, discriminator = networks.generator(), networks.discriminator()
+    change(discriminator, "b8")["_buffers"]["own"] = pickles.nested(torch.zeros(1))
+    notes = read_checkpoint(write(tmp_path, pickles.dumps({"G_ema": generator, "D": discriminator}))).notes
+    assert any("b8.own" in note for note in notes)
     change(generator, "synthesis")["_buffers"]["own"] = pickles.nested(torch.zeros(1))
-    notes = read_checkpoint(write(tmp_path, pickles.dumps(generator))).notes
-    assert any("synthesis.own" in note for note in notes)
+    with pytest.raises(CheckpointError, match=r"may change its images: synthesis\.own"):
+        read_checkpoint(write(tmp_path, pickles.dumps({"G_ema": generator, "D": discriminator})))
 
 
 def test_torch_writes_what_we_read(tmp_path: Path) -> None:

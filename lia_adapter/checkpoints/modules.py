@@ -187,10 +187,10 @@ def collect(module: Module, shapes: dict[str, tuple[int, ...]], part: str, notes
         module: The network.
         shapes: Names and shapes of its tensors.
         part: "generator" or "discriminator".
-        notes: Gains one on tensors that are not among them.
+        notes: Gains one on a discriminator's tensors that are not among them: they cannot change an image.
 
     Raises:
-        CheckpointError: A tensor is missing, or of another shape, or they share their numbers.
+        CheckpointError: A tensor is missing, or of another shape, or they share their numbers, or the generator has others.
     """
     tensors: dict[str, Tensor] = {}
     extra: list[str] = []
@@ -205,7 +205,9 @@ def collect(module: Module, shapes: dict[str, tuple[int, ...]], part: str, notes
     if sum(tensor.numel() for tensor in tensors.values()) > _MAX_SHARED * _distinct(tensors):
         module.fail("has tensors that share their numbers")
     if extra:
-        shown = ", ".join(clean(name, 60) for name in extra[:5])
+        shown = ", ".join(clean(name, 60) for name in extra[:5]) + (", ..." if len(extra) > 5 else "")
+        if part == "generator":
+            module.fail(f"has tensors that such a generator does not have, and that may change its images: {shown}")
         notes.append(f"{len(extra)} tensors of the {part} that its family does not have were ignored: {shown}")
     return {f"{part}.{name}": tensors[name] for name in shapes}
 
