@@ -79,9 +79,12 @@ def test_the_shipped_model() -> None:
     assert 0.2 < x.std() < 0.8 and (x[0] - x[1]).abs().mean() > 0.05
 
 
+_QUICK_ENCODER = {"images": 128, "statistics_samples": 500, "known_answers": 16, "split": "first 500"}
+
+
 def test_the_demo_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "_CONVERT", {**demo._CONVERT, **toys.QUICK})
-    monkeypatch.setattr(demo, "_ENCODER", {**demo._ENCODER, "images": 128, "statistics_samples": 500, "known_answers": 16})
+    monkeypatch.setattr(demo, "_ENCODER", {**demo._ENCODER, **_QUICK_ENCODER})
     monkeypatch.setattr(demo, "_FITTED", 300)
     shown = demo.run_demo()
     paths = demo.write_demo_report(shown, tmp_path / "demo.safetensors")
