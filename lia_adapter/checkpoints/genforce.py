@@ -13,7 +13,7 @@ from torch import Tensor
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.stylegan2 import assemble
-from lia_adapter.checkpoints.tables import Rule, Table, image, mirrored, only, rename, table
+from lia_adapter.checkpoints.tables import Rule, Table, block_name, image, mirrored, only, rename, table
 from lia_adapter.errors import CheckpointError
 
 __all__ = ["NAME", "generators", "matches", "read"]
@@ -23,16 +23,12 @@ NAME: Final = "stylegan2"
 _NORMAL: Final = "generator_smooth is absent, generator was taken: it was not averaged"
 
 
-def _block(index: int) -> str:
-    return f"b{4 << min(index, 16)}"
-
-
 def _layer(part: str) -> Callable[[re.Match[str]], str]:
     """Names of layer n: layer0 is the constant's, then two to a block."""
 
     def name(m: re.Match[str]) -> str:
         n = int(m[1])
-        return f"synthesis.{_block((n + 1) // 2)}.conv{(n + 1) % 2 if n else 1}.{part}"
+        return f"synthesis.{block_name((n + 1) // 2)}.conv{(n + 1) % 2 if n else 1}.{part}"
 
     return name
 
@@ -60,11 +56,11 @@ _GENERATOR: Final = (
     Rule(r"synthesis\.layer([0-9]{1,2})\.style\.weight", _layer("affine.weight")),
     Rule(r"synthesis\.layer([0-9]{1,2})\.style\.bias", _layer("affine.bias"), _plus_one),
     Rule(r"synthesis\.layer([0-9]{1,2})\.filter\.kernel", _layer("resample_filter"), _quarter),
-    Rule(r"synthesis\.output([0-9]{1,2})\.(weight|bias)", lambda m: f"synthesis.{_block(int(m[1]))}.torgb.{m[2]}"),
-    Rule(r"synthesis\.output([0-9]{1,2})\.style\.weight", lambda m: f"synthesis.{_block(int(m[1]))}.torgb.affine.weight"),
+    Rule(r"synthesis\.output([0-9]{1,2})\.(weight|bias)", lambda m: f"synthesis.{block_name(int(m[1]))}.torgb.{m[2]}"),
+    Rule(r"synthesis\.output([0-9]{1,2})\.style\.weight", lambda m: f"synthesis.{block_name(int(m[1]))}.torgb.affine.weight"),
     Rule(
         r"synthesis\.output([0-9]{1,2})\.style\.bias",
-        lambda m: f"synthesis.{_block(int(m[1]))}.torgb.affine.bias",
+        lambda m: f"synthesis.{block_name(int(m[1]))}.torgb.affine.bias",
         _plus_one,
     ),
     Rule(r"synthesis\.upsample\.kernel", "synthesis.b4.resample_filter", _quarter),
@@ -75,7 +71,7 @@ def _discriminator(sizes: int) -> tuple[Rule, ...]:
     """Rules for a discriminator of so many blocks, numbered from the finest, two layers each; then the last three layers."""
 
     def block(m: re.Match[str]) -> str:
-        return _block(sizes - int(m[1]) // 2)
+        return block_name(sizes - int(m[1]) // 2)
 
     def name(m: re.Match[str]) -> str:
         n = int(m[1])
@@ -84,13 +80,13 @@ def _discriminator(sizes: int) -> tuple[Rule, ...]:
         return f"b4.{dict(enumerate(('conv', 'fc', 'out'), 2 * sizes)).get(n, 'unknown')}.{m[2]}"
 
     return (
-        Rule(r"input([0-9]{1,2})\.(weight|bias)", lambda m: f"{_block(sizes - int(m[1]))}.fromrgb.{m[2]}"),
+        Rule(r"input([0-9]{1,2})\.(weight|bias)", lambda m: f"{block_name(sizes - int(m[1]))}.fromrgb.{m[2]}"),
         Rule(r"layer([0-9]{1,2})\.(weight|bias)", name),
         Rule(r"layer([0-9]{1,2})\.filter\.kernel", lambda m: f"{block(m)}.conv1.resample_filter", image),
-        Rule(r"skip_layer([0-9]{1,2})\.weight", lambda m: f"{_block(sizes - int(m[1]))}.skip.weight"),
+        Rule(r"skip_layer([0-9]{1,2})\.weight", lambda m: f"{block_name(sizes - int(m[1]))}.skip.weight"),
         Rule(
             r"skip_layer([0-9]{1,2})\.filter\.kernel",
-            lambda m: f"{_block(sizes - int(m[1]))}.skip.resample_filter",
+            lambda m: f"{block_name(sizes - int(m[1]))}.skip.resample_filter",
             image,
         ),
         Rule(r"LabelEmbed\.(weight|bias)", r"mapping.embed.\1"),

@@ -14,7 +14,7 @@ from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.genforce import generators
 from lia_adapter.checkpoints.stylegan1 import assemble, over_root_2
-from lia_adapter.checkpoints.tables import Rule, Table, image, mirrored, only, rename
+from lia_adapter.checkpoints.tables import Rule, Table, block_name, image, mirrored, only, rename
 from lia_adapter.errors import CheckpointError
 
 __all__ = ["NAME", "matches", "read"]
@@ -33,13 +33,9 @@ _OLDER: Final = (
 )
 
 
-def _block(index: int) -> str:
-    return f"b{4 << min(index, 16)}"
-
-
 def _layer(part: str) -> Callable[[re.Match[str]], str]:
     """Layers are numbered from coarse to fine, two for each block; layer0 is the constant's."""
-    return lambda m: f"synthesis.{_block(int(m[1]) // 2)}.conv{int(m[1]) % 2}.{part}"
+    return lambda m: f"synthesis.{block_name(int(m[1]) // 2)}.conv{int(m[1]) % 2}.{part}"
 
 
 # A tensor of another shape passes these as it is, and is refused by its shape then.
@@ -68,7 +64,7 @@ def _rules(fused: Callable[[Tensor], Tensor]) -> tuple[Rule, ...]:
         Rule(rf"synthesis\.layer{_N}\.style\.weight", _layer("affine.weight")),
         Rule(rf"synthesis\.layer{_N}\.style\.bias", _layer("affine.bias")),
         Rule(rf"synthesis\.layer{_N}\.blur\.kernel", None),
-        Rule(rf"synthesis\.output{_N}\.(weight|bias)", lambda m: f"synthesis.{_block(int(m[1]))}.torgb.{m[2]}"),
+        Rule(rf"synthesis\.output{_N}\.(weight|bias)", lambda m: f"synthesis.{block_name(int(m[1]))}.torgb.{m[2]}"),
     )
 
 
@@ -78,12 +74,12 @@ def _discriminator(sizes: int) -> tuple[Rule, ...]:
     def name(m: re.Match[str]) -> str:
         n = int(m[1])
         if n < 2 * sizes:
-            return f"{_block(sizes - n // 2)}.conv{n % 2}.{m[2]}"
+            return f"{block_name(sizes - n // 2)}.conv{n % 2}.{m[2]}"
         return f"b4.{dict(enumerate(('conv', 'fc', 'out'), 2 * sizes)).get(n, 'unknown')}.{m[2]}"
 
     return (
         Rule(r"lod", None),
-        Rule(rf"input{_N}\.(weight|bias)", lambda m: f"{_block(sizes - int(m[1]))}.fromrgb.{m[2]}"),
+        Rule(rf"input{_N}\.(weight|bias)", lambda m: f"{block_name(sizes - int(m[1]))}.fromrgb.{m[2]}"),
         Rule(rf"layer{_N}\.(weight|bias)", name),
         Rule(rf"layer{_N}\.blur\.kernel", None),
     )

@@ -18,7 +18,7 @@ from torch import Tensor
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.stylegan2 import assemble
-from lia_adapter.checkpoints.tables import Rule, Table, image, only, rename, table
+from lia_adapter.checkpoints.tables import Rule, Table, block_name, image, only, rename, table
 from lia_adapter.checkpoints.values import as_mapping, as_tensor
 from lia_adapter.errors import CheckpointError
 
@@ -27,14 +27,9 @@ __all__ = ["NAME", "matches", "read"]
 NAME: Final = "stylegan2"
 
 
-def _block(index: int) -> str:
-    """Block of the k-th doubling; the canonical names go by the size that it would have from 4x4."""
-    return f"b{4 << min(index, 16)}"
-
-
 def _conv(part: str) -> Any:
     """convs.0 and convs.1 are the two layers of the block after the constant's, and so on."""
-    return lambda m: f"synthesis.{_block(int(m[1]) // 2 + 1)}.conv{int(m[1]) % 2}.{part}"
+    return lambda m: f"synthesis.{block_name(int(m[1]) // 2 + 1)}.conv{int(m[1]) % 2}.{part}"
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -52,7 +47,7 @@ def _quarter(x: Tensor) -> Tensor:
 
 def _noise(m: re.Match[str]) -> str:
     index = int(m[1])
-    return f"synthesis.{_block((index + 1) // 2)}.conv{(index + 1) % 2 if index else 1}.noise_const"
+    return f"synthesis.{block_name((index + 1) // 2)}.conv{(index + 1) % 2 if index else 1}.noise_const"
 
 
 _GENERATOR: Final = (
@@ -76,15 +71,15 @@ _GENERATOR: Final = (
     Rule(r"convs\.([0-9]{1,2})\.conv\.blur\.kernel", _conv("resample_filter"), _quarter),
     Rule(r"convs\.([0-9]{1,2})\.noise\.weight", _conv("noise_strength"), _scalar),
     Rule(r"convs\.([0-9]{1,2})\.activate\.bias", _conv("bias"), _flat),
-    Rule(r"to_rgbs\.([0-9]{1,2})\.bias", lambda m: f"synthesis.{_block(int(m[1]) + 1)}.torgb.bias", _flat),
-    Rule(r"to_rgbs\.([0-9]{1,2})\.conv\.weight", lambda m: f"synthesis.{_block(int(m[1]) + 1)}.torgb.weight", only),
+    Rule(r"to_rgbs\.([0-9]{1,2})\.bias", lambda m: f"synthesis.{block_name(int(m[1]) + 1)}.torgb.bias", _flat),
+    Rule(r"to_rgbs\.([0-9]{1,2})\.conv\.weight", lambda m: f"synthesis.{block_name(int(m[1]) + 1)}.torgb.weight", only),
     Rule(
         r"to_rgbs\.([0-9]{1,2})\.conv\.modulation\.(weight|bias)",
-        lambda m: f"synthesis.{_block(int(m[1]) + 1)}.torgb.affine.{m[2]}",
+        lambda m: f"synthesis.{block_name(int(m[1]) + 1)}.torgb.affine.{m[2]}",
     ),
     Rule(
         r"to_rgbs\.([0-9]{1,2})\.upsample\.kernel",
-        lambda m: f"synthesis.{_block(int(m[1]) + 1)}.resample_filter",
+        lambda m: f"synthesis.{block_name(int(m[1]) + 1)}.resample_filter",
         _quarter,
     ),
     Rule(r"noises\.noise_([0-9]{1,2})", _noise, image),
@@ -95,11 +90,11 @@ def _discriminator(sizes: int) -> tuple[Rule, ...]:
     """Rules for a discriminator of so many blocks; they are numbered from the finest."""
 
     def block(m: re.Match[str]) -> str:
-        return _block(sizes - int(m[1]) + 1)
+        return block_name(sizes - int(m[1]) + 1)
 
     return (
-        Rule(r"convs\.0\.0\.weight", f"{_block(sizes)}.fromrgb.weight"),
-        Rule(r"convs\.0\.1\.bias", f"{_block(sizes)}.fromrgb.bias", _flat),
+        Rule(r"convs\.0\.0\.weight", f"{block_name(sizes)}.fromrgb.weight"),
+        Rule(r"convs\.0\.1\.bias", f"{block_name(sizes)}.fromrgb.bias", _flat),
         Rule(r"convs\.([0-9]{1,2})\.conv1\.0\.weight", lambda m: f"{block(m)}.conv0.weight"),
         Rule(r"convs\.([0-9]{1,2})\.conv1\.1\.bias", lambda m: f"{block(m)}.conv0.bias", _flat),
         Rule(r"convs\.([0-9]{1,2})\.conv2\.0\.kernel", lambda m: f"{block(m)}.conv1.resample_filter"),

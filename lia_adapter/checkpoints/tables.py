@@ -12,7 +12,7 @@ from lia_adapter.checkpoints.document import Document, Stored
 from lia_adapter.checkpoints.values import as_mapping, as_tensor
 from lia_adapter.errors import CheckpointError
 
-__all__ = ["Rule", "Table", "image", "mirrored", "only", "rename", "table"]
+__all__ = ["Rule", "Table", "block_name", "image", "mirrored", "only", "rename", "table"]
 
 _PARALLEL = "module."  # what DistributedDataParallel puts in front of every name
 
@@ -83,6 +83,15 @@ def table(document: Document, *path: str) -> Table | None:
     if nodes and all(name.startswith(_PARALLEL) for name in nodes):
         nodes = {name.removeprefix(_PARALLEL): value for name, value in nodes.items()}
     return Table(document, nodes) if nodes else None
+
+
+def block_name(index: int) -> str:
+    """Canonical name of the block of the k-th doubling: the size that it would have from 4x4.
+
+    Args:
+        index: k; one that a damaged file may lead to gives some block's name, which then occurs twice or does not fit.
+    """
+    return f"b{4 << max(0, min(index, 16))}"
 
 
 def only(x: Tensor) -> Tensor:

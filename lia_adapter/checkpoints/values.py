@@ -114,7 +114,7 @@ def as_tensor(node: Any, document: Document, label: str) -> Tensor:
         raise CheckpointError(f"{document.name}: {label} is of a type that is not known, and floats were expected.")
     flat = _floats(storage.tensor(), document, label)
     if (
-        not isinstance(offset, int)
+        type(offset) is not int  # a bool is none for torch
         or size is None
         or stride is None
         or len(size) != len(stride)
@@ -140,7 +140,7 @@ def _floats(flat: Tensor, document: Document, label: str) -> Tensor:
 def _sizes(node: Any) -> tuple[int, ...] | None:
     """Sizes or strides: some small numbers, none negative."""
     if isinstance(node, tuple) and len(node) <= MAX_AXES:
-        sizes = tuple(size for size in node if isinstance(size, int) and 0 <= size < _MAX_SIZE)
+        sizes = tuple(size for size in node if type(size) is int and 0 <= size < _MAX_SIZE)
         return sizes if len(sizes) == len(node) else None
     return None
 
