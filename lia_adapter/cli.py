@@ -77,6 +77,7 @@ def main() -> None:
 @click.option("--steps", type=int, help="Training steps.")
 @click.option("--coupling", help="auto, dense, additive (LIA's own) or affine.")
 @click.option("--class", "class_", type=int, help="Of a conditional checkpoint, the one class to take.")
+@click.option("--channel-order", default="rgb", show_default=True, help="bgr where images come out blue for red (mmagic).")
 @click.option("--features", type=Path, help="torchvision's squeezenet1_0 as .safetensors, to compare images with.")
 @click.option("--sha256", help="What CKPT must hash to.")
 @click.option("--data", type=Path, help="Real images, a folder or a data-set zip: adds a short adversarial refinement.")
@@ -92,6 +93,7 @@ def convert(
     steps: int | None,
     coupling: str | None,
     class_: int | None,
+    channel_order: str,
     features: Path | None,
     sha256: str | None,
     data: Path | None,
@@ -120,7 +122,7 @@ def convert(
         raise ConfigError(f"-o {out} must end in .safetensors; expected for example {out.name}.safetensors.")
     progress = ProgressLine()
     path = fetch(ckpt, sha256=sha256, progress=lambda done, total: progress("download, bytes", done, total))
-    lia = load(path, device=device_name(device), label=class_)
+    lia = load(path, device=device_name(device), label=class_, channel_order=channel_order)
     if "://" in ckpt:  # without what may be a password or a token
         address = urlsplit(ckpt)
         lia.provenance["address"] = f"{address.scheme}://{address.hostname}{address.path}"

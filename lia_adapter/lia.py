@@ -379,6 +379,7 @@ def load(
     generator: Generator | str | Path | None = None,
     device: torch.device | str = "cpu",
     label: int | None = None,
+    channel_order: str = "rgb",
 ) -> LIA:
     """Opens a LIA file, or any known checkpoint (then without an invertible mapping).
 
@@ -387,18 +388,24 @@ def load(
         generator: For a file that holds the adapter alone: the generator, or the path of its checkpoint.
         device: Where to put the weights.
         label: Of a conditional checkpoint, the one class to take: the generator is then unconditional.
+        channel_order: "bgr" for a checkpoint whose images come out with red and blue exchanged (mmagic trains such); in the
+            result they are RGB, like all images here.
 
     Raises:
         CheckpointError: The file cannot be read.
-        LIAError: The adapter belongs to another generator.
+        LIAError: The adapter belongs to another generator, or an argument does not go with the file.
     """
     path = fetch(str(path_or_url))
     if is_lia_file(path):
-        if label is not None:
-            raise LIAError(f"{path.name} is converted already; a class is chosen when a checkpoint is.")
+        if label is not None or channel_order != "rgb":
+            raise LIAError(f"{path.name} is converted already; class and channel order are chosen when a checkpoint is.")
         lia = _load_lia(path, generator)
     else:
+        if channel_order not in ("rgb", "bgr"):
+            raise LIAError(f"channel order {channel_order!r} is unknown; expected rgb or bgr.")
         checkpoint = read_checkpoint(path)
+        if channel_order == "bgr":
+            checkpoint = checkpoint.from_bgr()
         config = (
             checkpoint.config if label is None or not checkpoint.config["generator"] else of_class(checkpoint.config, label)
         )
@@ -418,6 +425,7 @@ def load(
                 "source_sha256": checkpoint.sha256,
                 "notes": list(checkpoint.notes),
                 "class": label,
+                "channel_order": channel_order,
             },
         )
     return lia.to(device).eval().requires_grad_(False)
@@ -511,7 +519,8 @@ def _bound_generator(
     discriminator: nn.Module | None = None
     family, config = None, {}
     if isinstance(generator, (str, Path)):
-        plain = load(generator, label=header["provenance"].get("class"))
+        made = header["provenance"]
+        plain = load(generator, label=made.get("class"), channel_order=made.get("channel_order", "rgb"))
         generator, discriminator, family, config = plain.generator, plain.discriminator, plain.family, plain.config
     if not isinstance(generator, nn.Module):
         raise LIAError("generator must be a path, a generator of this package, or what lia_adapter.wrap returns.")

@@ -1,5 +1,6 @@
 """The LIA file and what can be done with it: seeds, saving, loading, binding an adapter to its generator."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import safetensors
 import torch
 from safetensors.torch import save_file
 
+from lia_adapter.checkpoints import read_checkpoint
 from lia_adapter.errors import CheckpointError, LIAError
 from lia_adapter.generators import wrap
 from lia_adapter.lia import LIA, fingerprint, load, seed_to_z
@@ -182,3 +184,24 @@ def test_another_safetensors_file_is_told(tmp_path: Path) -> None:
 def test_a_mapping_of_another_size_is_refused() -> None:
     with pytest.raises(LIAError, match="makes y of 4 entries"):
         LIA(toys.stylegan().generator, InvertibleMapping("affine", 4))
+
+
+def test_a_network_that_draws_bgr_is_turned_round(tmp_path: Path) -> None:
+    path = toys.checkpoint(tmp_path / "c.pkl")
+    plain, turned = load(path), load(path, channel_order="bgr")
+    x = plain.sample(range(3))
+    torch.testing.assert_close(turned.sample(range(3)), x.flip(1))
+    assert plain.discriminator is not None and turned.discriminator is not None
+    torch.testing.assert_close(turned.discriminator(x.flip(1)), plain.discriminator(x))
+    with pytest.raises(LIAError, match="expected rgb or bgr"):
+        load(path, channel_order="grb")
+    with pytest.raises(CheckpointError, match="three channels"):
+        dataclasses.replace(read_checkpoint(path), tensors={}).from_bgr()
+
+
+def test_an_adapter_of_a_network_that_draws_bgr_finds_it_again(tmp_path: Path) -> None:
+    path, out = toys.checkpoint(tmp_path / "c.pkl"), tmp_path / "a.safetensors"
+    converted(load(path, channel_order="bgr")).save(out, adapter_only=True)
+    again = load(out, generator=path)
+    y = torch.randn(2, again.generator.y_dim)
+    torch.testing.assert_close(again.synthesize(y), load(path).synthesize(y).flip(1))

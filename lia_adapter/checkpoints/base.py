@@ -1,10 +1,12 @@
 """What the checkpoint room hands out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
+
+from lia_adapter.errors import CheckpointError
 
 __all__ = ["Checkpoint", "Inspection"]
 
@@ -38,6 +40,23 @@ class Checkpoint:
         parts = [part for part in ("generator", "discriminator", "encoder") if self.config.get(part)]
         words = [f"an {part}" if part.startswith("e") else f"a {part}" for part in parts]
         return " and ".join([", ".join(words[:-1]), *words[-1:]] if len(words) > 1 else words) or "nothing"
+
+    def from_bgr(self) -> "Checkpoint":
+        """The same networks with the channels of images turned round: RGB of one that draws and judges BGR.
+
+        Raises:
+            CheckpointError: It has no layers to or from three channels.
+        """
+        axes = {".torgb.weight": 0, ".torgb.bias": 0, ".fromrgb.weight": 1}
+        turned = {
+            name: tensor.flip(axis)
+            for name, tensor in self.tensors.items()
+            for ending, axis in axes.items()
+            if name.endswith(ending) and tensor.shape[axis] == 3
+        }
+        if not turned:
+            raise CheckpointError(f"{self.source} has no layers to or from three channels: it cannot be in BGR.")
+        return replace(self, tensors={**self.tensors, **turned})
 
 
 @dataclass(frozen=True)

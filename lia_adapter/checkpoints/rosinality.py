@@ -206,7 +206,9 @@ def _of_mmagic(whole: Table, notes: list[str]) -> tuple[Table | None, Table | No
     generator = averaged if averaged.nodes else whole.below("generator.")
     if not averaged.nodes and generator.nodes:
         notes.append("generator_ema is absent, generator was taken: it was not averaged")
-    notes.append("channels were assumed to be RGB; networks that mmagic itself trained draw BGR")
+    notes.append(
+        "channels were assumed to be RGB; networks that mmagic itself trained draw BGR: pass --channel-order bgr to convert"
+    )
     discriminator = _renamed(whole.below("discriminator."), _MMAGIC)
     found = _generator(_mapping_from_one(_renamed(generator if generator.nodes else whole, _MMAGIC)))
     return found, discriminator if discriminator.has(*_IS_DISCRIMINATOR) else None, notes
