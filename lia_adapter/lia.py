@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from lia_adapter.checkpoints import read_checkpoint
+from lia_adapter.checkpoints.safetensor import MAX_HEADER
 from lia_adapter.download import fetch
 from lia_adapter.encoder import Encoder, one_code
 from lia_adapter.errors import CheckpointError, LIAError
@@ -38,7 +39,6 @@ __all__ = ["LIA", "fingerprint", "is_lia_file", "load", "read_header", "seed_to_
 
 FORMAT, VERSION = "lia-adapter", 1
 _CHUNK = 32  # images drawn at once: enough to keep a processor busy, few enough for a 1024² generator's memory
-_MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
 
 
 def seed_to_z(seeds: Iterable[int], z_dim: int) -> Tensor:
@@ -365,7 +365,7 @@ def is_lia_file(path: str | Path) -> bool:
         with open(path, "rb") as file:
             start = file.read(9)
             size = int.from_bytes(start[:8], "little")
-            if len(start) < 9 or start[8:] != b"{" or size > _MAX_HEADER:
+            if len(start) < 9 or start[8:] != b"{" or size > MAX_HEADER:
                 return False
             header = json.loads(b"{" + file.read(size - 1))
     except (OSError, ValueError, RecursionError):

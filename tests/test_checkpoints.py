@@ -181,6 +181,8 @@ def test_tensors_are_aligned_views_of_the_file(dtype: torch.dtype, pad: int) -> 
         ((4,), (-1,), 3),
         ((1 << 40,), (0,), 0),
         ((2,), (1, 1), 0),
+        ((2,), (1,), True),
+        ((1 << 40, 1 << 40, 0), (1, 1, 1), 0),
     ],
 )
 def test_a_view_must_fit_its_storage(size: tuple[int, ...], stride: tuple[int, ...], offset: int) -> None:

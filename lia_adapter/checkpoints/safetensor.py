@@ -14,10 +14,11 @@ from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.checkpoints.document import Document, Storage, Stored
 from lia_adapter.errors import CheckpointError
 
-__all__ = ["read_safetensors"]
+__all__ = ["MAX_HEADER", "read_safetensors"]
 
 _LENGTH: Final = 8
-_MAX_HEADER: Final = 100_000_000  # bytes, the format's own limit
+MAX_HEADER: Final = 2**23
+"""Bytes: 100 times what the largest network needs. The format allows 100 MB, which JSON can blow up to gigabytes."""
 _MAX_AXES: Final = 16
 _METADATA: Final = "__metadata__"
 _DTYPES: Final = {
@@ -48,8 +49,8 @@ def read_safetensors(data: memoryview, name: str) -> Document:
     size = int.from_bytes(data[:_LENGTH], "little")
     if size > len(data) - _LENGTH:
         damaged(f"its header claims {size:,} bytes, and the file has {len(data):,}")
-    if size > _MAX_HEADER:
-        damaged(f"its header has {size:,} bytes, and {_MAX_HEADER:,} are allowed")
+    if size > MAX_HEADER:
+        damaged(f"its header has {size:,} bytes, and {MAX_HEADER:,} are allowed")
     try:
         header: Any = json.loads(bytes(data[_LENGTH : _LENGTH + size]))
     except (ValueError, RecursionError):

@@ -103,6 +103,8 @@ def as_tensor(node: Any, document: Document, label: str) -> Tensor:
         CheckpointError: The node is no tensor of floats, or reaches outside its storage.
     """
     if isinstance(node, Stored):
+        if _sizes(node.size) is None:
+            raise CheckpointError(f"{document.name} is damaged: {label} has no valid shape. Get the file again.")
         return _floats(node.storage.tensor(), document, label).reshape(node.size)
     while isinstance(node, Call) and node.calls(*_PARAMETERS) and node.args:
         node = node.args[0]
@@ -141,7 +143,8 @@ def _sizes(node: Any) -> tuple[int, ...] | None:
     """Sizes or strides: some small numbers, none negative."""
     if isinstance(node, tuple) and len(node) <= MAX_AXES:
         sizes = tuple(size for size in node if type(size) is int and 0 <= size < _MAX_SIZE)
-        return sizes if len(sizes) == len(node) else None
+        # torch multiplies sizes even where one of them is 0.
+        return sizes if len(sizes) == len(node) and math.prod(max(size, 1) for size in sizes) < 2**63 else None
     return None
 
 
