@@ -1,6 +1,8 @@
 # The only thing that must be there is Python 3.11 or newer; make sets up the rest in .venv.
 # Another Python: make test PYTHON=python3.12
 PYTHON ?= python3
+# Tests on two to four cores at once; a single test is easier to follow without.
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 # The stamp is written last, so that a set-up that was interrupted is done again.
 READY := .venv/.ready
 
@@ -14,10 +16,10 @@ demo: $(READY) ## see everything at work on the model that ships
 	.venv/bin/lia-adapt demo -o demo.safetensors
 
 test: $(READY) ## run the tests that take minutes
-	.venv/bin/pytest -m "not slow"
+	.venv/bin/pytest -m "not slow" $(PARALLEL)
 
 test-all: $(READY) ## run all tests
-	.venv/bin/pytest --timeout 3600
+	.venv/bin/pytest --timeout 3600 $(PARALLEL)
 
 lint: $(READY) ## check the style
 	.venv/bin/ruff check .

@@ -5,16 +5,20 @@ from pathlib import Path
 import pytest
 import torch
 
+_BESIDE_OTHERS = "PYTEST_XDIST_WORKER" in os.environ
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _few_threads() -> None:
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1" if _BESIDE_OTHERS else "2")))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    # pytest-xdist's processes share one cache, so that the ops are built once.
+    root = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LIA_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("LIA_CACHE_DIR", str((root.parent if _BESIDE_OTHERS else root) / "cache"))
         yield
 
 

@@ -180,14 +180,17 @@ def _persistent(document: Document, node: Any, path: str) -> Module | None:
     return as_module(document, node, path) if is_persistent else None
 
 
-def collect(module: Module, shapes: dict[str, tuple[int, ...]], part: str, notes: list[str]) -> dict[str, Tensor]:
+def collect(
+    module: Module, shapes: dict[str, tuple[int, ...]], part: str, notes: list[str], *, unused: str = ""
+) -> dict[str, Tensor]:
     """The tensors that the config implies, checked, with the part's name in front.
 
     Args:
         module: The network.
         shapes: Names and shapes of its tensors.
         part: "generator" or "discriminator".
-        notes: Gains one on a discriminator's tensors that are not among them: they cannot change an image.
+        notes: Gains one on tensors that are not among them and cannot change an image: a discriminator's, and `unused`.
+        unused: Name of a tensor that this generator may have without using it.
 
     Raises:
         CheckpointError: A tensor is missing, or of another shape, or they share their numbers, or the generator has others.
@@ -206,7 +209,7 @@ def collect(module: Module, shapes: dict[str, tuple[int, ...]], part: str, notes
         module.fail("has tensors that share their numbers")
     if extra:
         shown = ", ".join(clean(name, 60) for name in extra[:5]) + (", ..." if len(extra) > 5 else "")
-        if part == "generator":
+        if part == "generator" and extra != [unused]:
             module.fail(f"has tensors that such a generator does not have, and that may change its images: {shown}")
         notes.append(f"{len(extra)} tensors of the {part} that its family does not have were ignored: {shown}")
     return {f"{part}.{name}": tensors[name] for name in shapes}
