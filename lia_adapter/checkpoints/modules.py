@@ -29,6 +29,8 @@ _MAX_MODULES: Final = 8
 # Tensors may share their storage, but a generator's do not: whoever copies them should not need much more than the file.
 _MAX_SHARED: Final = 2
 _ARCHITECTURES: Final = ("orig", "skip", "resnet")
+# Unconditional networks of StyleGAN-XL's repository have a table of classes all the same.
+_UNUSED: Final = "mapping.embed.weight"
 _DILL_ARRAY: Final = "dill._dill._create_array"
 
 
@@ -180,17 +182,14 @@ def _persistent(document: Document, node: Any, path: str) -> Module | None:
     return as_module(document, node, path) if is_persistent else None
 
 
-def collect(
-    module: Module, shapes: dict[str, tuple[int, ...]], part: str, notes: list[str], *, unused: str = ""
-) -> dict[str, Tensor]:
+def collect(module: Module, shapes: dict[str, tuple[int, ...]], part: str, notes: list[str]) -> dict[str, Tensor]:
     """The tensors that the config implies, checked, with the part's name in front.
 
     Args:
         module: The network.
         shapes: Names and shapes of its tensors.
         part: "generator" or "discriminator".
-        notes: Gains one on tensors that are not among them and cannot change an image: a discriminator's, and `unused`.
-        unused: Name of a tensor that this generator may have without using it.
+        notes: Gains one on tensors that are not among them and cannot change an image.
 
     Raises:
         CheckpointError: A tensor is missing, or of another shape, or they share their numbers, or the generator has others.
@@ -209,7 +208,7 @@ def collect(
         module.fail("has tensors that share their numbers")
     if extra:
         shown = ", ".join(clean(name, 60) for name in extra[:5]) + (", ..." if len(extra) > 5 else "")
-        if part == "generator" and extra != [unused]:
+        if part == "generator" and extra != [_UNUSED]:
             module.fail(f"has tensors that such a generator does not have, and that may change its images: {shown}")
         notes.append(f"{len(extra)} tensors of the {part} that its family does not have were ignored: {shown}")
     return {f"{part}.{name}": tensors[name] for name in shapes}

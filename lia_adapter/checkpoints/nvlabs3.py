@@ -135,8 +135,7 @@ def _mapping(mapping: Module) -> dict[str, Any]:
 def _tensors(generator: Module, config: dict[str, Any], notes: list[str]) -> dict[str, Tensor]:
     shapes = stylegan3_shapes(config)
     if shapes.pop("mapping.table", None) is None:
-        # An unconditional StyleGAN-XL has its table all the same.
-        return collect(generator, shapes, "generator", notes, unused="mapping.embed.weight")
+        return collect(generator, shapes, "generator", notes)
     # The table is called embed in the file, where other networks have a dense layer. It may have rows of ImageNet's classes
     # beyond those that the network knows.
     embed = generator.part("mapping").part("embed")
