@@ -24,6 +24,7 @@ from torch import Tensor, nn
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.curves import plot  # noqa: E402
 from benchmarks.encoder import entangled  # noqa: E402
 from benchmarks.rivals import Ali, Rival, VaeGan  # noqa: E402
 from lia_adapter import LIA, load  # noqa: E402
@@ -36,7 +37,7 @@ from lia_adapter.metrics.features import image_features, load_features  # noqa: 
 from lia_adapter.metrics.images import mse  # noqa: E402
 from lia_adapter.metrics.paths import path_length  # noqa: E402
 from lia_adapter.metrics.swd import image_swd  # noqa: E402
-from lia_adapter.report import html_page, image_grid, loss_curves, paired_grid, save_png  # noqa: E402
+from lia_adapter.report import html_page, image_grid, paired_grid, save_png  # noqa: E402
 from lia_adapter.terminal import ProgressLine  # noqa: E402
 from lia_adapter.training.encoder import EncoderConfig, train_encoder_lia  # noqa: E402
 from lia_adapter.training.gan_config import TrainConfig  # noqa: E402
@@ -225,11 +226,9 @@ def main() -> None:
         work / "reconstructions.png", paired_grid(shown[:8], *(drawn[:8] for drawn in (lia.reconstruct(shown), *pictures)))
     )
     save_png(work / "samples.png", image_grid(torch.cat([of.sample(range(16)) for of in (lia, mlp)]), columns=16))
-    curves = {
-        name: [value for _, value in of.metrics["training"]["curve"]] for name, of in (("additive", additive), ("mlp", mlp))
-    }
+    curves = {name: of.metrics["training"]["curve"] for name, of in (("additive", additive), ("mlp", mlp))}
     body = (
-        f"<h1>Comparisons</h1><h2>Fréchet distance while training, {network.name}</h2>{loss_curves(curves)}"
+        f"<h1>Comparisons</h1><h2>Fréchet distance while training, {network.name}</h2>{plot(curves, 'Fréchet distance')}"
         f"<h2>How much the encoder's gradient varies</h2>{bars(study)}<pre>{json.dumps(table, indent=1)}</pre>"
     )
     (work / "comparisons.html").write_text(html_page("Comparisons", body))
