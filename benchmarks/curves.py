@@ -17,7 +17,7 @@ from lia_adapter.lia import read_header
 __all__ = ["plot"]
 
 _COLOURS = ("#1f6fb4", "#d0661c", "#3a8f4d", "#8a4fb0")
-_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 760, 380, 70, 20, 50
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 380, 70, 50, 20, 50
 
 
 def plot(curves: Mapping[str, Sequence[tuple[float, float]]], what: str) -> str:
@@ -30,7 +30,7 @@ def plot(curves: Mapping[str, Sequence[tuple[float, float]]], what: str) -> str:
     points = [point for curve in curves.values() for point in curve]
     most = max(images for images, _ in points)
     low, high = (math.log10(pick(value for _, value in points)) for pick in (min, max))
-    across, tall = _WIDTH - _LEFT - 20, _HEIGHT - _TOP - _BOTTOM
+    across, tall = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 
     def x(images: float) -> float:
         return _LEFT + across * images / most
@@ -43,24 +43,23 @@ def plot(curves: Mapping[str, Sequence[tuple[float, float]]], what: str) -> str:
         for digit in (1, 2, 5):
             value = digit * 10.0**power
             if low <= math.log10(value) <= high:
-                drawn.append(f'<path d="M{_LEFT} {y(value):.1f}H{_WIDTH - 20}" stroke="#ddd"/>')
+                drawn.append(f'<path d="M{_LEFT} {y(value):.1f}H{_WIDTH - _RIGHT}" stroke="#ddd"/>')
                 drawn.append(f'<text x="{_LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:,.0f}</text>')
     for part in range(5):
         images = most * part / 4
-        drawn.append(
-            f'<text x="{x(images):.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{images / 1000:,.0f},000</text>'
-        )
+        label = f"{images:,.0f}" if part < 4 else f"{images:,.0f} images"
+        drawn.append(f'<text x="{x(images):.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{label}</text>')
     for i, (name, curve) in enumerate(curves.items()):
         colour, line = _COLOURS[i % len(_COLOURS)], " ".join(f"{x(images):.1f},{y(value):.1f}" for images, value in curve)
         drawn.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{line}"/>')
         drawn.append(
-            f'<text x="{_WIDTH - 30}" y="{_TOP + 18 + 18 * i}" text-anchor="end" fill="{colour}">'
+            f'<text x="{_WIDTH - _RIGHT}" y="{_TOP + 18 + 18 * i}" text-anchor="end" fill="{colour}">'
             f"{html.escape(name)}: {curve[-1][1]:,.0f}</text>"
         )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" font-size="12">'
         f'<rect width="100%" height="100%" fill="white"/>{"".join(drawn)}'
-        f'<text x="{_LEFT}" y="{_HEIGHT - 8}">{html.escape(what)}, over the images seen</text></svg>'
+        f'<text x="{_LEFT}" y="{_HEIGHT - 8}" font-size="10">{html.escape(what)}</text></svg>'
     )
 
 
