@@ -108,7 +108,7 @@ def convert(
     from lia_adapter.lia import load
     from lia_adapter.metrics.features import load_features
     from lia_adapter.report import report_paths, write_convert_report
-    from lia_adapter.training.convert import convert_lia
+    from lia_adapter.training.convert import check_convertible, convert_lia
     from lia_adapter.training.mapping import ConvertConfig, pick_coupling
 
     given = {"seed": seed, "steps": steps, "coupling": coupling}
@@ -136,6 +136,7 @@ def convert(
             f"{path.name} has an invertible mapping: there is nothing to fit. {'would write' if dry_run else 'wrote'} {out}"
         )
         return
+    check_convertible(lia.generator)
     if dry_run:
         kind = pick_coupling(lia.generator, config.coupling)
         click.echo(_describe(lia))

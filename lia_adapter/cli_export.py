@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from lia_adapter.download import source_stem
 from lia_adapter.terminal import ProgressLine
 
 __all__ = ["export"]
@@ -15,9 +16,9 @@ __all__ = ["export"]
     "--to", "target", type=click.Choice(["nvlabs", "rosinality", "torch", "onnx"]), required=True,
     help="Weights for NVlabs/stylegan3 or rosinality/stylegan2-pytorch, or graphs for torch.export or ONNX.",
 )  # fmt: skip
-@click.option("-o", "--out", type=Path, required=True, help="Of weights the file, .safetensors; of graphs a folder.")
+@click.option("-o", "--out", type=Path, help="Default <stem>-<target>.safetensors, or for graphs the folder <stem>-<target>.")
 @click.option("--generator", help="The checkpoint of an adapter-only FILE.")
-def export(file: str, target: str, out: Path, generator: str | None) -> None:
+def export(file: str, target: str, out: Path | None, generator: str | None) -> None:
     """Write FILE, a LIA file or a plain checkpoint, in the form of another program.
 
     Weights are those of the generator with its ORIGINAL mapping, and of the discriminator, in the shapes of that program.
@@ -29,11 +30,12 @@ def export(file: str, target: str, out: Path, generator: str | None) -> None:
 
     lia = load(file, generator=generator)
     left: tuple[str, ...] = ()
+    name = f"{source_stem(file)}-{target}"
     if target in WEIGHTS:
-        exported = export_weights(lia, target, out)
+        exported = export_weights(lia, target, out or Path(f"{name}.safetensors"))
         files, left = exported.files, exported.left
     else:
-        files = export_graphs(lia, target, out, progress=ProgressLine())
+        files = export_graphs(lia, target, out or Path(name), progress=ProgressLine())
     for path in files:
         click.echo(f"wrote {path}")
     for sentence in left:

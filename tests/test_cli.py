@@ -216,17 +216,6 @@ def test_kill_at_twenty_moments_leaves_no_half_file(workshop: Path, tmp_path: Pa
         assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.slow
-def test_every_fixture_that_can_be_read_is_converted(shared: Path, tmp_path: Path) -> None:
-    for source in sorted((shared / "checkpoints").glob("*.pkl")):
-        if run("inspect", source, cwd=tmp_path).stdout.strip().splitlines()[-1].startswith("verdict    refused"):
-            continue
-        result = run("convert", source, *QUICK, cwd=tmp_path)
-        assert result.returncode == 0, result.stderr
-        assert (tmp_path / f"{source.stem}.lia.html").exists()
-    assert len(list(tmp_path.glob("*.lia.safetensors"))) >= 9
-
-
 def test_hostile_files_end_in_one_line_and_write_nothing(shared: Path, tmp_path: Path) -> None:
     for source in sorted((shared / "hostile").iterdir()):
         if source.name != "MANIFEST.json":

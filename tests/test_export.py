@@ -268,11 +268,14 @@ def test_the_want_of_onnx_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not (tmp_path / "graphs").exists()
 
 
-def test_the_command(tmp_path: Path) -> None:
-    lia, out = toys.with_encoder(toys.stylegan()), tmp_path / "g.safetensors"
-    lia.save(tmp_path / "a.lia.safetensors")
-    result = CliRunner().invoke(export, [str(tmp_path / "a.lia.safetensors"), "--to", "nvlabs", "-o", str(out)])
+@pytest.mark.parametrize("out", [None, Path("g.safetensors")])
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: Path | None) -> None:
+    monkeypatch.chdir(tmp_path)
+    lia = toys.with_encoder(toys.stylegan())
+    lia.save("a.lia.safetensors")
+    result = CliRunner().invoke(export, ["a.lia.safetensors", "--to", "nvlabs", *(["-o", str(out)] if out else [])])
     assert result.exit_code == 0, result.output
+    out = out or Path("a.lia-nvlabs.safetensors")
     assert f"wrote {out}\n" in result.output
     assert "note  The invertible mapping stays behind" in result.output
     assert same(lia.generator, load(out).generator)  # type: ignore[arg-type]

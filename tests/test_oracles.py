@@ -204,6 +204,20 @@ def test_invertible_mapping(name: str, shared: Path) -> None:
     torch.testing.assert_close(case.generator.mapping.to_y(z), y.to(z.dtype), rtol=0, atol=1e-5, check_dtype=False)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", expected("convert"))
+def test_the_commands(name: str, shared: Path, tmp_path: Path) -> None:
+    """Each goes through convert, and samples afterwards; conditional ones by class."""
+    source = shared / "checkpoints" / fixtures()[name]["checkpoint"]
+    out, picture = tmp_path / "f.safetensors", tmp_path / "p.png"
+    few = ["--steps", "50", "statistics_samples=5000", "eval_samples=1000"]
+    done = CliRunner().invoke(main, ["convert", str(source), *few, "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    of_class = ["--class", "1"] if load(out).generator.c_dim else []
+    done = CliRunner().invoke(main, ["sample", str(out), "--seeds", "0-3", *of_class, "-o", str(picture)])
+    assert done.exit_code == 0 and picture.exists(), done.output
+
+
 def test_the_official_lia_becomes_one_file(shared: Path, tmp_path: Path) -> None:
     source, out = shared / "checkpoints" / "lia_tf.pkl", tmp_path / "lia.safetensors"
     done = CliRunner().invoke(main, ["convert", str(source), "-o", str(out)])

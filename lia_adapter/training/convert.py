@@ -23,7 +23,7 @@ from lia_adapter.training.loop import Progress
 from lia_adapter.training.mapping import ConvertConfig, fit_mapping
 from lia_adapter.training.refine import refine_mapping
 
-__all__ = ["convert", "convert_lia", "obstacle"]
+__all__ = ["check_convertible", "convert", "convert_lia", "obstacle"]
 
 
 def convert(
@@ -71,13 +71,11 @@ def convert_lia(
         A new LIA around the same generator.
 
     Raises:
-        LIAError: The generator is no module, or data were given where they can't be used.
+        LIAError: The generator cannot be converted, or data were given where they can't be used.
     """
     generator, device, start = lia.generator, lia.device, time.monotonic()
-    if not isinstance(generator, nn.Module):
-        raise LIAError("convert needs a generator that is a torch module; pass what lia_adapter.wrap returns.")
-    if why := obstacle(generator):
-        raise LIAError(f"this generator {why}.")
+    check_convertible(generator)
+    assert isinstance(generator, nn.Module)  # noqa: S101
     # Batch statistics would make y depend on the batch, and running ones would change the generator.
     generator.eval()
     images = None
@@ -145,6 +143,18 @@ def obstacle(generator: Generator) -> str | None:
             f"{generator.z_dim}, so that no bijection can take its place. lia-adapt sample works"
         )
     return None
+
+
+def check_convertible(generator: Generator) -> None:
+    """Refuses a generator that `convert` can do nothing for.
+
+    Raises:
+        LIAError: It is no module, or there is an obstacle.
+    """
+    if not isinstance(generator, nn.Module):
+        raise LIAError("convert needs a generator that is a torch module; pass what lia_adapter.wrap returns.")
+    if why := obstacle(generator):
+        raise LIAError(f"this generator {why}.")
 
 
 def _identity(generator: str, config: ConvertConfig) -> str:
