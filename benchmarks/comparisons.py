@@ -13,6 +13,7 @@ to batch, layer by layer, when it learns y (LIA) and when it learns z through a 
 import argparse
 import dataclasses
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -125,21 +126,29 @@ def gradient_study(lia: LIA, encoder: Encoder, x: Tensor, route: str) -> dict[st
 
 
 def bars(study: dict[str, dict[str, float]]) -> str:
-    """The study as a picture: a bar for each layer and route, on a logarithmic scale."""
+    """The study as an SVG: a bar for each layer and route, on a logarithmic scale."""
     layers, colours = list(study["y"]), {"y": "#1f6fb4", "z": "#d0661c"}
     values = torch.tensor([[study[route][name] for name in layers] for route in colours]).log10()
-    low, high = float(values.min().floor()), float(values.max().ceil())
-    width, drawn = 860 / len(layers), []
-    for row, colour in zip(values.tolist(), colours.values(), strict=True):
+    low, high = math.floor(float(values.min())), math.ceil(float(values.max()))
+    width, drawn = 800 / len(layers), []
+    for power in range(low, high + 1):
+        y = 210 - 180 * (power - low) / (high - low)
+        drawn.append(f'<path d="M60 {y:.1f}H870" stroke="#ddd"/>')
+        drawn.append(f'<text x="52" y="{y + 4:.1f}" text-anchor="end">{10.0**power:g}</text>')
+    for row, (route, colour) in zip(values.tolist(), colours.items(), strict=True):
         for i, value in enumerate(row):
-            left, tall = i * width + (colour != colours["y"]) * width * 0.4, 180 * (value - low) / (high - low)
+            left, tall = 66 + i * width + (route == "z") * width * 0.4, 180 * (value - low) / (high - low)
             drawn.append(
-                f'<rect x="{left:.1f}" y="{190 - tall:.1f}" width="{width * 0.35:.1f}" height="{tall:.1f}" fill="{colour}"/>'
+                f'<rect x="{left:.1f}" y="{210 - tall:.1f}" width="{width * 0.36:.1f}" height="{tall:.1f}" fill="{colour}"/>'
             )
-    legend = ", ".join(f'<span style="color:{colour}">into {route}</span>' for route, colour in colours.items())
+    for i, name in enumerate(layers):
+        x = 66 + (i + 0.4) * width
+        drawn.append(f'<text transform="translate({x:.1f} 224) rotate(20)">{name.removesuffix(".weight")}</text>')
+    for i, (route, colour) in enumerate(colours.items()):
+        drawn.append(f'<text x="{66 + 90 * i}" y="18" fill="{colour}">into {route}</text>')
     return (
-        f'<svg viewBox="0 0 880 200" width="100%">{"".join(drawn)}</svg>'
-        f"<p>Layers from first to last, from 10^{low:.0f} to 10^{high:.0f}; {legend}.</p>"
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 940 270" font-family="sans-serif" font-size="12">'
+        f'<rect width="100%" height="100%" fill="white"/>{"".join(drawn)}</svg>'
     )
 
 
@@ -227,6 +236,7 @@ def main() -> None:
     )
     save_png(work / "samples.png", image_grid(torch.cat([of.sample(range(16)) for of in (lia, mlp)]), columns=16))
     curves = {name: of.metrics["training"]["curve"] for name, of in (("additive", additive), ("mlp", mlp))}
+    (work / "gradients.svg").write_text(bars(study))
     body = (
         f"<h1>Comparisons</h1><h2>Fréchet distance while training, {network.name}</h2>{plot(curves, 'Fréchet distance')}"
         f"<h2>How much the encoder's gradient varies</h2>{bars(study)}<pre>{json.dumps(table, indent=1)}</pre>"
