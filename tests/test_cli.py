@@ -182,8 +182,8 @@ def test_a_stopped_run_says_so_and_goes_on(workshop: Path, tmp_path: Path, numbe
     listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen([*command, *recipe], cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
     assert process.stderr is not None
-    process.stderr.readline()  # the first progress line
-    time.sleep(1)
+    while (line := process.stderr.readline()) and not line.startswith("fit "):
+        pass  # compiling and sampling come first
     process.send_signal(number)
     errors = process.stderr.read()
     assert process.wait() == code
