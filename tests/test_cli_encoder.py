@@ -170,7 +170,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(workshop: Path, tmp_path: Pa
 def test_kill_9_twice_and_the_result_is_the_same(workshop: Path, tmp_path: Path) -> None:
     """Three processes for one run: the weights are those of a run that was left alone."""
     command = [sys.executable, "-m", "lia_adapter", "train-encoder", str(workshop / "toy.lia.safetensors")]
-    command += ["--data", str(workshop / "pictures"), *QUICK, "images=800", "save_seconds=0.05", "adversarial_weight=0.1"]
+    command += ["--data", str(workshop / "pictures"), *QUICK, "images=1600", "save_seconds=0.05", "adversarial_weight=0.1"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
     def start(out: str) -> "subprocess.Popen[bytes]":
