@@ -34,7 +34,7 @@ from lia_adapter.data import in_order, open_images  # noqa: E402
 from lia_adapter.encoder import Encoder  # noqa: E402
 from lia_adapter.generators import broadcast  # noqa: E402
 from lia_adapter.metrics.distances import frechet_distance  # noqa: E402
-from lia_adapter.metrics.features import image_features, load_features  # noqa: E402
+from lia_adapter.metrics.features import load_features  # noqa: E402
 from lia_adapter.metrics.images import mse  # noqa: E402
 from lia_adapter.metrics.paths import path_length  # noqa: E402
 from lia_adapter.metrics.swd import image_swd  # noqa: E402
@@ -193,7 +193,7 @@ def main() -> None:
     network = load_features(args.features)
 
     def features(images: Tensor) -> Tensor:
-        return image_features(network, images.split(100))
+        return torch.cat([network(part) for part in images.split(100)])
 
     dim = whole.z_dim
 
@@ -219,7 +219,7 @@ def main() -> None:
     for name, of in (("LIA", lia), ("StyleGAN (MLP)", mlp)):
         for space in ("z", "y"):
             paths[f"{name}, {space}"] = path_length(
-                of.to_y, of.synthesize, distance, space=space, dim=dim, samples=_PATHS, eps=1e-3,
+                of.to_y, of.synthesize, distance, space=space, dim=dim, samples=_PATHS, batch=16, eps=1e-3,
             )  # fmt: skip
     print("path lengths", {name: round(value, 2) for name, value in paths.items()})
 

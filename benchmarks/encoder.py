@@ -32,7 +32,7 @@ from lia_adapter.inversion import ReconstructionLoss  # noqa: E402
 from lia_adapter.metrics.images import mse  # noqa: E402
 from lia_adapter.metrics.networks import FeatureNetwork, load_network, perceptual_distance  # noqa: E402
 from lia_adapter.metrics.ranking import auroc  # noqa: E402
-from lia_adapter.metrics.recovery import known_answer  # noqa: E402
+from lia_adapter.metrics.recovery import KnownAnswers  # noqa: E402
 from lia_adapter.metrics.swd import image_swd  # noqa: E402
 from lia_adapter.metrics.typicality import z_size  # noqa: E402
 from lia_adapter.terminal import ProgressLine  # noqa: E402
@@ -154,11 +154,11 @@ def main() -> None:
 
     encoder = in_y.encoder
     assert encoder is not None and in_y.typicality is not None
-    recovery = known_answer(g, in_y.encode, in_y.whitening()[1], samples=1000, seed=7)
+    recovery = KnownAnswers(g, in_y.whitening()[1], seed=7).test(in_y.encode, 1000)
     y = torch.cat([in_y.encode(part) for part in x.split(_BATCH)])
     again = in_y.to_y(in_y.to_z(y))
     recovery["round_trip"] = float((again - y).abs().max())
-    print("recovery", {name: round(value, 8) for name, value in recovery.items()})
+    print("recovery", {k: round(v, 8) if isinstance(v, float) else v for k, v in recovery.items()})
 
     random = torch.Generator().manual_seed(0)
     noise = torch.rand(len(x), 1, *g.resolution, generator=random).expand_as(x) * 2 - 1

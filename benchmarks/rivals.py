@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lia_adapter.data import ImageSet, Stream
+from lia_adapter.data import ImageSet, Stream, to_floats
 from lia_adapter.encoder import Encoder
 from lia_adapter.generators import Discriminator, StyleGAN2, broadcast
 from lia_adapter.generators.discriminator import minibatch_std
@@ -145,7 +145,7 @@ class VaeGan(Rival):
     def step(self, part: Part) -> dict[str, Tensor]:
         """Encoder: prior + errors; decoder: gamma * errors + GAN; discriminator: GAN. A network runs once for all of them."""
         players, judge = self.players, self.players["judge"]
-        x = self.stream.batch(part.numbers, part.following)[0].requires_grad_(part.step % self.config.r1_every == 0)
+        x = to_floats(self.stream.batch(part.numbers, part.following)[0]).requires_grad_(part.step % self.config.r1_every == 0)
         mean, log_variance = self.codes(x.detach(), players)
         log_variance = log_variance.clamp(-8, 4)
         prior = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1).mean()
@@ -177,7 +177,7 @@ class Ali(Rival):
     def step(self, part: Part) -> dict[str, Tensor]:
         """Discriminator: pairs (x, encoded) against (drawn, z); generator and encoder: the other way round."""
         players, judge = self.players, self.players["judge"]
-        x = self.stream.batch(part.numbers, part.following)[0].requires_grad_(part.step % self.config.r1_every == 0)
+        x = to_floats(self.stream.batch(part.numbers, part.following)[0]).requires_grad_(part.step % self.config.r1_every == 0)
         z = self._z(len(x), part.step)
         encoded, drawn = self.codes(x.detach(), players)[0], self.draw(z, players, "random")
         seen = [one.detach().requires_grad_() for one in (encoded, drawn)]

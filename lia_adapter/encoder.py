@@ -6,21 +6,44 @@ u [N, y_dim] is whitened y: mean and root are those of the original mapping's sa
 the generator is at home and every entry of u has the same scale.
 """
 
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lia_adapter.errors import LIAError
-from lia_adapter.resize import resize
+from lia_adapter.resize import reduced_size, resize
 
 __all__ = ["SPACES", "BatchNorm", "Encoder", "one_code"]
 
 SPACES = ("y", "ys")
 _LAST_SIDE = 4
 _MOMENTUM = 0.1  # of the running statistics
+_LARGE = 2**25  # entries of the first layer's maps of a batch: 128 MB each, of some forty such maps in all
+
+_learning: ContextVar[bool] = ContextVar("learning", default=True)
+
+
+@contextlib.contextmanager
+def _again() -> Iterator[None]:
+    """While what a checkpoint forgot is computed again: batch normalisation has seen that batch."""
+    token = _learning.set(False)
+    try:
+        yield
+    finally:
+        _learning.reset(token)
+
+
+def _contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return contextlib.nullcontext(), _again()
 
 
 def one_code(codes: Tensor) -> Tensor:
@@ -70,13 +93,14 @@ class BatchNorm(nn.Module):
         ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
         lone = len(x) * ranks == 1
         if not self.training or lone:
-            if self.training:
+            if self.training and _learning.get():
                 self._learn_from_one(x.detach())
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias)
         if ranks == 1:
             return F.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, training=True, momentum=_MOMENTUM
-            )
+                x, self.running_mean, self.running_var, self.weight, self.bias,
+                training=True, momentum=_MOMENTUM if _learning.get() else 0.0,
+            )  # fmt: skip
         return self._over_ranks(x, ranks)
 
     def _over_ranks(self, x: Tensor, ranks: int) -> Tensor:
@@ -87,9 +111,10 @@ class BatchNorm(nn.Module):
         mean = means.mean(dim=0)
         var = (variances + (means - mean).square()).mean(dim=0)
         count = ranks * x.numel() // x.shape[1]
-        with torch.no_grad():
-            self.running_mean.lerp_(mean.to(self.running_mean), _MOMENTUM)
-            self.running_var.lerp_((var * count / (count - 1)).to(self.running_var), _MOMENTUM)
+        if _learning.get():
+            with torch.no_grad():
+                self.running_mean.lerp_(mean.to(self.running_mean), _MOMENTUM)
+                self.running_var.lerp_((var * count / (count - 1)).to(self.running_var), _MOMENTUM)
         shape = [1, -1] + [1] * (x.ndim - 2)
         scale = (var + 1e-5).rsqrt() if self.weight is None else self.weight * (var + 1e-5).rsqrt()
         answer: Tensor = (wide - mean.reshape(shape)) * scale.reshape(shape) + self.bias.reshape(shape)
@@ -153,9 +178,10 @@ class Encoder(nn.Module):
         super().__init__()
         if space not in SPACES:
             raise LIAError(f"the encoder's space is {space!r}; expected {' or '.join(SPACES)}.")
-        self.resolution, self.channels, self.y_dim, self.num_ws = tuple(resolution), channels, y_dim, num_ws
+        self.resolution = (int(resolution[0]), int(resolution[1]))
+        self.channels, self.y_dim, self.num_ws = channels, y_dim, num_ws
         self.space, self.width, self.width_max = space, width, width_max
-        h, w = resize(torch.zeros(1, 1, *resolution)).shape[2:]
+        h, w = self.looks_at = reduced_size(self.resolution)
         self.stem = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.norm = BatchNorm(width)
         self.stages = nn.ModuleList()
@@ -185,18 +211,31 @@ class Encoder(nn.Module):
         """The inverse of `config`: an equal encoder with random weights."""
         return Encoder(**config)
 
+    def _first(self, x: Tensor) -> Tensor:
+        answer: Tensor = F.leaky_relu(self.norm(self.stem(x)), 0.2)
+        return answer
+
+    def _run(self, stage: Callable[[Tensor], Tensor], x: Tensor, lean: bool) -> Tensor:
+        return checkpoint(stage, x, use_reentrant=False, context_fn=_contexts) if lean else stage(x)
+
     def forward(self, x: Tensor) -> Tensor:
         """x [N, C, H, W] -> y [N, y_dim], or ys [N, num_ws, y_dim] where `space` is "ys".
+
+        Args:
+            x: Images at the generator's resolution, or as `resize` makes them of those, which is all that is looked at.
 
         Raises:
             LIAError: The images have another size or number of channels.
         """
-        if x.ndim != 4 or tuple(x.shape[1:]) != (self.channels, *self.resolution):
+        small = resize(x) if tuple(x.shape[2:]) == self.resolution else x
+        if x.ndim != 4 or x.shape[1] != self.channels or tuple(small.shape[2:]) != self.looks_at:
             expected = ", ".join(map(str, (self.channels, *self.resolution)))
             raise LIAError(f"x has shape {list(x.shape)}; expected [N, {expected}]. lia_adapter.data fits images to that size.")
-        x = F.leaky_relu(self.norm(self.stem(resize(x))), 0.2)
+        # All that a batch leaves behind for its gradient would be gigabytes at 256²: of each stage its input must do.
+        lean = self.training and torch.is_grad_enabled() and len(x) * self.width * math.prod(self.looks_at) > _LARGE
+        x = self._run(self._first, small, lean)
         for stage in self.stages:
-            x = stage(x)
+            x = self._run(stage, x, lean)
         x = x.flatten(1)
         root = self.root
         # Autocast would compute y, which the invertible mapping amplifies, with the eight bits of bfloat16.

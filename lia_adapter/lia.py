@@ -1,9 +1,12 @@
 """`LIA`: a generator, its invertible mapping, its encoder, and the one file that holds them."""
 
+import dataclasses
 import hashlib
 import json
+import math
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +17,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from lia_adapter.budget import at_once, in_parts, seconds_of
 from lia_adapter.checkpoints import read_checkpoint
 from lia_adapter.checkpoints.safetensor import MAX_HEADER
 from lia_adapter.download import fetch
@@ -28,7 +32,9 @@ from lia_adapter.generators import (
     broadcast,
     build,
     build_encoder,
+    graphs_at_once,
     of_class,
+    picture_bytes,
     truncate,
 )
 from lia_adapter.inversion import Y_RATE, Inversion, ReconstructionLoss, optimise, search_coordinates
@@ -38,7 +44,8 @@ from lia_adapter.metrics.typicality import Typicality
 __all__ = ["LIA", "fingerprint", "is_lia_file", "load", "read_header", "seed_to_z", "versions"]
 
 FORMAT, VERSION = "lia-adapter", 1
-_CHUNK = 32  # images drawn at once: enough to keep a processor busy, few enough for a 1024² generator's memory
+_LEAST_SEARCH, _MOST_SEARCH, _SEARCH_SHARE = 20.0, 300.0, 0.1  # seconds, and share of a search, for finding its coordinates
+_PASS = 4  # drawings that a drawing and its gradient take
 
 
 def seed_to_z(seeds: Iterable[int], z_dim: int) -> Tensor:
@@ -82,6 +89,7 @@ class LIA(nn.Module):
         discriminator: The checkpoint's, or None.
         encoder: x → y: one that train_encoder made, or the one of an official LIA's checkpoint; else None.
         typicality: Tells how usual the code of an image is; train_encoder measures it.
+        coordinates: Mean and matrix of the coordinates that `invert` searches y in, once it has found them.
         family: Family of the generator, or None for a wrapped third-party one.
         config: Canonical config of generator and discriminator.
         provenance: Where the weights came from and what made the file, as JSON.
@@ -111,7 +119,8 @@ class LIA(nn.Module):
         self.discriminator = discriminator
         self.encoder = encoder
         self.typicality = typicality
-        self._coordinates: tuple[Tensor, Tensor] | None = None
+        self.coordinates: tuple[Tensor, Tensor] | None = None
+        self._bytes: dict[str, int] = {}
         self.family, self.config = family, dict(config or {})
         self.provenance, self.metrics = dict(provenance or {}), dict(metrics or {})
 
@@ -125,12 +134,34 @@ class LIA(nn.Module):
         """Entries of z: y_dim once converted, because a bijection keeps the number."""
         return self.generator.z_dim if self.mapping is None else self.mapping.y_dim
 
-    def _search(self) -> tuple[Tensor, Tensor]:
-        """Mean and matrix of the coordinates to search y in; found once, as it takes thousands of gradients."""
-        if self._coordinates is None or self._coordinates[0].device != self.device:
+    def find_coordinates(
+        self, seconds: float = math.inf, progress: Callable[[str, int, int], None] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and matrix of the coordinates to search y in; found once, as it takes up to thousands of gradients.
+
+        Args:
+            seconds: About how long it may take; fewer gradients tell less well which directions move pixels.
+            progress: Is told what is done.
+        """
+        if self.coordinates is None or self.coordinates[0].device != self.device:
             mean, root = self.whitening()
-            self._coordinates = (mean, search_coordinates(self.generator, root))
-        return self._coordinates
+            self.coordinates = (mean, search_coordinates(self.generator, root, seconds=seconds, progress=progress))
+        return self.coordinates
+
+    def at_once(self, work: str) -> int:
+        """How many pictures this LIA should work on at once: for those who read them one batch after another.
+
+        Args:
+            work: "draw", or "reconstruct", which is to encode and draw.
+
+        Raises:
+            LIAError: There is no memory for a single one.
+        """
+        if work not in self._bytes:  # measured once, as it takes longer than to draw a small picture
+            use = None if work == "draw" else lambda x: self.synthesize(self.encode(x))
+            self._bytes[work] = picture_bytes(self.generator, use)
+        height, width = self.generator.resolution
+        return at_once(self._bytes[work], self.device, what=f"picture of {width}x{height}")
 
     def whitening(self) -> tuple[Tensor, Tensor]:
         """Mean [y_dim] and root of the covariance [y_dim, y_dim] of the original mapping's y."""
@@ -212,13 +243,19 @@ class LIA(nn.Module):
         Returns:
             x [N, C, H, W], about in [-1, 1] (not clamped).
         """
-        z = seed_to_z(seeds, self.z_dim).to(self.device)
-        labels = [None] * len(z) if c is None else c.to(self.device).split(_CHUNK)
-        images = [
-            self.synthesize(self.to_y(chunk, label), psi=psi, c=label)
-            for chunk, label in zip(z.split(_CHUNK), labels, strict=False)
-        ]
+        images = list(self.pictures(seeds, psi=psi, c=c))
         return torch.cat(images) if images else torch.zeros(0, self.generator.channels, *self.generator.resolution)
+
+    def pictures(self, seeds: Sequence[int], *, psi: float = 1.0, c: Tensor | None = None) -> Iterator[Tensor]:
+        """What `sample` gives, but no more at once than memory and speed allow: batches [n, C, H, W]."""
+
+        @torch.no_grad()
+        def draw(part: range) -> Tensor:
+            z = seed_to_z(seeds[part.start : part.stop], self.z_dim).to(self.device)
+            label = None if c is None else c[part.start : part.stop].to(self.device)
+            return self.synthesize(self.to_y(z, label), psi=psi, c=label)
+
+        yield from in_parts(draw, range(len(seeds)), self.at_once("draw") if len(seeds) > 1 else 1)
 
     def encode(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """f: images x [N, C, H, W] in [-1, 1] -> y [N, y_dim] in one pass; ys [N, num_ws, y_dim] of an encoder into ys.
@@ -242,7 +279,8 @@ class LIA(nn.Module):
     @torch.no_grad()
     def reconstruct(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """g(f(x)): images [N, C, H, W] in [-1, 1] encoded and drawn again, the same shape."""
-        parts = [self.synthesize(self.encode(part)) for part in x.to(self.device).split(_CHUNK)]
+        n = self.at_once("reconstruct") if len(x) > 1 else 1
+        parts = list(in_parts(lambda part: self.synthesize(self.encode(part.to(self.device))), x, n))
         return torch.cat(parts) if parts else x
 
     @torch.no_grad()
@@ -255,12 +293,12 @@ class LIA(nn.Module):
         space: str = "y",
         start: str = "encoder",
         loss: ReconstructionLoss | None = None,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> Inversion:
         """Codes of images by the encoder, by optimisation, or by the one and then the other.
 
-        All images are worked on at once; give about as many as fit into memory.
+        As many images are worked on at once as memory and speed allow; what one gets does not depend on the others.
 
         Args:
             x: [N, C, H, W] in [-1, 1].
@@ -269,8 +307,8 @@ class LIA(nn.Module):
             space: Where to search: y, ys (a y of its own for every layer) or z.
             start: encoder, mean, or random.
             loss: What is minimised; pixels alone where None.
-            seed: Of a random start.
-            progress: Is told the steps done and to do.
+            seed: Of the random start of each image, or of the first, where the others have the numbers that follow.
+            progress: Is told the steps done and to do, over all images.
 
         Raises:
             LIAError: An unknown space or start, no mapping, or no encoder to start from.
@@ -281,16 +319,54 @@ class LIA(nn.Module):
             raise LIAError(f"start is {start!r}; expected encoder, mean or random.")
         if self.mapping is None:
             raise LIAError("this checkpoint was not converted, so its codes have no z. Run lia-adapt convert on it first.")
-        x = x.to(self.device)
-        c = None if c is None else c.to(self.device)
+        loss = loss or ReconstructionLoss()
+        seeds = range(seed, seed + len(x)) if isinstance(seed, int) else seed
+        compare = loss
+        n, drawing = graphs_at_once(self.generator, lambda x: compare(x, x.detach())) if steps else (1, nullcontext)
+        if steps and space != "z" and self.coordinates is None:
+            self.find_coordinates(self.search_seconds(len(x) * steps))
+        if not steps and len(x) > 1:
+            n = self.at_once("reconstruct" if start == "encoder" else "draw")
+        found: list[Inversion] = []
+
+        def search(part: range) -> Inversion:
+            before, here = sum(len(p.loss) for p in found), slice(part.start, part.stop)
+            tell = None if progress is None else lambda step, _: progress(before * steps + step * len(part), len(x) * steps)
+            return self._invert(
+                x[here].to(self.device), None if c is None else c[here].to(self.device), steps, space, start, loss,
+                seeds[here], tell,
+            )  # fmt: skip
+
+        with drawing():
+            found.extend(in_parts(search, range(len(x)), n))
+        return Inversion(*(torch.cat([getattr(part, field.name) for part in found]) for field in dataclasses.fields(Inversion)))
+
+    def search_seconds(self, passes: int) -> float:
+        """How long finding the coordinates of a search may take that draws so many pictures and their gradients."""
+        ys = self.y_mean.expand(1, self.generator.num_ws, -1)
+        drawing = min(seconds_of(lambda: self.generator.synthesis(ys)) for _ in range(2))  # the first time is slower
+        return min(max(_SEARCH_SHARE * passes * _PASS * drawing, _LEAST_SEARCH), _MOST_SEARCH)
+
+    def _invert(
+        self,
+        x: Tensor,
+        c: Tensor | None,
+        steps: int,
+        space: str,
+        start: str,
+        loss: ReconstructionLoss,
+        seeds: Sequence[int],
+        progress: Callable[[int, int], None] | None,
+    ) -> Inversion:
+        """`invert` of as many images as there is memory for."""
         num_ws = self.generator.num_ws
         if start == "encoder":
             first = self.encode(x)
         else:
-            random = torch.Generator().manual_seed(seed)
-            z = torch.randn(len(x), self.z_dim, generator=random).to(x) if start == "random" else None
+            randoms = [torch.Generator().manual_seed(seed) for seed in seeds] if start == "random" else []
+            z = torch.stack([torch.randn(self.z_dim, generator=random) for random in randoms]).to(x) if randoms else None
             first = self.y_mean.expand(len(x), -1) if z is None else self.to_y(z, c)
-        mean, matrix = self._search() if space != "z" and steps else self.whitening()
+        mean, matrix = self.find_coordinates() if space != "z" and steps else self.whitening()
         if space == "z":
             codes = self.to_z(one_code(first), c)
             codes = torch.zeros_like(codes) if start == "mean" else codes
@@ -301,10 +377,10 @@ class LIA(nn.Module):
             return broadcast(self.to_y(codes, c) if space == "z" else mean + codes @ matrix, num_ws)
 
         found, losses = optimise(
-            lambda codes: self.generator.synthesis(to_ys(codes)), codes, x, loss or ReconstructionLoss(),
+            lambda codes: self.generator.synthesis(to_ys(codes)), codes, x, loss,
             steps=steps, rate=0.1 if space == "z" else Y_RATE, progress=progress,
         )  # fmt: skip
-        ys = to_ys(found)
+        ys = to_ys(found).contiguous()
         return Inversion(ys, self.to_z(one_code(ys), c), self.generator.synthesis(ys), losses)
 
     def save(self, path: str | Path, *, adapter_only: bool = False, half: bool = False) -> None:

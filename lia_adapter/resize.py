@@ -3,14 +3,20 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["resize"]
+__all__ = ["reduced_size", "resize"]
 
 _MAX_SIDE = 256
 
 
+def reduced_size(size: tuple[int, int], least: int = 1) -> tuple[int, int]:
+    """What `resize` makes of images of (H, W)."""
+    scale = max(min(1.0, _MAX_SIDE / max(size)), least / min(size))
+    height, width = (min(max(round(side * scale), least), _MAX_SIDE) for side in size)
+    return height, width
+
+
 def resize(x: Tensor, least: int = 1) -> Tensor:
     """Images [N, C, H, W] with sides of at most 256 pixels, and of at least `least`, in their proportions where both fit."""
-    sides = x.shape[2:]
-    scale = max(min(1.0, _MAX_SIDE / max(sides)), least / min(sides))
-    size = [min(max(round(side * scale), least), _MAX_SIDE) for side in sides]
-    return x if size == list(sides) else F.interpolate(x, size=size, mode="bilinear", antialias=True)
+    sides = (x.shape[2], x.shape[3])
+    size = reduced_size(sides, least)
+    return x if size == sides else F.interpolate(x, size=size, mode="bilinear", antialias=True)

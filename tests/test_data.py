@@ -74,8 +74,8 @@ def opened(path: Path) -> ImageSet:
 def shown(stream: Stream, numbers: range, then: range | None = None) -> list[tuple[int, bool, int]]:
     """Of every sample, which image it shows, whether mirrored, and its class."""
     x, c = stream.batch(numbers, then)
-    assert x.shape == (len(numbers), 3, 2, 2) and x.dtype == torch.float32 and c is not None
-    left, right = ((x[:, 0, 1, i] + 1) * 127.5 for i in (0, 1))
+    assert x.shape == (len(numbers), 3, 2, 2) and x.dtype == torch.uint8 and c is not None
+    left, right = (x[:, 0, 1, i] for i in (0, 1))
     return [
         (round(min(a, b)), a > b, k) for a, b, k in zip(left.tolist(), right.tolist(), c.argmax(dim=1).tolist(), strict=True)
     ]

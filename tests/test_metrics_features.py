@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import squeezenet1_0  # type: ignore[import-untyped, unused-ignore]
 
 from lia_adapter.errors import LIAError
-from lia_adapter.metrics.features import PixelFeatures, image_features, inception_features, load_features
+from lia_adapter.metrics.features import FeatureSet, PixelFeatures, inception_features, load_features
 from lia_adapter.resize import resize
 
 INCEPTION = "torch_fidelity.feature_extractor_inceptionv3"
@@ -85,14 +85,20 @@ def test_without_a_file_the_pixels_are_taken() -> None:
 def test_large_images_are_reduced_first(feature_file: Path) -> None:
     x = normal(1, 3, 300, 600).clamp(-1, 1)
     for features in (PixelFeatures(), load_features(feature_file)):
-        torch.testing.assert_close(image_features(features, [x]), image_features(features, [resize(x)]))
+        torch.testing.assert_close(features(x), features(resize(x)))
 
 
 def test_features_of_batches_are_those_of_the_images_in_order() -> None:
     x = normal(7, 3, 16, 16)
-    torch.testing.assert_close(image_features(PixelFeatures(), x.split(3)), x.flatten(1))
+    seen = FeatureSet(PixelFeatures(), keep=5)
+    for part in x.split(3):
+        seen.add(part)
+    torch.testing.assert_close(seen.kept, x.flatten(1)[:5])
+    assert seen.moments.count == 7
+    torch.testing.assert_close(seen.moments.mean, x.flatten(1).double().mean(dim=0))
+    torch.testing.assert_close(seen.moments.covariance, torch.cov(x.flatten(1).double().t()))
     constant = torch.full((1, 3, 512, 512), 0.25)
-    torch.testing.assert_close(image_features(PixelFeatures(), [constant]), torch.full((1, 768), 0.25))
+    torch.testing.assert_close(PixelFeatures()(constant), torch.full((1, 768), 0.25))
 
 
 # -- torch-fidelity, which is not installed where the tests run

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from lia_adapter.generators import Generator, wrap
-from lia_adapter.metrics.recovery import known_answer, pixel_directions
+from lia_adapter.metrics.recovery import KnownAnswers, pixel_directions
 from tests import toys
 
 
@@ -52,15 +52,16 @@ def test_whitening_changes_which_directions_move_pixels() -> None:
 def test_a_perfect_and_a_useless_encoder() -> None:
     generator, inner = linear()
     inverse = torch.linalg.pinv(inner.basis)
-    perfect = known_answer(generator, lambda x: x.flatten(1) @ inverse, torch.eye(6), samples=300)
+    answers = KnownAnswers(generator, torch.eye(6))
+    perfect = answers.test(lambda x: x.flatten(1) @ inverse, 300)
     assert perfect["correlation"] == pytest.approx(1, abs=1e-4) and perfect["mse"] < 1e-6
     assert perfect["directions"] == 2
     random = torch.Generator().manual_seed(1)
-    useless = known_answer(generator, lambda x: torch.randn(len(x), 6, generator=random), torch.eye(6), samples=300)
+    useless = answers.test(lambda x: torch.randn(len(x), 6, generator=random), 300)
     assert abs(useless["correlation"]) < 0.15
 
 
 def test_a_stylegan() -> None:
     lia = toys.with_encoder(toys.stylegan())
-    figures = known_answer(lia.generator, lia.encode, lia.whitening()[1], samples=50)
+    figures = KnownAnswers(lia.generator, lia.whitening()[1]).test(lia.encode, 50)
     assert -1 <= figures["correlation"] <= 1 and 1 <= figures["directions"] <= 16 and figures["mse"] > 0

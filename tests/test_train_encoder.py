@@ -97,7 +97,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, pictures: Path, a
 
     def run(folder: Path, kill_at: int | None) -> LIA:
         def progress(name: str, done: int, total: int) -> None:
-            if name == "encoder" and done == kill_at:
+            if name == "encoder" and kill_at is not None and done == kill_at * settings.batch:
                 raise Killed
 
         return train_encoder_lia(lia, pictures, settings, folder=folder, progress=progress)
@@ -133,7 +133,7 @@ def test_another_recipe_or_data_set_begins_anew(tmp_path: Path, pictures: Path) 
 
         train_encoder_lia(lia, pictures, config(**changes), folder=tmp_path / "run", progress=progress)
         begun.append(seen[0])
-    assert begun == [0, 20, 0, 0]
+    assert begun == [0, 20 * config().batch, 0, 0]
 
 
 _WORKER = """
@@ -188,7 +188,7 @@ from lia_adapter.training import ranks
 from lia_adapter.training.encoder import train_encoder_lia
 
 def progress(name, done, total):
-    if name == "encoder" and done == 5 and ranks.rank() == 1:
+    if name == "encoder" and done == 5 * config().batch and ranks.rank() == 1:
         os._exit(9)
 
 try:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from lia_adapter.data import ImageSet, Item, in_order, none_readable, open_images
@@ -112,9 +111,7 @@ def _encoded(images: ImageSet, number: int) -> tuple[int, Item | None, bytes]:
     item = images.load(number)
     buffer = io.BytesIO()
     if item is not None:
-        # By numpy, not torch: this runs in threads, and torch would give each of them a team of its own.
-        pixels = np.rint(item.x.numpy().transpose(1, 2, 0) * 127.5 + 127.5).astype(np.uint8)  # [H, W, 3]
-        Image.fromarray(pixels).save(buffer, "PNG")
+        Image.fromarray(item.pixels.permute(1, 2, 0).numpy()).save(buffer, "PNG")
     return number, item, buffer.getvalue()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lia_adapter.budget import in_parts
 from lia_adapter.config import load_recipe
 from lia_adapter.data import open_images
 from lia_adapter.data.toyfaces import FACTORS, sample_factors
@@ -67,7 +68,7 @@ def run_demo(progress: Progress | None = None) -> Demo:
     items = [images.load(i) for i in range(_FITTED)]
     x = torch.stack([item.x for item in items if item is not None])
     with torch.no_grad():
-        y = torch.cat([lia.encode(part) for part in x.split(100)])
+        y = torch.cat(list(in_parts(lia.encode, x, lia.at_once("reconstruct"))))
     factors = torch.from_numpy(sample_factors([int(name.split(".")[0]) for name in images.names[:_FITTED]]))
     directions = fit_directions(y, factors)
     figures = {

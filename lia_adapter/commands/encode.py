@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
+from lia_adapter.budget import in_parts
 from lia_adapter.commands.codes import Codes, joined, read_codes, shard_paths
-from lia_adapter.data import ImageSet, in_batches, none_readable, open_images
+from lia_adapter.data import Batch, ImageSet, in_batches, none_readable, open_images
 from lia_adapter.encoder import one_code
 from lia_adapter.errors import LIAError
 from lia_adapter.lia import LIA, fingerprint
@@ -29,7 +30,7 @@ def encode_images(
     fit: str = "crop",
     split: str = "all",
     label: int | None = None,
-    batch: int = 64,
+    batch: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Path]:
     """Encodes images into files of codes; files that an earlier run of the same arguments finished are kept.
@@ -41,7 +42,7 @@ def encode_images(
         fit: crop, letterbox or stretch.
         split: Which images; see `open_images`.
         label: The class of all images of a conditional generator, instead of the data set's own labels.
-        batch: Images a pass.
+        batch: Images a pass, at most; None: what memory and speed allow.
         progress: Is told what is done.
 
     Returns:
@@ -62,12 +63,14 @@ def encode_images(
         "encoder_sha256": fingerprint(lia.encoder), "lia": lia.provenance.get("source"),
     }  # fmt: skip
     owner = fingerprint(generator)  # type: ignore[arg-type]
+    n = lia.at_once("reconstruct")
+    n = n if batch is None else min(n, batch)
     for i in range(ranks.rank(), len(paths), ranks.count()):
         if _is_done(paths[i], owner, about):
             continue
         numbers = range(i * _SHARD, min((i + 1) * _SHARD, len(images)))
         tell = None if progress is None else lambda done, first=numbers.start: progress("encode", first + done, len(images))
-        _encode_numbers(lia, images, numbers, about, owner, batch=batch, progress=tell).save(paths[i])
+        _encode_numbers(lia, images, numbers, about, owner, batch=n, progress=tell).save(paths[i])
     ranks.barrier()
     return paths
 
@@ -85,8 +88,7 @@ def _encode_numbers(
 ) -> Codes:
     """Codes of some images of a set; those that cannot be read are listed in `unreadable`."""
     assert lia.encoder is not None  # noqa: S101  (the caller saw to it)
-    parts, done = [], 0
-    for part in in_batches(images, numbers, batch, lia.device):
+    def encode(part: Batch) -> Codes:
         codes = lia.encode(part.x)
         y = one_code(codes)
         z = lia.to_z(y, part.c)
@@ -97,10 +99,13 @@ def _encode_numbers(
         tensors |= {} if part.c is None else {"c": part.c}
         names = tuple(images.names[n] for n in part.numbers)
         places = tuple(placement.to_json() for placement in part.placements)
-        parts.append(Codes(names, {name: t.cpu() for name, t in tensors.items()}, places, owner, dict(about)))
-        done += len(names)
+        return Codes(names, {name: t.cpu() for name, t in tensors.items()}, places, owner, dict(about))
+
+    parts: list[Codes] = []
+    for part in in_batches(images, numbers, batch, lia.device):
+        parts += in_parts(encode, part, len(part))
         if progress:
-            progress(done)
+            progress(part.numbers[-1] + 1 - numbers.start)
     if not parts:
         raise none_readable(images)
     tried = {images.names[n] for n in numbers}

@@ -1,19 +1,24 @@
 """`invert`: codes of images by optimisation, batch by batch, resumed at the batch where it stopped."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
+from lia_adapter.budget import in_parts
 from lia_adapter.commands.codes import Codes, joined, read_codes
 from lia_adapter.commands.reports import write_invert_report
 from lia_adapter.data import Batch, ImageSet, in_batches, none_readable, open_images
 from lia_adapter.encoder import one_code
 from lia_adapter.errors import LIAError
-from lia_adapter.files import check_writable, make_folder, sha256_file
+from lia_adapter.files import atomic_write, check_writable, make_folder, sha256_file
+from lia_adapter.generators import graphs_at_once
 from lia_adapter.inversion import Inversion, ReconstructionLoss
 from lia_adapter.lia import LIA, fingerprint
 from lia_adapter.metrics.images import mse
@@ -39,7 +44,7 @@ def invert_images(
     fit: str = "crop",
     split: str = "all",
     label: int | None = None,
-    batch: int = 16,
+    batch: int | None = None,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Codes:
@@ -60,9 +65,9 @@ def invert_images(
         fit: crop, letterbox or stretch.
         split: Which images; see `open_images`.
         label: The class of all images of a conditional generator, instead of the data set's own labels.
-        batch: Images worked on at once.
+        batch: Images worked on at once, at most; None: what memory and speed allow.
         seed: Of random starts.
-        progress: Is told the steps done and to do, over all batches.
+        progress: Is told the steps done and to do, over all images.
 
     Raises:
         LIAError: No mapping, no encoder to start from, no readable image, or a file that cannot be written.
@@ -76,14 +81,16 @@ def invert_images(
     network = None if features is None else load_network(features).to(lia.device)
     about = {
         "how": "invert", "data": str(data), "identity": images.identity(), "fit": fit, "split": split, "label": label,
-        "space": space, "start": start, "steps": steps, "batch": batch, "seed": seed,
+        "space": space, "start": start, "steps": steps, "seed": seed,
         "features": None if network is None else network.name,
         "features_sha256": None if features is None else sha256_file(features),
         "encoder_sha256": None if lia.encoder is None else fingerprint(lia.encoder),
         "mapping_sha256": None if lia.mapping is None else fingerprint(lia.mapping),
         "lia": lia.provenance.get("source"),
     }  # fmt: skip
-    work = _Work(lia, images, ReconstructionLoss(network), about, fingerprint(g))  # type: ignore[arg-type]
+    loss = ReconstructionLoss(network)
+    n, _ = graphs_at_once(g, lambda drawn: loss(drawn, drawn.detach()))
+    work = _Work(lia, images, loss, about, fingerprint(g), n if batch is None else min(n, batch))  # type: ignore[arg-type]
     parts = out.with_name(f".{out.name}.parts")
     codes = work.kept(out)
     if codes is None:
@@ -97,9 +104,11 @@ def invert_images(
 class _Work:
     """What to do with each batch."""
 
-    def __init__(self, lia: LIA, images: ImageSet, loss: ReconstructionLoss, about: dict[str, Any], owner: str) -> None:
+    def __init__(
+        self, lia: LIA, images: ImageSet, loss: ReconstructionLoss, about: dict[str, Any], owner: str, batch: int
+    ) -> None:
         self.lia, self.images, self.loss, self.about, self.owner = lia, images, loss, about, owner
-        self.batch, self.steps = int(about["batch"]), int(about["steps"])
+        self.batch, self.steps = batch, int(about["steps"])
 
     def kept(self, path: Path) -> Codes | None:
         """The codes in a file, if this very work made them."""
@@ -115,15 +124,15 @@ class _Work:
         return next(in_batches(self.images, numbers, self.batch, self.lia.device), None)
 
     def invert(self, part: Batch, steps: int, progress: Callable[[int, int], None] | None = None) -> Inversion:
-        """With a seed of the batch's own, lest all batches have the same random starts."""
+        """With a seed for each image, so that batches change no random start."""
         return self.lia.invert(
             part.x, part.c, steps=steps, space=self.about["space"], start=self.about["start"], loss=self.loss,
-            seed=self.about["seed"] + part.numbers[0], progress=progress,
+            seed=[self.about["seed"] + number for number in part.numbers], progress=progress,
         )  # fmt: skip
 
     @torch.no_grad()
-    def codes(self, part: Batch, progress: Callable[[int, int], None] | None) -> Codes:
-        """The codes of a batch."""
+    def codes(self, part: Batch, numbers: range, progress: Callable[[int, int], None] | None) -> Codes:
+        """The codes of a batch, which is what could be read of these images."""
         before = self.invert(part, 0).loss
         found = self.invert(part, self.steps, progress)
         y = one_code(found.ys)
@@ -136,9 +145,27 @@ class _Work:
         tensors |= {} if part.c is None else {"c": part.c}
         names = tuple(self.images.names[n] for n in part.numbers)
         places = tuple(place.to_json() for place in part.placements)
-        here = range(part.numbers[0] // self.batch * self.batch, len(self.images))[: self.batch]
-        unreadable = {name: why for name, why in self.images.unreadable.items() if name in {self.images.names[n] for n in here}}
+        here = {self.images.names[number] for number in numbers}
+        unreadable = {name: why for name, why in self.images.unreadable.items() if name in here}
         return Codes(names, {name: t.cpu() for name, t in tensors.items()}, places, self.owner, self.about, unreadable)
+
+    def coordinates(self, path: Path, progress: Callable[[str, int, int], None] | None) -> None:
+        """Finds what the search moves in, once for a run: how well depends on the clock, and a resumed run must go on alike."""
+        bound = {"generator": self.owner, "about": json.dumps(self.about, sort_keys=True)}
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                if file.metadata() == bound:
+                    mean, matrix = (file.get_tensor(name).to(self.lia.device) for name in ("mean", "matrix"))
+                    self.lia.coordinates = mean, matrix
+                    return
+        except (OSError, safetensors.SafetensorError):
+            pass  # not found yet
+        seconds = self.lia.search_seconds(len(self.images) * self.steps)
+        mean, matrix = self.lia.find_coordinates(seconds, progress)
+        make_folder(path.parent)
+        content = save({"mean": mean.cpu().contiguous(), "matrix": matrix.cpu().contiguous()}, metadata=bound)
+        with atomic_write(path, needs=len(content)) as temporary:
+            temporary.write_bytes(content)
 
     @torch.no_grad()
     def pictures(self, codes: Codes) -> list[Tensor]:
@@ -153,36 +180,49 @@ class _Work:
             if count >= _SHOWN:
                 break
         x, begun = (torch.cat(side)[:_SHOWN] for side in zip(*rows, strict=True))
-        drawn = [self.lia.synthesize(part.to(self.lia.device)) for part in codes.ys[:_SHOWN].split(self.batch)]
-        return [x, begun, resize(torch.cat(drawn)).cpu()]
+        drawn = in_parts(
+            lambda ys: resize(self.lia.synthesize(ys.to(self.lia.device))).cpu(), codes.ys[:_SHOWN], self.lia.at_once("draw")
+        )
+        return [x, begun, torch.cat(list(drawn))]
 
 
 def _all_batches(work: _Work, folder: Path, progress: Callable[[str, int, int], None] | None) -> Codes:
-    """The codes of all images; those of finished batches are in the folder."""
-    steps = max(work.steps, 1)
-    starts = range(0, len(work.images), work.batch)
-    parts, total = [], len(starts) * steps
-    for i, first in enumerate(starts):
-        path = folder / f"{i:06d}.safetensors"
-        codes = work.kept(path)
+    """The codes of all images; those of finished batches are in the folder, in files named by their first and last image."""
+    steps, count = max(work.steps, 1), len(work.images)
+    parts: list[Codes] = []
+    first = 0
+    if work.steps and work.about["space"] != "z":
+        work.coordinates(folder / "coordinates.safetensors", progress)
+    while first < count:
+        last, codes = _finished(work, folder, first)
         if codes is None and (part := work.read(first)) is not None:
 
-            def tell(step: int, _: int, before: int = i * steps) -> None:
-                if progress and step < steps:
-                    progress("invert", before + step, total)
+            def tell(done: int, _: int, before: int = first * steps) -> None:
+                if progress:
+                    progress("invert", before + done, count * steps)
 
-            codes = work.codes(part, tell)
+            codes = work.codes(part, range(first, last), tell)
             make_folder(folder)
-            codes.save(path)
+            codes.save(folder / f"{first:08d}-{last:08d}.safetensors")
         parts += [] if codes is None else [codes]
+        first = last
         if progress:
-            progress("invert", (i + 1) * steps, total)
+            progress("invert", first * steps, count * steps)
     if not parts:
         raise none_readable(work.images)
     whole = joined(parts)
     # Of batches that an earlier run finished, only they themselves know.
     unreadable = dict(sorted({**whole.unreadable, **work.images.unreadable}.items()))
     return Codes(whole.names, whole.tensors, whole.placements, whole.generator, whole.about, unreadable)
+
+
+def _finished(work: _Work, folder: Path, first: int) -> tuple[int, Codes | None]:
+    """The end of the batch that begins at an image, and its codes where an earlier run finished it, of whatever size it was."""
+    for path in folder.glob(f"{first:08d}-*.safetensors"):
+        last = path.stem.partition("-")[2]
+        if last.isdecimal() and first < int(last) <= len(work.images) and (codes := work.kept(path)) is not None:
+            return int(last), codes
+    return min(first + work.batch, len(work.images)), None
 
 
 def _figures(codes: Codes) -> dict[str, Any]:

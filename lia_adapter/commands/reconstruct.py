@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lia_adapter.budget import in_parts
 from lia_adapter.commands.codes import Codes, check_generator, read_codes
 from lia_adapter.commands.reports import write_reconstruct_report
 from lia_adapter.data import ImageSet, Placement, in_batches, none_readable, open_images, paste_back
@@ -52,7 +53,7 @@ def reconstruct_images(
     label: int | None = None,
     psi: float = 1.0,
     paste: bool = True,
-    batch: int = 32,
+    batch: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Draws a PNG of every image again, and a grid of the first 64 with their originals.
@@ -68,7 +69,7 @@ def reconstruct_images(
         label: The class of all images of a conditional generator, instead of the data set's own labels.
         psi: Truncation; 1 is none.
         paste: Whether to paste back.
-        batch: Images a pass.
+        batch: Images a pass, at most; None: what memory and speed allow.
         progress: Is told what is done.
 
     Returns:
@@ -89,7 +90,8 @@ def reconstruct_images(
         images, problem = _originals(lia, codes)
         names: Sequence[str] = codes.names
         numbers = None if images is None else _numbers(images, codes)
-        work = _from_codes(lia, codes, images, numbers, psi, batch)
+        n = lia.at_once("draw")
+        work = _from_codes(lia, codes, images, numbers, psi, n if batch is None else min(n, batch))
     else:
         problem, numbers = "", None
         if lia.encoder is None:
@@ -98,7 +100,8 @@ def reconstruct_images(
             source, g.resolution, g.channels, fit=fit or "crop", split=split or "all", c_dim=g.c_dim, label=label
         )
         names = images.names
-        work = _from_images(lia, images, psi, batch)
+        n = lia.at_once("reconstruct")
+        work = _from_images(lia, images, psi, n if batch is None else min(n, batch))
     stems = picture_stems(names)
     make_folder(out)
     for path in report_paths(out / _REPORT).values():
@@ -163,19 +166,21 @@ def picture_stems(names: Sequence[str]) -> list[str]:
 @torch.no_grad()
 def _from_images(lia: LIA, images: ImageSet, psi: float, size: int) -> Iterator[_Drawn]:
     for part in in_batches(images, range(len(images)), size, lia.device):
-        drawn = lia.synthesize(lia.encode(part.x), psi=psi)
-        yield from map(_Drawn, part.numbers, drawn.cpu(), part.x.cpu(), part.placements)
+        for drawn in in_parts(lambda x: lia.synthesize(lia.encode(x), psi=psi).cpu(), part.x, len(part)):
+            some, part = part[: len(drawn)], part[len(drawn) :]
+            yield from map(_Drawn, some.numbers, drawn, some.x.cpu(), some.placements)
 
 
 @torch.no_grad()
 def _from_codes(
     lia: LIA, codes: Codes, images: ImageSet | None, numbers: Sequence[int] | None, psi: float, size: int
 ) -> Iterator[_Drawn]:
-    for first in range(0, len(codes.names), size):
-        drawn = lia.synthesize(codes.ys[first : first + size].to(lia.device), psi=psi).cpu()
+    first = 0
+    for drawn in in_parts(lambda ys: lia.synthesize(ys.to(lia.device), psi=psi).cpu(), codes.ys, size):
         for i, image in enumerate(drawn, first):
             item = None if images is None or numbers is None else images.load(numbers[i])
             yield _Drawn(i, image, None if item is None else item.x, Placement.from_json(codes.placements[i]))
+        first += len(drawn)
 
 
 def _originals(lia: LIA, codes: Codes) -> tuple[ImageSet | None, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lia_adapter.data.fit import Placement
+from lia_adapter.data.fit import Placement, to_floats
 from lia_adapter.data.images import ImageSet
 from lia_adapter.data.stream import in_order
 from lia_adapter.errors import LIAError
@@ -30,6 +30,14 @@ class Batch:
     c: Tensor | None
     placements: tuple[Placement, ...]
 
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, part: slice) -> "Batch":
+        """Some of them, as a batch."""
+        c = None if self.c is None else self.c[part]
+        return Batch(self.numbers[part], self.x[part], c, self.placements[part])
+
 
 def in_batches(images: ImageSet, numbers: Sequence[int], size: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
     """Reads images while those before them are worked on; `images.unreadable` tells of those that are left out.
@@ -47,7 +55,7 @@ def in_batches(images: ImageSet, numbers: Sequence[int], size: int, device: torc
         if len(waiting) == size or (waiting and number == numbers[-1]):
             found = tuple(n for n, _ in waiting)
             c = images.labels(found)
-            x = torch.stack([item.x for _, item in waiting]).to(device)
+            x = to_floats(torch.stack([item.pixels for _, item in waiting]).to(device))
             yield Batch(found, x, None if c is None else c.to(device), tuple(item.placement for _, item in waiting))
             waiting.clear()
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from lia_adapter.data.decode import upright
 from lia_adapter.errors import ConfigError, LIAError
 
-__all__ = ["FITS", "Placement", "check_fit", "fit_image", "paste_back"]
+__all__ = ["FITS", "Placement", "check_fit", "fit_image", "fit_pixels", "paste_back", "to_floats", "to_pixels"]
 
 FITS = ("crop", "letterbox", "stretch")
 """crop: the middle is cut out; letterbox: all of it, with black bars (LIA's LSUN cars); stretch: all of it, distorted."""
@@ -90,6 +90,12 @@ def fit_image(image: Image.Image, size: tuple[int, int], channels: int, fit: str
     Raises:
         LIAError: See `check_fit` and `upright`.
     """
+    pixels, placement = fit_pixels(image, size, channels, fit)
+    return to_floats(pixels), placement
+
+
+def fit_pixels(image: Image.Image, size: tuple[int, int], channels: int, fit: str) -> tuple[Tensor, Placement]:
+    """As `fit_image`, but uint8 [C, H, W]: the same image, not yet on the scale of [-1, 1]."""
     check_fit(channels, fit)
     picture = upright(image).convert(_MODES[channels])
     placement = _place((picture.height, picture.width), size, fit)
@@ -97,9 +103,18 @@ def fit_image(image: Image.Image, size: tuple[int, int], channels: int, fit: str
     canvas = Image.new(picture.mode, (size[1], size[0]))  # black
     canvas.paste(part, _for_pillow(placement.inner))
     pixels = np.asarray(canvas).reshape(*size, channels)  # [H, W, C]
-    # Worked out by numpy, not torch: this runs in threads, and torch would give each of them a team of its own.
-    x = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32) / np.float32(127.5) - np.float32(1)  # [C, H, W]
-    return torch.from_numpy(x), placement
+    # By numpy, not torch: this runs in threads, and torch would give each of them a team of its own.
+    return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C")), placement
+
+
+def to_floats(pixels: Tensor) -> Tensor:
+    """uint8 of any shape -> float32 in [-1, 1], on the same device."""
+    return pixels.float().div_(127.5).sub_(1)
+
+
+def to_pixels(x: Tensor) -> Tensor:
+    """The inverse of `to_floats`: values in [-1, 1] of any shape -> uint8, rounded; what is outside is clipped."""
+    return (x * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def paste_back(original: Image.Image, x: Tensor, placement: Placement) -> Image.Image:

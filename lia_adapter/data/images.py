@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from lia_adapter.data.decode import decode
-from lia_adapter.data.fit import Placement, fit_image
+from lia_adapter.data.fit import Placement, fit_pixels, to_floats
 from lia_adapter.data.source import Source
 from lia_adapter.errors import LIAError
 
@@ -24,12 +24,17 @@ class Item:
     """An image that was read.
 
     Attributes:
-        x: float32 [C, H, W] in [-1, 1].
+        pixels: uint8 [C, H, W], a quarter of what x takes.
         placement: Where it is in its picture, for `paste_back`.
     """
 
-    x: Tensor
+    pixels: Tensor
     placement: Placement
+
+    @property
+    def x(self) -> Tensor:
+        """float32 [C, H, W] in [-1, 1]."""
+        return to_floats(self.pixels)
 
 
 class ImageSet(Protocol):
@@ -102,7 +107,7 @@ class ImageFiles:
         if name in self._unreadable:
             return None
         try:
-            return Item(*fit_image(decode(self._source.read(name)), self.resolution, self.channels, self._fit))
+            return Item(*fit_pixels(decode(self._source.read(name)), self.resolution, self.channels, self._fit))
         except LIAError as error:
             with self._lock:
                 self._unreadable[name] = str(error)

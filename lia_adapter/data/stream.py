@@ -52,7 +52,8 @@ class Stream:
             then: Those of the next call, which begin to load meanwhile; a next call for others is as right, only slower.
 
         Returns:
-            x, float32 [n, C, H, W] in [-1, 1], and c, [n, c_dim], or None where the images were opened with c_dim 0.
+            Images, uint8 [n, C, H, W] (`to_floats` puts them on the scale of [-1, 1]), and c, [n, c_dim], or None where they
+            were opened with c_dim 0.
 
         Raises:
             LIAError: None of the images can be read.
@@ -63,17 +64,17 @@ class Stream:
             if g not in self._loading:
                 self._loading[g] = self._pool.submit(self._load, g)
         samples = [self._loading.pop(g).result() for g in numbers]
-        x = torch.stack([image for _, image in samples])  # [n, C, H, W]
+        pixels = torch.stack([image for _, image in samples])  # [n, C, H, W]
         if self._mirror:
             flipped = torch.tensor([is_mirrored(self._seed, g) for g in numbers])  # [n]
-            x = torch.where(flipped[:, None, None, None], x.flip(3), x)
-        return x, self.images.labels([index for index, _ in samples])
+            pixels = torch.where(flipped[:, None, None, None], pixels.flip(3), pixels)
+        return pixels, self.images.labels([index for index, _ in samples])
 
     def _load(self, g: int) -> tuple[int, Tensor]:
         for index in self._order.candidates(g):
             item = self.images.load(index)
             if item is not None:
-                return index, item.x
+                return index, item.pixels
         unreadable = self.images.unreadable
         name, why = next(iter(unreadable.items()))
         raise LIAError(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lia_adapter.data.fit import fit_image
+from lia_adapter.data.fit import fit_pixels
 from lia_adapter.data.images import Item
 from lia_adapter.data.toyfaces_draw import draw_faces
 
@@ -129,7 +129,7 @@ class ToyFaces:
 
     def load(self, index: int) -> Item:
         """Draws a face."""
-        return Item(*fit_image(self.original(index), self.resolution, self.channels, "crop"))
+        return Item(*fit_pixels(self.original(index), self.resolution, self.channels, "crop"))
 
     def original(self, index: int) -> Image.Image:
         """The same as a picture."""

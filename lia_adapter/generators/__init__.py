@@ -5,6 +5,7 @@
 ['stylegan1', 'stylegan2', 'stylegan3']
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,11 +14,13 @@ from torch import Tensor, nn
 
 from lia_adapter.errors import CheckpointError, ConfigError
 from lia_adapter.generators.base import Generator, broadcast, truncate
-from lia_adapter.generators.discriminator import Discriminator
+from lia_adapter.generators.discriminator import Discriminator, lower_discriminator
 from lia_adapter.generators.discriminator1 import Discriminator1
 from lia_adapter.generators.encoder_lia import LIAEncoder
 from lia_adapter.generators.original import Original, in_chunks
+from lia_adapter.generators.pictures import device_of, graphs_at_once, picture_bytes, pictures_at_once
 from lia_adapter.generators.presets import discriminator_config, stylegan2_config
+from lia_adapter.generators.reduced import draw_reduced
 from lia_adapter.generators.stylegan1 import StyleGAN1
 from lia_adapter.generators.stylegan2 import MappingNetwork, StyleGAN2
 from lia_adapter.generators.stylegan3 import StyleGAN3
@@ -39,13 +42,21 @@ __all__ = [
     "build",
     "build_encoder",
     "build_random",
+    "device_of",
+    "draw_reduced",
     "fresh_discriminator",
+    "graphs_at_once",
     "in_chunks",
+    "judge_of",
     "of_class",
+    "picture_bytes",
+    "pictures_at_once",
     "stylegan2_config",
     "truncate",
     "wrap",
 ]
+
+_JUDGED = 256  # pixels a side, at most, of what a discriminator sees that learns along
 
 # family -> (generator, discriminator), both built from the canonical config of that family
 BUILDERS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
@@ -135,12 +146,31 @@ def build_random(family: str, config: Mapping[str, Any]) -> tuple[nn.Module, nn.
     return parts[0].eval().requires_grad_(False), parts[1].eval().requires_grad_(False)
 
 
+def judge_of(discriminator: nn.Module | None, resolution: tuple[int, int], channels: int, c_dim: int = 0) -> nn.Module:
+    """A discriminator to learn along with an encoder, for images of at most 256 pixels a side.
+
+    Args:
+        discriminator: The checkpoint's, whose weights it begins with as far as they are for images of that size.
+        resolution: (H, W) of the generator's images.
+        channels: Of the images.
+        c_dim: Classes.
+
+    Returns:
+        A module of its own; its `resolution` is the size to resize images to.
+    """
+    if isinstance(discriminator, Discriminator):
+        return copy.deepcopy(lower_discriminator(discriminator, _JUDGED))
+    if discriminator is not None and max(discriminator.resolution) <= _JUDGED:  # type: ignore[arg-type]
+        return copy.deepcopy(discriminator)
+    return fresh_discriminator(resolution, channels, c_dim)
+
+
 def fresh_discriminator(resolution: tuple[int, int], channels: int, c_dim: int = 0) -> Discriminator:
     """A StyleGAN2 discriminator with random weights for images of any size.
 
     Its own `resolution` is the nearest one, up to 256, that can be halved down to about 4; images are to be resized to it.
     """
-    shrink = min(1.0, 256 / max(resolution))
+    shrink = min(1.0, _JUDGED / max(resolution))
     halvings = max(1, (round(min(resolution) * shrink) // 4).bit_length() - 1)
     h, w = (max(4, round(side * shrink / 2**halvings)) << halvings for side in resolution)
     return Discriminator(discriminator_config((h, w), channels=channels, c_dim=c_dim))

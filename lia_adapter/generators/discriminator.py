@@ -11,7 +11,7 @@ from lia_adapter.generators.base import check_label, one_class
 from lia_adapter.generators.stylegan2 import Dense, MappingNetwork, default_filter, in_fast_format
 from lia_adapter.ops import ACTIVATIONS, bias_act, upfirdn2d
 
-__all__ = ["Discriminator", "minibatch_std"]
+__all__ = ["Discriminator", "lower_discriminator", "minibatch_std"]
 
 Config = Mapping[str, Any]
 
@@ -174,8 +174,9 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
+        self.config = config
         self.c_dim, self.channels = int(config["c_dim"]), int(config["channels"])
-        self.resolution = tuple(config["resolution"])
+        self.resolution = (int(config["resolution"][0]), int(config["resolution"][1]))
         self.only = config.get("class")  # the one class that is judged, whatever c is
         self.names = [str(block["name"]) for block in config["blocks"]]
         for block in config["blocks"]:
@@ -195,3 +196,29 @@ class Discriminator(nn.Module):
         label = c if c is None or self.mapping is None else self.mapping(None, c)
         logits: Tensor = self.get_submodule(self.last)(features, image, label)
         return logits
+
+
+def lower_discriminator(whole: Discriminator, max_side: int = 256) -> Discriminator:
+    """The blocks of a discriminator for images of at most `max_side` pixels a side, with its weights.
+
+    Only the way in is new where the architecture has one for the largest images alone (orig, resnet): a layer of random
+    weights, for a discriminator that goes on learning.
+
+    Args:
+        whole: Of any size; itself where it is small enough.
+        max_side: Of the images that the result judges.
+    """
+    halvings = 0
+    while max(whole.resolution) >> halvings > max_side:
+        halvings += 1
+    if not halvings or halvings >= len(whole.config["blocks"]):
+        return whole
+    first, *rest = whole.config["blocks"][halvings:]
+    config = dict(whole.config) | {
+        "resolution": [side >> halvings for side in whole.resolution],
+        "blocks": [dict(first) | {"fromrgb": True, "in_channels": 0}, *rest],
+    }  # fmt: skip
+    lower = Discriminator(config).to(next(whole.parameters()))
+    kept = whole.state_dict()
+    lower.load_state_dict({name: kept.get(name, fresh) for name, fresh in lower.state_dict().items()})
+    return lower.eval().requires_grad_(False)

@@ -1,5 +1,6 @@
 """Inversion by optimisation: the code whose image is nearest to a given one, from any start (LIA, eq. 13)."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -36,7 +37,9 @@ class Inversion:
     loss: Tensor
 
 
-def search_coordinates(generator: Generator, root: Tensor) -> Tensor:
+def search_coordinates(
+    generator: Generator, root: Tensor, *, seconds: float = math.inf, progress: Callable[[str, int, int], None] | None = None
+) -> Tensor:
     """The matrix M [y_dim, y_dim] of coordinates a for a search in y = mean + a @ M.
 
     Whitened y is turned to the eigenvectors of E[JᵀJ], so that Adam, which scales each entry by itself, can tell directions
@@ -46,11 +49,14 @@ def search_coordinates(generator: Generator, root: Tensor) -> Tensor:
     Args:
         generator: To search in.
         root: Root of the covariance of y [y_dim, y_dim].
+        seconds: About how long it may take: see `pixel_spectrum`.
+        progress: Is told what is done.
     """
     _, y, _ = Original(generator).pairs(_SPECTRUM_CODES, torch.Generator(root.device).manual_seed(0))
-    values, vectors = pixel_spectrum(generator, y, root)
+    values, vectors = pixel_spectrum(generator, y, root, seconds=seconds, progress=progress)
     pace = (values / values[0]).clamp(min=_LEAST) ** _PACE
-    return (pace[:, None] * (vectors.t() @ root.double())).to(root)
+    # Contiguous, as it is when it was read from a file: products by another layout differ in the last bit.
+    return (pace[:, None] * (vectors.t() @ root.double())).to(root).contiguous()
 
 
 def optimise(

@@ -3,26 +3,67 @@
 import torch
 from torch import Tensor
 
-__all__ = ["frechet_distance", "sliced_wasserstein"]
+__all__ = ["Moments", "frechet_distance", "sliced_wasserstein"]
 
 
-def frechet_distance(a: Tensor, b: Tensor) -> float:
+class Moments:
+    """Number, mean and covariance of vectors that come one batch after another and are not kept, in float64.
+
+    Batches are joined as Chan et al. (1979) join them: no difference of large sums.
+
+    Attributes:
+        count: Vectors so far.
+        mean: [D].
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.zeros(0, dtype=torch.float64)
+        self._scatter = torch.zeros(0, 0, dtype=torch.float64)
+
+    def add(self, x: Tensor) -> None:
+        """Takes vectors [n, D] in."""
+        x = x.detach().double().cpu()
+        if not len(x):
+            return
+        mean = x.mean(dim=0)
+        apart = x - mean
+        if not self.count:
+            self.mean, self._scatter = torch.zeros_like(mean), mean.new_zeros(len(mean), len(mean))
+        shift, whole = mean - self.mean, self.count + len(x)
+        self._scatter.addmm_(apart.t(), apart).addr_(shift, shift, alpha=self.count * len(x) / whole)
+        self.mean = self.mean + shift * (len(x) / whole)
+        self.count = whole
+
+    @property
+    def covariance(self) -> Tensor:
+        """[D, D], of at least two vectors."""
+        return self._scatter / (self.count - 1)
+
+
+def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
     """Fréchet distance between the Gaussians fitted to two sets (Dowson & Landau 1982; Heusel 2017, eq. 6), squared.
 
     |mean_a - mean_b|² + tr(C_a + C_b - 2 (C_a C_b)^½), in float64.
 
     Args:
-        a: [N, D].
-        b: [M, D].
+        a: [N, D], or their moments.
+        b: [M, D], or theirs.
     """
-    a, b = a.double(), b.double()
-    cov_a, cov_b = torch.cov(a.t()).reshape(a.shape[1], -1), torch.cov(b.t()).reshape(b.shape[1], -1)
+    a, b = (x if isinstance(x, Moments) else _moments(x) for x in (a, b))
+    cov_a, cov_b = a.covariance, b.covariance
     # tr (C_a C_b)^½ through the symmetric root of C_a: its eigenvalues are real, and rounding can't make them complex.
     values, vectors = torch.linalg.eigh(cov_a)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.t()
     cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
-    shift = (a.mean(dim=0) - b.mean(dim=0)).square().sum()
+    shift = (a.mean - b.mean).square().sum()
     return float(shift + cov_a.trace() + cov_b.trace() - 2 * cross)
+
+
+def _moments(x: Tensor) -> Moments:
+    found = Moments()
+    found.add(x)
+    return found
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor, *, projections: int = 512, seed: int = 0) -> float:

@@ -1,7 +1,6 @@
 """Image features for Fréchet distances between sets of images: a network from a local file, or the pixels themselves."""
 
 import importlib
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -9,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lia_adapter.errors import LIAError
+from lia_adapter.metrics.distances import Moments
 from lia_adapter.metrics.networks import FeatureNetwork, load_network
 from lia_adapter.resize import resize
 
-__all__ = ["Features", "NetworkFeatures", "PixelFeatures", "image_features", "inception_features", "load_features"]
+__all__ = ["FeatureSet", "Features", "NetworkFeatures", "PixelFeatures", "inception_features", "load_features"]
 
 
 class Features(nn.Module):
@@ -109,12 +109,28 @@ def inception_features() -> Features:
     return InceptionFeatures(network)
 
 
-@torch.no_grad()
-def image_features(features: Features, batches: Iterable[Tensor]) -> Tensor:
-    """Features of many images [N, D].
+class FeatureSet:
+    """Features of images that come one batch after another: sums of all, and the first few as they are.
 
     Args:
         features: From `load_features`.
-        batches: Images [n, C, H, W] in [-1, 1].
+        keep: How many vectors are kept.
+
+    Attributes:
+        moments: Of all.
+        kept: The first, [≤ keep, D].
     """
-    return torch.cat([features(x) for x in batches])
+
+    def __init__(self, features: Features, keep: int = 0) -> None:
+        self._features, self._keep = features, keep
+        self.moments = Moments()
+        self.kept = torch.zeros(0)
+
+    @torch.no_grad()
+    def add(self, x: Tensor) -> None:
+        """Looks at images [n, C, H, W] in [-1, 1]."""
+        found = self._features(x).cpu()
+        self.moments.add(found)
+        if len(self.kept) < self._keep:
+            some = found[: self._keep - len(self.kept)]
+            self.kept = torch.cat([self.kept, some]) if len(self.kept) else some

@@ -4,26 +4,28 @@ Every distance stands beside its noise floor: the same measure between two indep
 ratio of 1 means that the replacement differs from the original no more than the original from itself.
 """
 
-import time
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lia_adapter.generators import Generator, Original, broadcast, in_chunks
+from lia_adapter.budget import affordable, in_parts, seconds_of
+from lia_adapter.generators import Generator, Original, broadcast, draw_reduced, in_chunks, pictures_at_once
 from lia_adapter.mapping import InvertibleMapping, covariance_root
 from lia_adapter.metrics.classifier import classifier_accuracy
 from lia_adapter.metrics.distances import frechet_distance, sliced_wasserstein
-from lia_adapter.metrics.features import Features, image_features
+from lia_adapter.metrics.features import Features, FeatureSet
+from lia_adapter.metrics.intervals import jackknife
 
 __all__ = ["compare_mappings", "correlation"]
 
 Progress = Callable[[str, int, int], None]
 
 _SEED = 1 << 40  # far from the seeds of training batches
-_BATCH = 50  # images drawn at once
-_LEAST, _MOST = 500, 10_000  # images a set
+_LEAST, _MOST = 50, 10_000  # images a side
+_ROUGH = 500  # images a side, below which an interval says how rough the figure is
 
 
 def correlation(a: Tensor, b: Tensor) -> float:
@@ -53,24 +55,25 @@ def compare_mappings(
         samples: Codes a side; y is whitened by statistics of the original's own y.
         seeds: Evaluation seeds; figures are means over them.
         statistics_samples: Codes for these statistics.
-        image_seconds: About how long drawing and looking at images may take: 500 to 10,000 images a side.
+        image_seconds: About how long drawing and looking at images may take, in all: 50 to 10,000 images a side, which the
+            seeds share.
         device: Where generator, mapping and features are.
-        progress: Is told of every evaluation seed.
+        progress: Is told of every evaluation seed, and of the images.
 
     Returns:
-        JSON: for each measure "value", "floor", "ratio" or "excess", and the values "of each seed".
+        JSON: for each measure "value", "floor", "ratio" or "excess", and the values "of each seed", but for images, which all
+        seeds share. With fewer than 500 of these a side, "interval" is where the ratio lies with a confidence of 95 %.
     """
     device = torch.device(device)
     original = Original(generator)
     mean, root = covariance_root(original.pairs(statistics_samples, _random(0, device))[1])
     inverse = torch.linalg.inv(root)
-    images = _image_count(generator, features, image_seconds / (3 * seeds), device)
-
     def white(y: Tensor) -> Tensor:
         u: Tensor = (y.double() - mean) @ inverse  # at most `samples` of them
         return u.float()
 
     runs: list[dict[str, float]] = []
+    codes: list[tuple[Tensor, Tensor, Tensor]] = []
     for seed in range(seeds):
         if progress:
             progress("measure", seed, seeds)
@@ -82,7 +85,7 @@ def compare_mappings(
         found_z = in_chunks(mapping.to_z, y, c)
         back = in_chunks(mapping.to_y, found_z, c)
         u, u_again, u_new = white(y), white(again), white(new)
-        picture = [image_features(features, _draw(generator, codes[:images])) for codes in (y, again, new)]
+        codes.append((y[:_MOST], again[:_MOST], new[:_MOST]))
         runs.append(
             {
                 "sliced_wasserstein": sliced_wasserstein(u, u_new, seed=seed),
@@ -91,8 +94,6 @@ def compare_mappings(
                 "frechet_floor": frechet_distance(u, u_again),
                 "classifier": classifier_accuracy(u, u_new, seed=seed),
                 "classifier_floor": classifier_accuracy(u, u_again, seed=seed),
-                "frechet_images": frechet_distance(picture[0], picture[2]),
-                "frechet_images_floor": frechet_distance(picture[0], picture[1]),
                 "round_trip": float(((back - y).abs() / y.std(dim=0)).max()),
                 "round_trip_z": float((in_chunks(mapping.to_z, same_seeds, c) - z).square().mean().sqrt()),
                 "typical_z": float((found_z.square().mean(dim=1).sqrt()).median()),
@@ -102,16 +103,11 @@ def compare_mappings(
         )
     if progress:
         progress("measure", seeds, seeds)
-    result: dict[str, Any] = {
-        "samples": samples,
-        "evaluation_seeds": seeds,
-        "images": images,
-        "image_features": features.name,
-    }
+    result: dict[str, Any] = {"samples": samples, "evaluation_seeds": seeds, "image_features": features.name}
     for name in runs[0]:
         if not name.endswith("_floor"):
             result[name] = _summary(name, runs)
-    return result
+    return result | _compare_images(generator, features, codes, image_seconds, progress)
 
 
 def _summary(name: str, runs: list[dict[str, float]]) -> dict[str, Any]:
@@ -133,18 +129,50 @@ def _random(stream: int, device: torch.device) -> torch.Generator:
     return torch.Generator(device).manual_seed(_SEED + stream)
 
 
-@torch.no_grad()
-def _draw(generator: Generator, y: Tensor) -> Iterator[Tensor]:
-    """Images of y [N, y_dim] without truncation, in batches [n, C, H, W]."""
-    for part in y.split(_BATCH):
-        yield generator.synthesis(broadcast(part, generator.num_ws), noise_mode="const")
+def _compare_images(
+    generator: Generator,
+    features: Features,
+    codes: Sequence[tuple[Tensor, Tensor, Tensor]],
+    seconds: float,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """The Fréchet distance of images, as many as can be drawn and looked at in the time given.
 
+    Args:
+        generator: Draws them, not larger than the features need (`draw_reduced`).
+        features: Look at them.
+        codes: For each seed y of the original mapping, others of it, and those of the new one.
+        seconds: For all.
+        progress: Is told of the images.
+    """
 
-def _image_count(generator: Generator, features: Features, seconds: float, device: torch.device) -> int:
-    """How many images can be drawn and looked at in the time given, by the time that two batches take."""
-    y = Original(generator).pairs(_BATCH, _random(0, device))[1]
-    image_features(features, _draw(generator, y))  # the first time is slower
-    start = time.monotonic()
-    image_features(features, _draw(generator, y))
-    spent = max(time.monotonic() - start, 1e-6)
-    return int(min(max(seconds / spent * _BATCH, _LEAST), _MOST)) // _BATCH * _BATCH
+    def draw(y: Tensor) -> Tensor:
+        return draw_reduced(generator, broadcast(y, generator.num_ws))
+
+    first, n = codes[0][0], pictures_at_once(generator, features, reduced=True)
+    with torch.no_grad():
+        features(draw(first[:n]))  # the first time is slower
+        each = seconds_of(lambda: features(draw(first[:n]))) / len(first[:n])
+    count = affordable(seconds / 3, each, least=_LEAST, most=min(_MOST, sum(len(y) for y, _, _ in codes)))
+    shares = [count // len(codes) + (i < count % len(codes)) for i in range(len(codes))]
+    sides, done = [], 0
+    for side in range(3):
+        seen = FeatureSet(features, keep=count if count < _ROUGH else 0)
+        y = torch.cat([of_seed[side][:share] for of_seed, share in zip(codes, shares, strict=True)])
+        with torch.no_grad():
+            for x in in_parts(draw, y, n):
+                seen.add(x)
+                done += len(x)
+                if progress:
+                    progress("measure, pictures", done, 3 * count)
+        sides.append(seen)
+    value, floor = (frechet_distance(sides[0].moments, sides[i].moments) for i in (2, 1))
+    found: dict[str, Any] = {"value": value, "floor": floor, "ratio": value / floor if floor > 0 else float("inf")}
+    original, again, new = (seen.kept for seen in sides)
+
+    def log_ratio(picked: Tensor) -> float:
+        return math.log(frechet_distance(original[picked], new[picked]) / frechet_distance(original[picked], again[picked]))
+
+    if len(original) and floor > 0 and value > 0 and (interval := jackknife(log_ratio, count)):
+        found["interval"] = [math.exp(end) for end in interval]
+    return {"images": count, "frechet_images": found}

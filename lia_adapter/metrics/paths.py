@@ -13,7 +13,7 @@ __all__ = ["path_length", "slerp"]
 
 @torch.no_grad()
 def path_length(
-    to_y: Callable[[Tensor], Tensor],
+    to_y: Callable[..., Tensor],
     synthesis: Callable[[Tensor], Tensor],
     distance: Callable[[Tensor, Tensor], Tensor],
     *,
@@ -21,7 +21,8 @@ def path_length(
     dim: int,
     samples: int,
     eps: float = 1e-4,
-    batch: int = 16,
+    batch: int,
+    labels: Tensor | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -35,7 +36,7 @@ def path_length(
     and 0.07 % in y. Less is not: TF32 is off meanwhile, and generator and network must not run in half precision.
 
     Args:
-        to_y: z [N, dim] -> y.
+        to_y: z [N, dim] -> y; with labels, z and c [N, c_dim] -> y.
         synthesis: y -> images [N, C, H, W], with the same noise each time.
         distance: Images, images -> [N]; such as `perceptual_distance` with a network. A squared distance, as that is.
         space: Where the path lies.
@@ -43,6 +44,7 @@ def path_length(
         samples: Pairs of codes.
         eps: Length of a step, in t.
         batch: Paths at once.
+        labels: c [samples, c_dim], one for both ends of each path.
         seed: Of the codes and of t.
         device: Of the codes.
         dtype: Of the codes.
@@ -53,14 +55,16 @@ def path_length(
     random = torch.Generator().manual_seed(seed)
     ends = torch.randn(samples, 2, dim, generator=random, dtype=torch.float64)
     times = torch.rand(samples, 1, generator=random, dtype=torch.float64)
+    given = labels.split(batch) if labels is not None else ()
     found = []
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        for codes, t in zip(ends.split(batch), times.split(batch), strict=True):
+        for i, (codes, t) in enumerate(zip(ends.split(batch), times.split(batch), strict=True)):
             a, b = codes.unbind(1)
+            c = [given[i].to(device)] if given else []
             if space == "z":
-                first, second = (to_y(slerp(a, b, at).to(device, dtype)) for at in (t, t + eps))
+                first, second = (to_y(slerp(a, b, at).to(device, dtype), *c) for at in (t, t + eps))
             else:
-                y_a, y_b = (to_y(z.to(device, dtype)) for z in (a, b))
+                y_a, y_b = (to_y(z.to(device, dtype), *c) for z in (a, b))
                 first, second = (torch.lerp(y_a, y_b, at.to(y_a)) for at in (t, t + eps))
             found.append(distance(synthesis(first), synthesis(second)).cpu().double() / eps**2)
     lengths = torch.cat(found)

@@ -8,13 +8,12 @@ from torch import Tensor
 
 from lia_adapter.errors import LIAError
 
-__all__ = ["image_swd"]
+__all__ = ["Patches", "image_swd", "patch_bytes"]
 
 _LEAST = 16  # pixels: the short side of the coarsest level
 _PATCH = 7
 _PATCHES = 128  # an image a level
 _REPEATS, _PROJECTIONS = 4, 128
-_CHUNK = 64  # images whose patches are taken at once
 _BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # the filter of Burt & Adelson 1983
 
 
@@ -39,7 +38,60 @@ def image_swd(a: Tensor | Iterable[Tensor], b: Tensor | Iterable[Tensor], *, see
     Raises:
         LIAError: The sets are empty, differ in number or size, or the images are smaller than 7x7.
     """
-    patches_a, patches_b = _patches(a, seed), _patches(b, seed)
+    sides = Patches(seed), Patches(seed)
+    for patches, images in zip(sides, (a, b), strict=True):
+        for x in [images] if isinstance(images, Tensor) else images:
+            patches.add(x)
+    return sides[0].distance(sides[1])
+
+
+def patch_bytes(resolution: tuple[int, int], channels: int) -> int:
+    """What the patches of one image of (H, W) take in memory."""
+    side, levels = min(resolution), 1
+    while (side + 1) // 2 >= _LEAST:
+        side, levels = (side + 1) // 2, levels + 1
+    return levels * _PATCHES * channels * _PATCH**2 * 4
+
+
+class Patches:
+    """The patches of a set of images that come one batch after another and are not kept.
+
+    Args:
+        seed: Of the patches' positions, and of the directions that they are compared along.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self._found: dict[str, list[Tensor]] = {}
+        self._random: dict[str, torch.Generator] = {}
+
+    def add(self, x: Tensor) -> None:
+        """Takes 128 patches of each level from images [n, C, H, W].
+
+        Raises:
+            LIAError: They are smaller than 7x7.
+        """
+        if not len(x):
+            return
+        if min(x.shape[2:]) < _PATCH:
+            raise LIAError(f"SWD takes patches of 7x7 from each image; got images of {x.shape[2]}x{x.shape[3]}.")
+        for level in _laplacian_pyramid(x.float()):
+            name = str(min(level.shape[2:]))
+            # One generator a level, so that the positions do not depend on the sizes of the batches.
+            draw = self._random.setdefault(name, torch.Generator().manual_seed(self.seed))
+            self._found.setdefault(name, []).append(_cut(level, draw).cpu())
+
+    def distance(self, other: "Patches") -> dict[str, float]:
+        """As `image_swd` gives it; the patches are gone afterwards."""
+        return _compare(self._whole(), other._whole(), self.seed)
+
+    def _whole(self) -> dict[str, Tensor]:
+        """Patches [N * 128, C, 49] by level."""
+        found, self._found = self._found, {}
+        return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def _compare(patches_a: dict[str, Tensor], patches_b: dict[str, Tensor], seed: int) -> dict[str, float]:
     shapes_a, shapes_b = ({level: list(p.shape[:2]) for level, p in patches.items()} for patches in (patches_a, patches_b))
     if not shapes_a or shapes_a != shapes_b:
         raise LIAError(
@@ -48,21 +100,6 @@ def image_swd(a: Tensor | Iterable[Tensor], b: Tensor | Iterable[Tensor], *, see
         )
     result = {level: 1e3 * _distance(patches_a.pop(level), patches_b.pop(level), seed) for level in list(patches_a)}
     return {**result, "mean": sum(result.values()) / len(result)}
-
-
-def _patches(images: Tensor | Iterable[Tensor], seed: int) -> dict[str, Tensor]:
-    """Patches [N * 128, C, 49] by level."""
-    found: dict[str, list[Tensor]] = {}
-    random: dict[str, torch.Generator] = {}
-    for x in filter(len, images.split(_CHUNK) if isinstance(images, Tensor) else images):
-        if min(x.shape[2:]) < _PATCH:
-            raise LIAError(f"SWD takes patches of 7x7 from each image; got images of {x.shape[2]}x{x.shape[3]}.")
-        for level in _laplacian_pyramid(x.float()):
-            name = str(min(level.shape[2:]))
-            # One generator a level, so that the positions do not depend on the sizes of the batches.
-            draw = random.setdefault(name, torch.Generator().manual_seed(seed))
-            found.setdefault(name, []).append(_cut(level, draw))
-    return {name: torch.cat(parts) for name, parts in found.items()}
 
 
 def _cut(x: Tensor, random: torch.Generator) -> Tensor:

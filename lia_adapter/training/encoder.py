@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
+from lia_adapter.budget import accumulation, affordable, at_once, held_by, in_parts, room, seconds_of
 from lia_adapter.config import check_choices, check_least, load_recipe, to_toml
-from lia_adapter.data import FITS, ImageSet, Stream, in_batches, in_order, none_readable, open_images
+from lia_adapter.data import FITS, ImageSet, Stream, in_batches, in_order, none_readable, open_images, to_floats, to_pixels
 from lia_adapter.encoder import SPACES, Encoder, one_code
 from lia_adapter.errors import ConfigError, LIAError
-from lia_adapter.files import sha256_file
-from lia_adapter.generators import Generator, Original, broadcast, fresh_discriminator
+from lia_adapter.files import atomic_write, make_folder, sha256_file
+from lia_adapter.generators import Generator, Original, broadcast, graphs_at_once, judge_of
 from lia_adapter.inversion.loss import ReconstructionLoss
 from lia_adapter.lia import LIA, fingerprint, versions
 from lia_adapter.mapping import covariance_root
 from lia_adapter.metrics.images import mse
 from lia_adapter.metrics.networks import FeatureNetwork, load_network, vgg16_paper
-from lia_adapter.metrics.recovery import known_answer
+from lia_adapter.metrics.recovery import KnownAnswers
 from lia_adapter.metrics.typicality import Typicality
+from lia_adapter.resize import reduced_size, resize
 from lia_adapter.training import ranks
 from lia_adapter.training.log import RunLog
 from lia_adapter.training.loop import Average, Job, Part, Progress, cosine, run_loop, step_generator
@@ -44,11 +47,15 @@ _STATISTICS = 2**31  # a random stream that no step has
 _BETAS = (0.9, 0.99)
 _TICKS, _GRIDS = 400, 20  # lines of the log and pictures of a run
 _GRID_IMAGES = 16
-_CHUNK = 64  # images encoded at once
 _QUARTERS, _DECAY = 4, 0.8
 # Of the verdict: least correlation, or share of the first error; ratio of errors above which the generator is to blame.
 _FOUND, _REDRAWN, _FAR = 0.8, 0.25, 2.0
 _TYPICAL = 20_000  # training images whose codes say what is usual, at most
+# Seconds for all that is measured: of the training's a tenth, but no less than what small images take anyhow.
+_CHECKED, _LEAST_SECONDS = 0.1, 20.0
+_PASS = 4  # drawings that a training image takes: one, and the gradient of it
+_DIRECTIONS, _BEFORE, _AFTER, _USUAL = 0.4, 0.15, 0.15, 0.3  # what each measure has of that time
+_LEAST_IMAGES = 3  # for an interval of a figure over images
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,7 @@ class EncoderConfig:
     precision: str = "auto"
     statistics_samples: int = 60_000
     known_answers: int = 1000
+    check_seconds: float = 300.0
     save_seconds: float = 60.0
 
     def __post_init__(self) -> None:
@@ -88,7 +96,7 @@ class EncoderConfig:
             {
                 "images": 0, "batch": 1, "accumulate": 1, "seed": 0, "width": 1, "width_max": 1, "pixel_weight": 0,
                 "vgg_weight": 0, "perceptual_weight": 0, "adversarial_weight": 0, "r1_gamma": 0, "ema_images": 1,
-                "statistics_samples": 100, "known_answers": 2, "save_seconds": 0,
+                "statistics_samples": 100, "known_answers": 2, "check_seconds": 0, "save_seconds": 0,
             },
         )  # fmt: skip
         if self.seed >= 2**31:
@@ -162,16 +170,19 @@ def train_encoder_lia(
     )  # fmt: skip
     network = _network(config.features, progress)
     before = fingerprint(generator)
-    training = _Training(lia, images, _held_out(data, generator, config), config, network)
+    identity = _identity(before, config, images)
+    training = _Training(lia, images, config, network)
+    checks = _Checks.planned(training, identity, folder, progress)
+    training.prepare(_held_out(data, generator, config) or images, checks, progress)
     watch = None
     if folder is not None and ranks.rank() == 0:
         watch = _Watch(RunLog(folder, to_toml(config)), training, picture)
-    first = training.known_answer()
+    first = training.known_answer(progress)
     try:
         history = run_loop(
             training.job(watch.tick if watch else None),
             state_path=None if folder is None else folder / "state.safetensors",
-            identity=_identity(before, config, images),
+            identity=identity,
             save_seconds=config.save_seconds,
             progress=progress,
             resumed=watch.log.resume if watch else None,
@@ -179,9 +190,9 @@ def train_encoder_lia(
     finally:
         if watch is not None:
             watch.log.close()
-    last = training.known_answer()
+    last = training.known_answer(progress)
     encoder = training.average.float().requires_grad_(False)
-    typicality = _typicality(encoder, images, device, progress)
+    typicality = _typicality(encoder, images, checks.usual, device, progress)
     if fingerprint(generator) != before:
         raise AssertionError("the generator's weights changed during train-encoder")
     figures = {
@@ -199,17 +210,69 @@ def train_encoder_lia(
     )  # fmt: skip
 
 
-class _Training:
-    """The networks of a run and its step function."""
+@dataclass(frozen=True)
+class _Checks:
+    """How much is measured before and after a training. What a clock decided is kept, so that a resumed run measures the same.
 
-    def __init__(
-        self,
-        lia: LIA,
-        images: ImageSet,
-        held_out: ImageSet | None,
-        config: EncoderConfig,
-        network: FeatureNetwork | None,
-    ) -> None:
+    Attributes:
+        seconds: For finding the directions that move pixels.
+        known_answers: Drawn images that are encoded, and as many held-out ones, before and after.
+        usual: Training images whose codes say what is usual.
+        accumulate: Parts that a process cuts its share of a batch into.
+    """
+
+    seconds: float
+    known_answers: int
+    usual: int
+    accumulate: int
+
+    @staticmethod
+    def planned(training: "_Training", identity: str, folder: Path | None, progress: Progress | None) -> "_Checks":
+        """What an earlier run of the same identity planned, else by the time that one picture takes."""
+        path = None if folder is None else folder / "checks.json"
+        if path is not None and path.exists():
+            try:
+                kept = json.loads(path.read_text())
+                if kept.pop("identity") == identity:
+                    return _Checks(**kept)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                pass  # planned anew
+        config, images = training.config, training.images
+        if progress:
+            progress("measure one picture", 0, 2)
+        drawing, encoding = training.timed()
+        if progress:
+            progress("measure one picture", 2, 2)
+        run = config.steps * config.batch * _PASS * drawing
+        seconds = min(max(_CHECKED * run, _LEAST_SECONDS), config.check_seconds)
+        plan = _Checks(
+            seconds=_DIRECTIONS * seconds,
+            known_answers=affordable(
+                _BEFORE * seconds, 3 * drawing + 2 * encoding, least=min(_LEAST_IMAGES, config.known_answers),
+                most=config.known_answers,
+            ),
+            usual=affordable(_USUAL * seconds, encoding, least=4, most=min(len(images), _TYPICAL)),
+            accumulate=training.accumulation(),
+        )  # fmt: skip
+        if path is not None and ranks.rank() == 0:
+            make_folder(path.parent)
+            with atomic_write(path) as temporary:
+                temporary.write_text(json.dumps({"identity": identity, **dataclasses.asdict(plan)}))
+        return plan
+
+
+class _Training:
+    """The networks of a run and its step function.
+
+    The frozen generator draws as many images of a batch at once as memory and speed allow (`at_once`), each with its gradient
+    with respect to its code; the encoder has the batch as a whole, which its batch normalisation looks at.
+    """
+
+    answers: KnownAnswers
+    held_out: Tensor
+    checks: _Checks
+
+    def __init__(self, lia: LIA, images: ImageSet, config: EncoderConfig, network: FeatureNetwork | None) -> None:
         generator, device = lia.generator, lia.device
         self.config, self.images, self.device = config, images, device
         self.dtype = torch.float64 if config.precision == "float64" else torch.float32
@@ -226,13 +289,13 @@ class _Training:
             )  # fmt: skip
             judge = None
             if config.adversarial_weight:
-                judge = lia.discriminator or fresh_discriminator(generator.resolution, generator.channels, generator.c_dim)
+                judge = judge_of(lia.discriminator, generator.resolution, generator.channels, generator.c_dim)
         encoder.mean.copy_(mean)
         encoder.root.copy_(root)
         self.encoder = encoder.to(device, self.dtype).train()
         self.average = copy.deepcopy(self.encoder).eval().requires_grad_(False)
         self.module = nn.ModuleDict({"encoder": self.encoder, "average": self.average})
-        self.judge = None if judge is None else copy.deepcopy(judge).to(device, self.dtype).requires_grad_(True)
+        self.judge = None if judge is None else judge.to(device, self.dtype).requires_grad_(True)
         if self.judge is not None:
             self.module["judge"] = self.judge
         self.original = self.generator = generator
@@ -243,7 +306,53 @@ class _Training:
             config.pixel_weight, config.vgg_weight, config.perceptual_weight,
         )  # fmt: skip
         self.stream = Stream(images, config.seed, mirror=config.mirror)
-        self.held_out = _some(held_out or images, config.known_answers)
+        self.at_once, self.drawing = graphs_at_once(self.generator, lambda drawn: self.loss(drawn, drawn.detach()))
+
+    def prepare(self, held_out: ImageSet, checks: _Checks, progress: Progress | None) -> None:
+        """Gets what the measures before and after need."""
+        self.checks = checks
+        self.held_out = _some(held_out, checks.known_answers)
+        self.answers = KnownAnswers(
+            self.original, self.average.root.float(), seed=self.config.seed, seconds=checks.seconds, progress=progress
+        )
+
+    @torch.no_grad()
+    def timed(self) -> tuple[float, float]:
+        """Seconds for drawing and for encoding one image, of as many as are worked on at once."""
+        h, w = self.encoder.looks_at
+        y = self.average.mean.expand(self.at_once, -1)
+        x = torch.zeros(self.at_once, self.encoder.channels, h, w, device=self.device, dtype=self.dtype)
+        # The first time is slower.
+        drawing, encoding = (
+            min(seconds_of(work), seconds_of(work)) / self.at_once
+            for work in (lambda: self.draw(y), lambda: self.average(x))
+        )
+        return drawing, encoding
+
+    def accumulation(self) -> int:
+        """Into how many parts a process cuts its share of a batch: as the recipe says, or more where memory asks for it."""
+        config, (h, w) = self.config, self.encoder.looks_at
+        share = config.batch // ranks.count()
+
+        def work(n: int) -> None:
+            encoder = copy.deepcopy(self.encoder)  # its statistics are not to change
+            x = torch.zeros(n, encoder.channels, h, w, device=self.device, dtype=self.dtype)
+            encoder(x).sum().backward()
+            if self.judge is not None:
+                size = [n, encoder.channels, *self.judge.resolution]  # type: ignore[misc]
+                x = torch.zeros(size, device=self.device, dtype=self.dtype, requires_grad=True)
+                c = None if not self.generator.c_dim else x.new_zeros(n, self.generator.c_dim)
+                logits = self.judge(x, c)
+                (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+                torch.autograd.grad(gradient.square().sum() + logits.sum(), list(self.judge.parameters()), allow_unused=True)
+
+        if share <= 1 or share % config.accumulate or config.accumulate > 1:
+            return config.accumulate
+        # Small ones first, as they are: following sizes without computing takes a second to begin with.
+        with torch.enable_grad():
+            if held_by(lambda: work(2)) * share / 2 < room(self.device) / 2:
+                return config.accumulate
+            return accumulation(share, lambda n: held_by(lambda: work(n), pretend=True), self.device)
 
     def job(self, tick: Callable[[int, Mapping[str, float]], None] | None) -> Job:
         """What the loop is to do."""
@@ -256,11 +365,12 @@ class _Training:
             torch.optim.Adam(trained, lr=config.learning_rate, betas=_BETAS, eps=1e-8),
             steps=config.steps,
             batch=config.batch,
-            accumulate=config.accumulate,
+            accumulate=self.checks.accumulate,
             rate=cosine(config.steps) if config.schedule == "cosine" else self._quarters,
             averages=[Average(self.encoder, self.average, config.ema_images)],
             tick=tick,
             tick_steps=config.tick_steps,
+            in_samples=True,
         )
 
     def _quarters(self, step: int) -> float:
@@ -269,28 +379,87 @@ class _Training:
 
     def step(self, part: Part) -> dict[str, Tensor]:
         """The losses of one part of a batch (LIA, eq. 12 and 13)."""
-        x, c = self.stream.batch(part.numbers, part.following)
-        x = x.to(self.device, self.dtype, non_blocking=True)
+        pixels, c = self.stream.batch(part.numbers, part.following)
+        pixels = pixels.to(self.device, non_blocking=True)
         c = None if c is None else c.to(self.device, self.dtype)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            drawn = self.draw(self.encoder(x))
-            parts = self.loss.parts(drawn, x)
-        losses = {name: values.mean() for name, values in parts.items()}
-        losses["loss"] = self.loss.weighted(parts).mean()
-        if self.judge is not None:
-            # Outside of autocast: the gradient penalty is differentiated twice, and bfloat16 has eight bits.
-            self._play(self.judge, drawn.to(self.dtype), x, c, losses)
+            codes = self.encoder(self._floats(pixels, resize))
+        if self.judge is None:
+            losses, surrogate = self._redrawn(codes, pixels, part.tell)
+            # What the encoder learns from is a gradient, not a value.
+            losses["loss"] = losses["loss"] + (surrogate - surrogate.detach())
+            return losses
+        size = tuple(self.judge.resolution)  # type: ignore[arg-type]
+        losses, drawn = self._redrawn_for(codes, pixels, size, part.tell)
+        self._play(self.judge, drawn, self._floats(pixels, lambda x: _resized(x, size)), c, losses)
         return losses
 
     def draw(self, codes: Tensor) -> Tensor:
         """y [N, y_dim] or ys -> images [N, C, H, W], with the generator's constant noise."""
         return self.generator.synthesis(broadcast(codes, self.generator.num_ws), noise_mode="const")
 
+    def _floats(self, pixels: Tensor, then: Callable[[Tensor], Tensor]) -> Tensor:
+        """uint8 [N, C, H, W] -> images in [-1, 1], each brought to the size that is looked at before the next is made."""
+        return torch.cat([then(to_floats(part)).to(self.dtype) for part in pixels.split(self.at_once)])
+
+    def _losses(self, codes: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Drawn images [n, C, H, W], the loss [n] and its parts."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half), self.drawing():
+            drawn = self.draw(codes)
+            parts = self.loss.parts(drawn, to_floats(pixels).to(self.dtype))
+        return drawn, self.loss.weighted(parts), parts
+
+    def _redrawn(self, codes: Tensor, pixels: Tensor, tell: Callable[[int], None]) -> tuple[dict[str, Tensor], Tensor]:
+        """Mean losses, and what has the gradient of their sum with respect to the codes."""
+        sums: dict[str, Tensor] = {}
+        gradients: list[Tensor] = []
+        done = 0
+
+        def look(numbers: range) -> tuple[Tensor, dict[str, Tensor]]:
+            leaf = codes[numbers.start : numbers.stop].detach().requires_grad_(True)
+            _, loss, parts = self._losses(leaf, pixels[numbers.start : numbers.stop])
+            (gradient,) = torch.autograd.grad(loss.sum() / len(codes), leaf)
+            return gradient, {name: values.detach() for name, values in {**parts, "loss": loss}.items()}
+
+        for gradient, values in in_parts(look, range(len(codes)), self.at_once):
+            gradients.append(gradient)
+            done += len(gradient)
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0) + value.sum()
+            tell(done)
+        return {name: value / len(codes) for name, value in sums.items()}, (codes * torch.cat(gradients)).sum()
+
+    def _redrawn_for(
+        self, codes: Tensor, pixels: Tensor, size: tuple[int, ...], tell: Callable[[int], None]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Mean losses, and the drawn images at the judge's size, both with gradients.
+
+        The judge compares the images of a batch with each other, so that their gradients are known only when all are drawn:
+        where the batch is drawn in parts, each part is drawn again when its gradient is due.
+        """
+
+        def look(numbers: range) -> tuple[Tensor, ...]:
+            def one(codes: Tensor, pixels: Tensor) -> tuple[Tensor, ...]:
+                drawn, loss, parts = self._losses(codes, pixels)
+                return _resized(drawn.to(self.dtype), size), loss, *parts.values()
+
+            here = slice(numbers.start, numbers.stop)
+            whole = len(numbers) == len(codes)
+            answer: tuple[Tensor, ...] = (
+                one(codes, pixels) if whole else checkpoint(one, codes[here], pixels[here], use_reentrant=False)
+            )
+            tell(numbers.stop)
+            return answer
+
+        names = ["loss", "pixel", *(["perceptual"] if self.loss.network is not None else [])]
+        drawn, *values = (torch.cat(same) for same in zip(*in_parts(look, range(len(codes)), self.at_once), strict=True))
+        return {name: value.mean() for name, value in zip(names, values, strict=True)}, drawn
+
     def _play(self, judge: nn.Module, drawn: Tensor, x: Tensor, c: Tensor | None, losses: dict[str, Tensor]) -> None:
-        """Adds both players' losses; one backward pass serves both, as each sees the other's part as a constant."""
-        size = tuple(judge.resolution)  # type: ignore[arg-type]
-        if tuple(x.shape[2:]) != size:
-            drawn, x = (F.interpolate(t, size=size, mode="bilinear", antialias=True) for t in (drawn, x))
+        """Adds both players' losses; one backward pass serves both, as each sees the other's part as a constant.
+
+        Outside of autocast: the gradient penalty is differentiated twice, and bfloat16 has eight bits.
+        """
         frozen = {name: p.detach() for name, p in judge.named_parameters()}
         losses["fool"] = F.softplus(-functional_call(judge, frozen, (drawn, c))).mean()
         real = x.detach().requires_grad_(True)
@@ -305,18 +474,28 @@ class _Training:
             + 0.5 * self.config.r1_gamma * losses["r1"]
         )
 
-    def known_answer(self) -> dict[str, float]:
+    def known_answer(self, progress: Progress | None) -> dict[str, Any]:
         """How well the averaged encoder finds codes of drawn images, and redraws real ones: tells whose fault an error is."""
-        figures = known_answer(
-            self.original, lambda x: self.average(x.to(self.dtype)).to(x), self.average.root.float(),
-            samples=self.config.known_answers, seed=self.config.seed,
-        )  # fmt: skip
-        errors = []
+        figures = self.answers.test(
+            lambda x: self.average(x.to(self.dtype)).to(x), self.checks.known_answers, progress
+        )
         with torch.no_grad():
-            for part in self.held_out.split(_CHUNK):
-                x = part.to(self.device, self.dtype)
-                errors.append(mse(self.draw(self.average(x)), x))
-        return {**figures, "mse_of_real_images": float(torch.cat(errors).double().mean())}
+            errors = torch.cat([mse(drawn, x) for x, drawn in self.redrawn(self.held_out)])
+        return {**figures, "mse_of_real_images": float(errors.double().mean())}
+
+    def redrawn(self, pixels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images as `resize` makes them, uint8 -> batches of them and of what is drawn of them, in [-1, 1]."""
+
+        @torch.no_grad()
+        def look(part: Tensor) -> tuple[Tensor, Tensor]:
+            x = to_floats(part.to(self.device)).to(self.dtype)
+            return x, resize(self.draw(self.average(x)))
+
+        return in_parts(look, pixels, self.at_once)
+
+
+def _resized(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    return x if tuple(x.shape[2:]) == size else F.interpolate(x, size=size, mode="bilinear", antialias=True)
 
 
 def encoder_verdict(figures: Mapping[str, Any]) -> str:
@@ -351,9 +530,7 @@ class _Watch:
         steps = self.training.config.steps
         before = step - self.training.config.tick_steps
         if self.picture is not None and step * _GRIDS // steps > before * _GRIDS // steps:
-            x = self.x.to(self.training.device, self.training.dtype)
-            with torch.no_grad():
-                drawn = self.training.draw(self.training.average(x))
+            x, drawn = (torch.cat(side) for side in zip(*self.training.redrawn(self.x), strict=True))
             self.picture(self.log.folder / f"reconstructions-{step:06d}.png", x, drawn)
 
 
@@ -379,27 +556,31 @@ def _held_out(data: str | Path, generator: Generator, config: EncoderConfig) -> 
 
 
 def _some(images: ImageSet, n: int) -> Tensor:
-    """About n images, evenly spread over the set, [≤ n, C, H, W]; those that can't be read are left out.
+    """About n images, evenly spread over the set, uint8 [≤ n, C, H, W], as `resize` makes them; without those unreadable.
 
     Raises:
         LIAError: None of them can be read.
     """
     numbers = sorted({i * len(images) // n for i in range(n)})
-    found = [item.x for item in in_order(images.load, numbers) if item is not None]
+    small = reduced_size(images.resolution) != images.resolution
+    read = (item for item in in_order(images.load, numbers, ahead=4) if item is not None)
+    found = [to_pixels(resize(item.x[None]))[0] if small else item.pixels for item in read]
     if not found:
         raise none_readable(images)
     return torch.stack(found)
 
 
 @torch.no_grad()
-def _typicality(encoder: Encoder, images: ImageSet, device: torch.device, progress: Progress | None) -> Typicality:
-    """What is usual among the codes of the training images."""
-    n = min(len(images), _TYPICAL)
+def _typicality(encoder: Encoder, images: ImageSet, n: int, device: torch.device, progress: Progress | None) -> Typicality:
+    """What is usual among the codes of n of the training images, or of all."""
+    n = min(len(images), n)
     numbers = [i * len(images) // n for i in range(n)]
-    codes, done = [], 0
-    for part in in_batches(images, numbers, _CHUNK, device):
-        codes.append(one_code(encoder(part.x)))
-        done += len(part.x)
+    like = torch.zeros(1, images.channels, *images.resolution, device=device)
+    codes: list[Tensor] = []
+    done = 0
+    for part in in_batches(images, numbers, at_once(held_by(lambda: encoder(torch.zeros_like(like))), device), device):
+        codes += in_parts(lambda x: one_code(encoder(x)), part.x, len(part))
+        done += len(part)
         if progress:
             progress("what is usual", done, n)
     return Typicality.fit(torch.cat(codes), encoder.root)
@@ -407,6 +588,7 @@ def _typicality(encoder: Encoder, images: ImageSet, device: torch.device, progre
 
 def _identity(generator: str, config: EncoderConfig, images: ImageSet) -> str:
     """What a saved run must agree with to be resumed: the generator, the data, and the keys that the training depends on."""
-    keys = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("known_answers", "save_seconds", "features")}
+    free = ("known_answers", "check_seconds", "save_seconds", "features")
+    keys = {k: v for k, v in dataclasses.asdict(config).items() if k not in free}
     features = config.features if config.features in ("vgg16", "none") else sha256_file(config.features)
     return hashlib.sha256(json.dumps([generator, keys, features, images.identity()], sort_keys=True).encode()).hexdigest()

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lia_adapter.data import ImageSet, Stream
-from lia_adapter.generators import Discriminator, StyleGAN2
+from lia_adapter.budget import accumulation
+from lia_adapter.data import ImageSet, Stream, to_floats
+from lia_adapter.generators import Discriminator, StyleGAN2, picture_bytes
 from lia_adapter.generators.stylegan2 import Noise
 from lia_adapter.mapping import AdditiveCouplings, AffineCouplings, InvertibleMapping
 from lia_adapter.training import ranks
@@ -112,19 +113,33 @@ class GanTraining:
             torch.optim.Adam(groups, lr=config.learning_rate, betas=_BETAS, eps=1e-8),
             steps=config.steps,
             batch=config.batch,
-            accumulate=config.accumulate,
+            accumulate=self._accumulation(),
             rate=lambda step: 1.0,
             averages=[Average(self.generator, players.average, config.ema_images)],
             tick=tick,
             tick_steps=tick_steps,
+            in_samples=True,
         )
+
+    def _no_class(self, n: int) -> Tensor | None:
+        """Labels of nothing, where there are classes."""
+        return torch.zeros(n, self.config.c_dim, device=self.device, dtype=self.dtype) if self.config.c_dim else None
+
+    def _accumulation(self) -> int:
+        """Into how many parts a process cuts its share of a batch: as the recipe says, or more where memory asks for it."""
+        config, share = self.config, self.config.batch // ranks.count()
+        if share <= 1 or share % config.accumulate or config.accumulate > 1:
+            return config.accumulate
+        # Penalties on gradients are differentiated once more, which keeps about as much again.
+        each = 2 * picture_bytes(self.generator, lambda x: self.discriminator(x, self._no_class(len(x))), graph=True)
+        return accumulation(share, lambda n: n * each, self.device)
 
     def step(self, part: Part) -> dict[str, Tensor]:
         """The losses of one part of a batch: non-saturating logistic, R1 and path lengths, the latter two now and then."""
         config = self.config
         rows = [number - part.step * config.batch for number in part.numbers]
         x, c = self.stream.batch(part.numbers, part.following)
-        x = x.to(self.device, self.dtype, non_blocking=True)
+        x = to_floats(x.to(self.device, non_blocking=True)).to(self.dtype)
         c = None if c is None else c.to(self.device, self.dtype)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             drawn = self.generator.synthesis(

@@ -36,11 +36,13 @@ class Part:
         step: Number of the step.
         numbers: Numbers of the samples, counted over the whole run and all processes.
         following: The numbers of the next call, so that their loading can begin; None after the last.
+        tell: To be called with how many of the samples are done, by steps that take long.
     """
 
     step: int
     numbers: range
     following: range | None = None
+    tell: Callable[[int], None] = lambda done: None
 
 
 StepFunction = Callable[[Part], Mapping[str, Tensor]]
@@ -89,6 +91,7 @@ class Job:
         averages: Moving averages; their targets are inside `module`.
         tick: Called after every `tick_steps` steps, and after the last, with the number of steps done and the mean losses.
         tick_steps: None makes about 400 ticks.
+        in_samples: Whether progress counts samples rather than steps.
     """
 
     name: str
@@ -103,6 +106,7 @@ class Job:
     averages: Sequence[Average] = ()
     tick: Callable[[int, Mapping[str, float]], None] | None = None
     tick_steps: int | None = None
+    in_samples: bool = False
 
 
 @dataclass
@@ -171,11 +175,11 @@ def run_loop(
     saved_at, stop = time.monotonic(), False
     with _deferred_signals() as pending:
         for index in range(run.step, job.steps):
-            if progress:
-                progress(job.name, index, job.steps)
+            tell = _teller(job, index, progress)
+            tell(0)
             for group, peak in zip(job.optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * job.rate(index)
-            losses = _gradients(job, index, parameters)
+            losses = _gradients(job, index, parameters, tell)
             if job.clip is not None:
                 nn.utils.clip_grad_norm_(parameters, job.clip)
             job.optimizer.step()
@@ -196,18 +200,32 @@ def run_loop(
         raise SystemExit(128 + signal.SIGTERM)
     if state_path and run.step == job.steps > 0:
         _save(state_path, identity, run, job)
-    if progress:
-        progress(job.name, job.steps, job.steps)
+    _teller(job, job.steps, progress)(0)
     return run.history
 
 
-def _gradients(job: Job, index: int, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
+def _teller(job: Job, index: int, progress: Progress | None) -> Callable[[int], None]:
+    """Tells how far the run is when some samples of a step are done; each process speaks for its share of the batch."""
+
+    def tell(done: int) -> None:
+        if progress and job.in_samples:
+            progress(job.name, index * job.batch + done * ranks.count(), job.steps * job.batch)
+        elif progress and not done:
+            progress(job.name, index, job.steps)
+
+    return tell
+
+
+def _gradients(job: Job, index: int, parameters: Sequence[Tensor], tell: Callable[[int], None]) -> dict[str, Tensor]:
     """Gradients of one step, averaged over parts and processes, in the parameters; and the mean losses of this process."""
     job.optimizer.zero_grad()
     totals: dict[str, Tensor] = {}
     for i in range(job.accumulate):
         last = index == job.steps - 1 and i == job.accumulate - 1
-        part = Part(index, _numbers(job, index, i), None if last else _numbers(job, index, i + 1))
+        numbers = _numbers(job, index, i)
+        before = i * len(numbers)
+        following = None if last else _numbers(job, index, i + 1)
+        part = Part(index, numbers, following, lambda done, before=before: tell(before + done))  # type: ignore[misc]
         with torch.enable_grad():
             losses = job.step(part)
             (losses["loss"] / job.accumulate).backward()

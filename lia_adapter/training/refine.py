@@ -7,15 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lia_adapter.data import ImageSet, Stream
-from lia_adapter.generators import Generator, Original, broadcast
+from lia_adapter.budget import accumulation
+from lia_adapter.data import ImageSet, Stream, to_floats
+from lia_adapter.generators import Generator, Original, broadcast, picture_bytes
 from lia_adapter.mapping import InvertibleMapping, covariance_root
 from lia_adapter.training.loop import History, Job, Part, Progress, adam, cosine, run_loop, step_generator
 from lia_adapter.training.mapping import ConvertConfig
 
 __all__ = ["refine_mapping"]
 
-_BATCH = 16
+_SAMPLES = 16
 _R1_WEIGHT = 10.0  # gamma of Mescheder 2018, as in StyleGAN's training
 _STREAM = 2**30  # numbers of random streams that the fit does not use
 
@@ -56,11 +57,11 @@ def refine_mapping(
 
     def step(part: Part) -> dict[str, Tensor]:
         random = step_generator(config.seed, _STREAM + 1 + part.step, device)
-        z = torch.randn(_BATCH, original.dim, generator=random, device=device)
+        z = torch.randn(_SAMPLES, original.dim, generator=random, device=device)[[n % _SAMPLES for n in part.numbers]]
         y = mapping.to_y(z)
         fake = generator.synthesis(broadcast(y, generator.num_ws))
         real, _ = stream.batch(part.numbers, part.following)
-        real = real.to(device).requires_grad_(True)
+        real = to_floats(real.to(device)).requires_grad_(True)
         # One backward pass serves both players: each sees the other's part as a constant.
         frozen = {name: p.detach() for name, p in judge.named_parameters()}
         fool = F.softplus(-functional_call(judge, frozen, (fake,))).mean()
@@ -74,7 +75,12 @@ def refine_mapping(
 
     optimizer = adam(players, config.refine_learning_rate)
     steps = config.refine_steps
-    job = Job("refine", players, step, optimizer, steps=steps, batch=_BATCH, rate=cosine(steps), clip=1.0)
+    # The penalty on a gradient is differentiated once more, which keeps about as much again.
+    each = 2 * picture_bytes(generator, judge, graph=True)
+    job = Job(
+        "refine", players, step, optimizer, steps=steps, batch=_SAMPLES, rate=cosine(steps), clip=1.0,
+        accumulate=accumulation(_SAMPLES, lambda n: n * each, device), in_samples=True,
+    )  # fmt: skip
     history = run_loop(job, progress=progress)
     mapping.requires_grad_(False)
     return {name: values for name, values in history.items() if name != "loss"}

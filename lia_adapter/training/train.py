@@ -11,14 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lia_adapter.budget import in_parts
 from lia_adapter.config import has_table, load_recipe, to_toml
 from lia_adapter.data import ImageSet, in_batches, open_images
 from lia_adapter.errors import ConfigError
-from lia_adapter.generators import Original, StyleGAN2, broadcast
+from lia_adapter.generators import Original, StyleGAN2, broadcast, pictures_at_once
 from lia_adapter.lia import LIA, versions
 from lia_adapter.mapping import InvertibleMapping
-from lia_adapter.metrics.distances import frechet_distance
-from lia_adapter.metrics.features import Features, image_features, load_features
+from lia_adapter.metrics.distances import Moments, frechet_distance
+from lia_adapter.metrics.features import Features, FeatureSet, load_features
+from lia_adapter.resize import resize
 from lia_adapter.training import ranks
 from lia_adapter.training.encoder import EncoderConfig, train_encoder_lia
 from lia_adapter.training.encoder import Picture as Reconstructions
@@ -31,7 +33,6 @@ __all__ = ["Pictures", "recipe_stages", "train", "train_lia"]
 
 _TICKS = 400  # lines of the log
 _GRID_IMAGES = 64
-_CHUNK = 64  # images drawn at once
 _STATISTICS = 2**31  # a random stream that no step has
 _MEAN_SAMPLES = 10_000  # of y, for its mean
 
@@ -202,7 +203,8 @@ class _Watch:
         self.pictures, self.tick_steps = pictures, tick_steps
         self.log = None if folder is None else RunLog(folder, to_toml(training.config))
         self.curve: list[tuple[int, float]] = []
-        self._real: Tensor | None = None
+        self._pictures: int | None = None
+        self._real: Moments | None = None
 
     def resume(self, step: int) -> None:
         """Reads back what the run measured before."""
@@ -223,8 +225,8 @@ class _Watch:
             values["frechet"] = distance
             self.curve.append((step * config.batch, distance))
             if self.log is not None and self.pictures is not None:
-                drawn = torch.cat(list(self._drawn(_GRID_IMAGES)))
-                self.pictures.samples(self.log.folder / f"samples-{step:06d}.png", drawn)
+                drawn = [resize(x) for x in self._drawn(_GRID_IMAGES)]
+                self.pictures.samples(self.log.folder / f"samples-{step:06d}.png", torch.cat(drawn))
         if self.log is not None:
             self.log.write(step, values)
 
@@ -238,18 +240,30 @@ class _Watch:
         n = self.training.config.metric_images
         if self._real is None:
             numbers = sorted({i * len(self.images) // n for i in range(n)})
-            batches = (batch.x for batch in in_batches(self.images, numbers, _CHUNK, self.training.device))
-            self._real = image_features(self.features, batches)
-        return frechet_distance(image_features(self.features, self._drawn(n)), self._real)
+            real = FeatureSet(self.features)
+            for batch in in_batches(self.images, numbers, self._at_once(), self.training.device):
+                real.add(batch.x)
+            self._real = real.moments
+        seen = FeatureSet(self.features)
+        for x in self._drawn(n):
+            seen.add(x)
+        return frechet_distance(seen.moments, self._real)
+
+    def _at_once(self) -> int:
+        if self._pictures is None:
+            self._pictures = pictures_at_once(self.training.players.average, lambda x: self.features(x.float()))
+        return self._pictures
 
     @torch.no_grad()
     def _drawn(self, n: int) -> Iterator[Tensor]:
         """n images of the averaged generator, always the same codes."""
         training = self.training
         average, random = training.players.average, step_generator(training.config.seed, _STATISTICS, training.device)
-        for first in range(0, n, _CHUNK):
-            _, y, _ = Original(average).pairs(min(_CHUNK, n - first), random)
-            yield average.synthesis(broadcast(y.to(training.dtype), average.num_ws), noise_mode="const").float()
+        _, y, _ = Original(average).pairs(n, random)
+        y = y.to(training.dtype)
+        yield from in_parts(
+            lambda part: average.synthesis(broadcast(part, average.num_ws), noise_mode="const").float(), y, self._at_once()
+        )
 
 
 def _identity(config: TrainConfig, images: ImageSet) -> str:
