@@ -8,9 +8,9 @@ __all__ = ["resize"]
 _MAX_SIDE = 256
 
 
-def resize(x: Tensor, least: int = 1) -> Tensor:
-    """Images [N, C, H, W] with sides of at most 256 pixels, and of at least `least`, in their proportions where both fit."""
+def resize(x: Tensor, least: int = 1, most: int = _MAX_SIDE) -> Tensor:
+    """Images [N, C, H, W] with sides of at most `most` pixels, and of at least `least`, in their proportions where both fit."""
     sides = x.shape[2:]
-    scale = max(min(1.0, _MAX_SIDE / max(sides)), least / min(sides))
-    size = [min(max(round(side * scale), least), _MAX_SIDE) for side in sides]
+    scale = max(min(1.0, most / max(sides)), least / min(sides))
+    size = [min(max(round(side * scale), least), most) for side in sides]
     return x if size == list(sides) else F.interpolate(x, size=size, mode="bilinear", antialias=True)
