@@ -27,6 +27,7 @@ from lia_adapter.terminal import ProgressLine, device_name
 __all__ = ["main"]
 
 _LISTED = 10  # lines of a list that are shown
+_SHEET = 64  # pictures on one sheet, at most: of 1024², they make a PNG of 8,192 pixels a side
 
 
 class _Group(click.Group):
@@ -146,7 +147,7 @@ def convert(
     state = out.with_name(f".{out.name}.fit")
     converted = convert_lia(lia, config, features=network, data=data, state_path=state, progress=progress)
     converted.save(out, adapter_only=adapter_only)
-    write_convert_report(converted, out)
+    write_convert_report(converted, out, progress)
     state.unlink(missing_ok=True)
     click.echo(_summary(converted.metrics))
     click.echo(f"wrote {out}, and beside it .png, .html and .json")
@@ -210,13 +211,11 @@ def train_encoder(
                 click.echo(f"would train on {data}, on {ranks.count()} x {opened.device}, and write {out}, with the recipe:\n")
                 click.echo(to_toml(config))
             return
-        trained = train_encoder_lia(
-            opened, data, config,
-            folder=folder, picture=reconstruction_picture, progress=ProgressLine() if first else None,
-        )  # fmt: skip
+        progress = ProgressLine() if first else None
+        trained = train_encoder_lia(opened, data, config, folder=folder, picture=reconstruction_picture, progress=progress)
         if first:
             trained.save(out, adapter_only=adapter_only)
-            write_encoder_report(trained, out, folder)
+            write_encoder_report(trained, out, folder, progress)
             (folder / "state.safetensors").unlink(missing_ok=True)
             click.echo(_encoder_summary(trained.metrics["encoder"]))
             _list("unreadable", [f"{name}: {why}" for name, why in trained.metrics["encoder"]["unreadable"].items()])
@@ -323,20 +322,24 @@ def inspect(file: str) -> None:
 @click.option("--seeds", default="0-15", show_default=True, help="StyleGAN's seeds: 0-63, 1,5,42, or both.")
 @click.option("--trunc", type=float, default=1.0, show_default=True, help="Truncation psi.")
 @click.option("--class", "class_", type=int, help="Class number, for a conditional generator.")
-@click.option("-o", "--out", type=Path, required=True, help="The picture, .png.")
+@click.option("-o", "--out", required=True, help="A picture of all, .png, or a folder for a picture of each.")
 @click.option("--generator", help="The checkpoint of an adapter-only FILE.")
 @click.option("--device", default=None, help="cpu, cuda, ...; default: cuda where there is one.")
 def sample(
-    file: str, seeds: str, trunc: float, class_: int | None, out: Path, generator: str | None, device: str | None
+    file: str, seeds: str, trunc: float, class_: int | None, out: str, generator: str | None, device: str | None
 ) -> None:
-    """Draw a grid of the seeds of FILE, a LIA file or a plain checkpoint."""
-    from lia_adapter.lia import load
-    from lia_adapter.report import image_grid, one_hot, save_png
+    """Draw the seeds of FILE, a LIA file or a plain checkpoint.
 
-    numbers = parse_seeds(seeds)
-    if out.suffix.lower() != ".png":
-        raise ConfigError(f"-o {out} must end in .png.")
-    check_writable(out)
+    They come on one sheet, OUT.png; more than 64 on several, OUT-00001-of-00016.png and so on; or, where OUT is a folder, in a
+    file each: seed0042.png. Files that are there already are replaced.
+    """
+    files = _sample_files(out, parse_seeds(seeds))
+    progress = ProgressLine()
+    progress(f"open {source_stem(file)}", 0, None)
+
+    from lia_adapter.commands.sample import sample_seeds
+    from lia_adapter.lia import load
+
     lia = load(file, generator=generator, device=device_name(device))
     if (makes := getattr(lia.generator, "makes", "images")) != "images":
         raise LIAError(f"this generator makes {makes}, which only a renderer turns into images. Use it from Python.")
@@ -346,9 +349,28 @@ def sample(
         raise ConfigError(f"--class is {class_}; expected {expected}.")
     if c_dim and class_ is None:
         raise ConfigError(f"this generator is class-conditional: give --class 0 to {c_dim - 1}.")
-    c = one_hot([class_ or 0] * len(numbers), c_dim)
-    save_png(out, image_grid(lia.sample(numbers, psi=trunc, c=c)))
-    click.echo(f"wrote {out}: {len(numbers)} pictures")
+    sample_seeds(lia, files, psi=trunc, label=class_, progress=progress)
+    first, more = next(iter(files)), len(files) - 1
+    click.echo(f"wrote {first}{f' and {more:,} more' if more else ''}: {sum(map(len, files.values())):,} pictures")
+
+
+def _sample_files(out: str, seeds: Sequence[int]) -> dict[Path, Sequence[int]]:
+    """Which seeds go into which file.
+
+    Raises:
+        LIAError: OUT is neither a .png nor a folder, or a .png that cannot be written.
+    """
+    path = Path(out)
+    if out.endswith(os.sep) or not path.suffix or (path.suffix.lower() != ".png" and path.is_dir()):
+        return {path / f"seed{seed:04d}.png": [seed] for seed in seeds}  # named as NVlabs' programs name them
+    if path.suffix.lower() != ".png":
+        names = f"{path.with_suffix('.png')}, or {out}{os.sep}"
+        raise ConfigError(f"-o {out} ends in {path.suffix}; expected a picture or a folder. Name {names}.")
+    count = -(-len(seeds) // _SHEET)
+    stem, ending = path.stem, path.suffix
+    paths = [path] if count == 1 else [path.with_name(f"{stem}-{i:05d}-of-{count:05d}{ending}") for i in range(1, count + 1)]
+    check_writable(paths[0])
+    return {path: seeds[i * _SHEET : (i + 1) * _SHEET] for i, path in enumerate(paths)}
 
 
 @main.command()

@@ -67,15 +67,16 @@ def train(
         if first:
             for target in (out, *report_paths(out).values()):
                 check_writable(target)
+        progress = ProgressLine() if first else None
         lia = train_lia(
             config, encoder, torch.device(name), folder=folder,
-            pictures=Pictures(samples_picture, reconstruction_picture), progress=ProgressLine() if first else None,
+            pictures=Pictures(samples_picture, reconstruction_picture), progress=progress,
         )  # fmt: skip
         if first:
             lia.save(out, half=config.half)
-            write_training_report(lia, out, folder)
+            write_training_report(lia, out, folder, progress)
             if encoder is not None:
-                write_encoder_report(lia, folder / "encoder.safetensors", folder / "encoder")
+                write_encoder_report(lia, folder / "encoder.safetensors", folder / "encoder", progress)
             for state in (folder, folder / "encoder"):
                 (state / "state.safetensors").unlink(missing_ok=True)
             click.echo(_summary(lia.metrics))

@@ -5,20 +5,21 @@ import json
 from pathlib import Path
 
 from lia_adapter.lia import LIA
-from lia_adapter.report import html_page, html_picture, image_grid, loss_curves, one_hot, png_bytes, write_report
+from lia_adapter.report import Progress, Sheet, drawn, html_page, html_picture, loss_curves, png_bytes, write_report
 
 __all__ = ["write_training_report"]
 
 _SAMPLES = 64
 
 
-def write_training_report(lia: LIA, out: Path, folder: Path) -> dict[str, Path]:
+def write_training_report(lia: LIA, out: Path, folder: Path, progress: Progress | None = None) -> dict[str, Path]:
     """Writes the picture, the report and the figures of a training beside `out`.
 
     Args:
         lia: From `train`.
         out: The LIA file.
         folder: Of the run; its first and last pictures of reconstructions are shown where there is an encoder.
+        progress: Is told the pictures drawn and to draw.
 
     Returns:
         The three paths by ending.
@@ -26,8 +27,15 @@ def write_training_report(lia: LIA, out: Path, folder: Path) -> dict[str, Path]:
     Raises:
         LIAError: A file cannot be written.
     """
-    c = one_hot([i % max(lia.generator.c_dim, 1) for i in range(_SAMPLES)], lia.generator.c_dim)
-    picture = png_bytes(image_grid(lia.sample(range(_SAMPLES), c=c)))
+    sheet, done = Sheet(_SAMPLES), 0
+    if progress:
+        progress("pictures", 0, _SAMPLES)
+    for x in drawn(lia, range(_SAMPLES)):
+        sheet.add(x)
+        done += len(x)
+        if progress:
+            progress("pictures", done, _SAMPLES)
+    picture = png_bytes(sheet.image)
     figures = {**lia.metrics, "provenance": lia.provenance}
     return write_report(out, picture, _page(lia, out, picture, folder), figures)
 

@@ -12,11 +12,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from lia_adapter.cli import main
 from lia_adapter.lia import load
+from lia_adapter.report import image_grid
 from tests import toys
 
 QUICK = [f"{key}={value}" for key, value in toys.QUICK.items()]
@@ -44,12 +48,12 @@ def run(*args: object, cwd: Path) -> Result:
 
 
 def refused(result: Result) -> str:
-    """The one line of an expected failure."""
+    """The one line of an expected failure, before which only a file was opened."""
     assert result.returncode == 2, result.stderr
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("lia-adapt: ")
-    return lines[0]
+    *opened, line = result.stderr.strip().splitlines()
+    assert all(text.startswith("open ") for text in opened), result.stderr
+    assert line.startswith("lia-adapt: ")
+    return line
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +102,52 @@ def test_sample_draws_seeds_of_both_kinds_of_file(workshop: Path) -> None:
         assert result.returncode == 0, result.stderr
         with Image.open(workshop / "grid.png") as picture:
             assert picture.size == (3 * 8, 3 * 8)
+
+
+def test_many_seeds_come_on_several_sheets(workshop: Path, tmp_path: Path) -> None:
+    source = workshop / "toy.pkl"
+    result = run("sample", source, "--seeds", "0-65,7", "-o", "grid.png", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "wrote grid-00001-of-00002.png and 1 more: 67 pictures\n"
+    assert result.stderr.startswith("open toy\npictures 0/67\n")
+    assert re.search(r"pictures 67/67, \d+ s\n$", result.stderr)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["grid-00001-of-00002.png", "grid-00002-of-00002.png"]
+    assert np.array_equal(pixels(tmp_path / "grid-00001-of-00002.png"), grid(load(source).sample(range(64))))
+    assert np.array_equal(pixels(tmp_path / "grid-00002-of-00002.png"), grid(load(source).sample([64, 65, 7])))
+
+
+@pytest.mark.parametrize("out", ["faces", "faces.old/", "there.old"])
+def test_into_a_folder_each_seed_goes_by_its_number(workshop: Path, tmp_path: Path, out: str) -> None:
+    (tmp_path / "there.old").mkdir()
+    (tmp_path / "there.old" / "seed0007.png").write_text("of an earlier run")
+    result = run("sample", workshop / "toy.pkl", "--seeds", "7-8,12345,7", "-o", out, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"wrote {out.rstrip('/')}/seed0007.png and 2 more: 3 pictures\n"
+    assert sorted(path.name for path in (tmp_path / out).iterdir()) == ["seed0007.png", "seed0008.png", "seed12345.png"]
+    drawn = load(workshop / "toy.pkl").sample([7, 8, 12345])
+    for seed, x in zip(("0007", "0008", "12345"), drawn.split(1), strict=True):
+        assert np.array_equal(pixels(tmp_path / out / f"seed{seed}.png"), grid(x))
+
+
+def test_what_sample_cannot_write_is_said_before_the_file_is_opened(workshop: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    for out, message in (
+        ("grid.jpg", "ends in .jpg; expected a picture or a folder. Name grid.png, or grid.jpg/."),
+        ("absent/grid.png", "does not exist"),
+        ("taken/grid.png", "is not a folder"),
+    ):
+        line = refused(result := run("sample", workshop / "toy.pkl", "-o", out, cwd=tmp_path))
+        assert message in line and "open" not in result.stderr
+    assert "cannot make the folder taken" in refused(run("sample", workshop / "toy.pkl", "-o", "taken", cwd=tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def pixels(path: Path) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(path))
+
+
+def grid(x: Tensor) -> NDArray[np.uint8]:
+    return np.asarray(image_grid(x))
 
 
 def test_adapter_only_needs_its_checkpoint(workshop: Path, tmp_path: Path) -> None:

@@ -9,8 +9,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lia_adapter import report
 from lia_adapter.errors import LIAError
-from lia_adapter.report import image_grid, one_hot, png_bytes, save_png, to_uint8
+from lia_adapter.lia import seed_to_z
+from lia_adapter.report import (
+    Sheet,
+    comparison_grid,
+    drawn,
+    image_grid,
+    one_hot,
+    paired_grid,
+    png_bytes,
+    samples_picture,
+    save_png,
+    to_uint8,
+)
+from lia_adapter.resize import resize
+from tests import toys
 
 
 def test_pixels_are_rounded_as_stylegan_rounds() -> None:
@@ -73,9 +88,8 @@ def test_a_png_keeps_every_pixel(tmp_path: Path) -> None:
     x = torch.rand(4, 3, 8, 5, generator=torch.Generator().manual_seed(0)) * 2 - 1
     image = image_grid(x)
     save_png(tmp_path / "x.png", image)
-    content = (tmp_path / "x.png").read_bytes()
-    assert content == png_bytes(image) and [path.name for path in tmp_path.iterdir()] == ["x.png"]
-    for back in (Image.open(io.BytesIO(content)), Image.open(tmp_path / "x.png")):
+    assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
+    for back in (Image.open(io.BytesIO(png_bytes(image))), Image.open(tmp_path / "x.png")):
         assert back.format == "PNG"
         np.testing.assert_array_equal(np.asarray(back), np.asarray(image))
 
@@ -83,6 +97,77 @@ def test_a_png_keeps_every_pixel(tmp_path: Path) -> None:
 def test_a_png_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     with pytest.raises(LIAError, match="absent"):
         save_png(tmp_path / "absent" / "x.png", image_grid(numbered(1)))
+
+
+def shown(sheet: Image.Image, h: int = 2, w: int = 3) -> list[list[int]]:
+    """The numbers of the tiles of a sheet of `numbered` images."""
+    return np.asarray(sheet)[::h, ::w, 0].tolist()  # type: ignore[no-any-return]
+
+
+def test_a_sheet_of_several_sets_takes_them_batch_by_batch_in_any_order() -> None:
+    a, b = numbered(5), numbered(15)[10:]
+    expected = [[0, 1, 2], [10, 11, 12], [3, 4, 255], [13, 14, 255]]
+    for sizes in ([5], [1, 1, 1, 1, 1], [2, 3]):
+        sheet = Sheet(5, 3, sets=2)
+        for of, x in ((1, b), (0, a)):
+            for part in x.split(sizes):
+                sheet.add(part, of)
+        assert shown(sheet.image) == expected
+    assert shown(paired_grid(a, b)) == [[0, 1, 2, 3, 4], [10, 11, 12, 13, 14]]
+    assert len(shown(paired_grid(numbered(9), numbered(9), numbered(9)))) == 6
+    with pytest.raises(ValueError, match="before its first image"):
+        _ = Sheet(1).image
+
+
+@pytest.mark.parametrize(
+    ("count", "sets", "side", "size"),
+    [
+        (64, 1, 32, (256, 256)),
+        (1, 1, 1024, (256, 256)),
+        (64, 1, 1024, (2048, 2048)),
+        (64, 2, 1024, (1024, 2048)),
+        (16, 3, 512, (2048, 1536)),
+        (64, 2, 128, (1024, 2048)),
+    ],
+)
+def test_sheets_of_reports_stay_small(count: int, sets: int, side: int, size: tuple[int, int]) -> None:
+    sheet = Sheet(count, 8, sets=sets)
+    sheet.add(torch.zeros(1, 1, side, side))
+    assert sheet.image.size == size
+
+
+def test_full_sheets_keep_the_size_of_images_and_reports_shrink_them_smoothly(tmp_path: Path) -> None:
+    x = torch.rand(2, 3, 300, 512, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert image_grid(x).size == (1024, 300)
+    samples_picture(tmp_path / "x.png", x)
+    small = np.concatenate(list(to_uint8(resize(x)).numpy()), axis=1)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "x.png")), small)  # [150, 2 * 256, 3]
+
+
+@pytest.mark.parametrize(("tile", "count", "at_once"), [(256, 32, 8), (4, 16, 1)])
+def test_before_and_after_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch, tile: int, count: int, at_once: int) -> None:
+    """The 8x8 of the toy are small or, where tiles have 4 pixels, large: then fewer are drawn, and one at a time."""
+    monkeypatch.setattr(report, "_TILE", tile)
+    lia = toys.with_encoder(toys.stylegan(c_dim=3))
+    c = one_hot([seed % 3 for seed in range(count)], 3)
+    z = seed_to_z(range(count), lia.generator.z_dim)
+    pairs = [lia.synthesize(lia.generator.mapping(z, c)).split(8), lia.sample(range(count), c=c).split(8)]
+    expected = torch.cat([row for pair in zip(*pairs, strict=True) for row in pair])
+    told: list[tuple[str, int, int]] = []
+    found = comparison_grid(lia, lambda *done: told.append(done))
+    difference = np.asarray(found).astype(int) - np.asarray(image_grid(resize(expected, most=tile), 8))
+    assert np.abs(difference).max() <= 1  # the size of a batch changes the last bit
+    assert told == [("pictures", done, 2 * count) for done in range(0, 2 * count + 1, at_once)]
+
+
+def test_images_of_seeds_are_those_that_sample_draws() -> None:
+    lia = toys.stylegan(c_dim=3)
+    seeds = [5, 1, 1, *range(100, 110)]
+    for label in (None, 2):
+        c = one_hot([seed % 3 if label is None else label for seed in seeds], 3)
+        found = torch.cat(list(drawn(lia, seeds, label=label)))
+        torch.testing.assert_close(found, lia.sample(seeds, c=c))
+        assert not found.requires_grad
 
 
 def test_labels_are_one_hot() -> None:
