@@ -155,7 +155,8 @@ class _Work:
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 if file.metadata() == bound:
-                    mean, matrix = (file.get_tensor(name).to(self.lia.device) for name in ("mean", "matrix"))
+                    # Cloned, as memory of another alignment may be multiplied by other kernels, with another last bit.
+                    mean, matrix = (file.get_tensor(name).clone().to(self.lia.device) for name in ("mean", "matrix"))
                     self.lia.coordinates = mean, matrix
                     return
         except (OSError, safetensors.SafetensorError):
