@@ -14,9 +14,11 @@ from urllib.parse import urlsplit
 
 import click
 
+from lia_adapter.budget import VARIABLE, free_memory, human, is_out_of_memory
 from lia_adapter.cli_data import dataset
 from lia_adapter.cli_export import export
 from lia_adapter.cli_images import evaluate, invert, reconstruct
+from lia_adapter.cli_options import dry_run, echo_estimate, memory
 from lia_adapter.cli_train import train
 from lia_adapter.config import load_recipe, parse_overrides, parse_seeds, to_toml
 from lia_adapter.download import fetch, source_stem
@@ -45,8 +47,10 @@ class _Group(click.Group):
             _fail(error.format_message(), 2)
         except (KeyboardInterrupt, click.Abort):
             _fail("interrupted; give the same command again: long runs go on from their last save.", 130)
-        except MemoryError:
-            _fail("out of memory. Close other programs, or give a smaller batch=….", 2)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            _fail(_no_memory(), 2)
         except BrokenPipeError:
             sys.stderr.close()
             sys.exit(1)
@@ -55,6 +59,12 @@ class _Group(click.Group):
 
 def _terminated(number: int, frame: FrameType | None) -> None:
     _fail("terminated; give the same command again: long runs go on from their last save.", 143)
+
+
+def _no_memory() -> str:
+    given = os.environ.get(VARIABLE)
+    less = f"give less than --memory {given}" if given else f"give --memory {human(free_memory() / 4)}"
+    return f"out of memory: what the job took did not fit. Close other programs, {less}, or lift the limit of ulimit."
 
 
 def _fail(message: str, code: int) -> None:
@@ -83,7 +93,8 @@ def main() -> None:
 @click.option("--sha256", help="What CKPT must hash to.")
 @click.option("--data", type=Path, help="Real images, a folder or a data-set zip: adds a short adversarial refinement.")
 @click.option("--adapter-only", is_flag=True, help="Leave the generator out of the file and bind the file to it by hash.")
-@click.option("-n", "--dry-run", is_flag=True, help="Print what would run, and stop.")
+@memory
+@dry_run
 def convert(
     ckpt: str,
     overrides: Sequence[str],
@@ -106,6 +117,7 @@ def convert(
     Writes OUT, and beside it pictures (.png), a report (.html) and figures (.json). A run that was stopped goes on where it
     was when the same command is given again.
     """
+    from lia_adapter.commands.estimates import convert_work, estimate
     from lia_adapter.lia import load
     from lia_adapter.metrics.features import load_features
     from lia_adapter.report import report_paths, write_convert_report
@@ -141,6 +153,7 @@ def convert(
     if dry_run:
         kind = pick_coupling(lia.generator, config.coupling)
         click.echo(_describe(lia))
+        echo_estimate(estimate(lia, convert_work(lia, config, network)))
         click.echo(f"would fit the mapping {kind!r} on {lia.device} and write {out}, .png, .html and .json, with the recipe:\n")
         click.echo(to_toml(config))
         return
@@ -164,7 +177,8 @@ def convert(
 @click.option("--generator", help="The checkpoint of an adapter-only LIA.")
 @click.option("--device", default=None, help="cpu, cuda, ...; default: cuda where there is one. One for each under torchrun.")
 @click.option("--adapter-only", is_flag=True, help="Leave the generator out of the file and bind the file to it by hash.")
-@click.option("-n", "--dry-run", is_flag=True, help="Print what would run, and stop.")
+@memory
+@dry_run
 def train_encoder(
     lia: str,
     overrides: Sequence[str],
@@ -184,6 +198,7 @@ def train_encoder(
     pictures and state. A run that was stopped goes on where it was when the same command is given again. On many GPUs:
     torchrun --nproc-per-node N -m lia_adapter train-encoder ...
     """
+    from lia_adapter.commands.estimates import encoder_estimate
     from lia_adapter.lia import load
     from lia_adapter.report import reconstruction_picture, report_paths, write_encoder_report
     from lia_adapter.training import ranks
@@ -208,6 +223,7 @@ def train_encoder(
         if dry_run:
             if first:
                 click.echo(_describe(opened))
+                echo_estimate(encoder_estimate(opened, config))
                 click.echo(f"would train on {data}, on {ranks.count()} x {opened.device}, and write {out}, with the recipe:\n")
                 click.echo(to_toml(config))
             return
@@ -230,9 +246,11 @@ def train_encoder(
 @click.option("--fit", default="crop", show_default=True, help="crop, letterbox or stretch.")
 @click.option("--split", default="all", show_default=True, help='Which images: all, "first 100", "last 100", "list names.txt".')
 @click.option("--class", "class_", type=int, help="The class of all images, where the data set has no labels.")
-@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Images a pass.")
+@click.option("--batch", type=click.IntRange(1), help="Images a pass, at most; default: what memory and speed allow.")
 @click.option("--generator", help="The checkpoint of an adapter-only LIA.")
 @click.option("--device", default=None, help="cpu, cuda, ...; default: cuda where there is one. One for each under torchrun.")
+@memory
+@dry_run
 def encode(
     lia: str,
     images: Path,
@@ -240,9 +258,10 @@ def encode(
     fit: str,
     split: str,
     class_: int | None,
-    batch: int,
+    batch: int | None,
     generator: str | None,
     device: str | None,
+    dry_run: bool,
 ) -> None:
     """Encode IMAGES, a folder of any size, a zip or a picture, into y and z.
 
@@ -250,6 +269,7 @@ def encode(
     """
     from lia_adapter.commands.codes import joined, read_codes
     from lia_adapter.commands.encode import encode_images, unusual_names
+    from lia_adapter.commands.estimates import Work, count_images, estimate
     from lia_adapter.lia import load
     from lia_adapter.training import ranks
 
@@ -257,9 +277,16 @@ def encode(
         raise ConfigError(f"-o {out} must end in .safetensors; expected for example {out.name}.safetensors.")
     with ranks.joined(device) as own:
         first = ranks.rank() == 0
+        progress = ProgressLine() if first else None
+        if progress:
+            progress(f"open {source_stem(lia)}", 0, None)
         opened = load(lia, generator=generator, device=device_name(own))
         check_writable(out)
-        progress = ProgressLine() if first else None
+        if dry_run:
+            if first:
+                count = count_images(opened, images, split)
+                echo_estimate(estimate(opened, Work(drawn=count, encoded=count)))
+            return
         paths = encode_images(opened, images, out, fit=fit, split=split, label=class_, batch=batch, progress=progress)
         if not first:
             return
@@ -325,8 +352,17 @@ def inspect(file: str) -> None:
 @click.option("-o", "--out", required=True, help="A picture of all, .png, or a folder for a picture of each.")
 @click.option("--generator", help="The checkpoint of an adapter-only FILE.")
 @click.option("--device", default=None, help="cpu, cuda, ...; default: cuda where there is one.")
+@memory
+@dry_run
 def sample(
-    file: str, seeds: str, trunc: float, class_: int | None, out: str, generator: str | None, device: str | None
+    file: str,
+    seeds: str,
+    trunc: float,
+    class_: int | None,
+    out: str,
+    generator: str | None,
+    device: str | None,
+    dry_run: bool,
 ) -> None:
     """Draw the seeds of FILE, a LIA file or a plain checkpoint.
 
@@ -337,6 +373,7 @@ def sample(
     progress = ProgressLine()
     progress(f"open {source_stem(file)}", 0, None)
 
+    from lia_adapter.commands.estimates import Work, estimate
     from lia_adapter.commands.sample import sample_seeds
     from lia_adapter.lia import load
 
@@ -349,6 +386,9 @@ def sample(
         raise ConfigError(f"--class is {class_}; expected {expected}.")
     if c_dim and class_ is None:
         raise ConfigError(f"this generator is class-conditional: give --class 0 to {c_dim - 1}.")
+    if dry_run:
+        echo_estimate(estimate(lia, Work(drawn=sum(map(len, files.values())))))
+        return
     sample_seeds(lia, files, psi=trunc, label=class_, progress=progress)
     first, more = next(iter(files)), len(files) - 1
     click.echo(f"wrote {first}{f' and {more:,} more' if more else ''}: {sum(map(len, files.values())):,} pictures")
@@ -375,6 +415,7 @@ def _sample_files(out: str, seeds: Sequence[int]) -> dict[Path, Sequence[int]]:
 
 @main.command()
 @click.option("-o", "--out", type=Path, default=Path("demo.safetensors"), show_default=True, help="The result.")
+@memory
 def demo(out: Path) -> None:
     """Show the whole way on the small model that ships with lia-adapter: convert, train an encoder, reconstruct, edit."""
     from lia_adapter.commands.demo import run_demo, write_demo_report

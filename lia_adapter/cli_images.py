@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from lia_adapter.cli_options import dry_run, echo_estimate, memory
 from lia_adapter.errors import ConfigError
 from lia_adapter.files import check_writable
 from lia_adapter.terminal import ProgressLine, device_name
@@ -25,9 +26,11 @@ _CLASS = click.option("--class", "class_", type=int, help="The class of all imag
 @_CLASS
 @click.option("--trunc", type=float, default=1.0, show_default=True, help="Truncation psi.")
 @click.option("--no-paste", is_flag=True, help="Leave out the whole pictures with the reconstruction pasted back.")
-@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Images a pass.")
+@click.option("--batch", type=click.IntRange(min=1), help="Images a pass, at most; default: what memory and speed allow.")
 @click.option("--generator", help="The checkpoint of an adapter-only LIA.")
 @click.option("--device", default=None, help="cpu, cuda, ...; default: cuda where there is one.")
+@memory
+@dry_run
 def reconstruct(
     file: str,
     source: str,
@@ -37,9 +40,10 @@ def reconstruct(
     class_: int | None,
     trunc: float,
     no_paste: bool,
-    batch: int,
+    batch: int | None,
     generator: str | None,
     device: str | None,
+    dry_run: bool,
 ) -> None:
     """Draw images, or the images of a file of codes, as the generator of LIA sees them.
 
@@ -47,13 +51,22 @@ def reconstruct(
     folder OUT a PNG of each reconstruction, the same pasted back into the whole picture, and grid.png, grid.html and grid.json
     with originals and reconstructions side by side.
     """
+    from lia_adapter.commands.codes import read_codes
+    from lia_adapter.commands.estimates import Work, count_images, estimate
     from lia_adapter.commands.reconstruct import reconstruct_images
     from lia_adapter.lia import load
 
+    progress = ProgressLine()
+    progress(f"open {Path(file).name}", 0, None)
     lia = load(file, generator=generator, device=device_name(device))
+    if dry_run:
+        known = source.endswith(".safetensors")
+        count = len(read_codes(source).names) if known else count_images(lia, source, split or "all")
+        echo_estimate(estimate(lia, Work(drawn=count, encoded=0 if known else count)))
+        return
     figures = reconstruct_images(
         lia, source, out, fit=fit, split=split, label=class_, psi=trunc, paste=not no_paste, batch=batch,
-        progress=ProgressLine(),
+        progress=progress,
     )  # fmt: skip
     if figures["mse"] is not None:
         click.echo(f"mse        {figures['mse']:.4f}, mean over {len(figures['mse_of']):,} images, on [-1, 1]")
@@ -77,10 +90,12 @@ def reconstruct(
 @click.option("--fit", type=_FITS, default="crop", show_default=True, help="How images come to the generator's size.")
 @click.option("--split", default="all", show_default=True, help=_SPLIT)
 @_CLASS
-@click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Images worked on at once.")
+@click.option("--batch", type=click.IntRange(min=1), help="Images at once, at most; default: what memory and speed allow.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of random starts.")
 @click.option("--generator", help="The checkpoint of an adapter-only LIA.")
 @click.option("--device", default=None, help="cpu, cuda, ...; default: cuda where there is one.")
+@memory
+@dry_run
 def invert(
     file: str,
     images: str,
@@ -92,26 +107,34 @@ def invert(
     fit: str,
     split: str,
     class_: int | None,
-    batch: int,
+    batch: int | None,
     seed: int,
     generator: str | None,
     device: str | None,
+    dry_run: bool,
 ) -> None:
     """Find the codes that draw IMAGES best, by optimisation from the encoder's codes, the mean or random ones.
 
     IMAGES is a folder, a data-set zip or one picture. Writes OUT, and beside it a picture (.png), a report (.html) and figures
     (.json). A run that was stopped goes on at the batch where it was when the same command is given again.
     """
+    from lia_adapter.commands.estimates import Work, count_images, estimate
     from lia_adapter.commands.invert import invert_images
     from lia_adapter.lia import load
 
     if not out.name.endswith(".safetensors"):
         raise ConfigError(f"-o {out} must end in .safetensors; expected for example {out.name}.safetensors.")
     check_writable(out)
+    progress = ProgressLine()
+    progress(f"open {Path(file).name}", 0, None)
     lia = load(file, generator=generator, device=device_name(device))
+    if dry_run:
+        count = count_images(lia, images, split)
+        echo_estimate(estimate(lia, Work(drawn=3 * count, encoded=count, gradients=count * steps)))
+        return
     codes = invert_images(
         lia, images, out, space=space, start=start, steps=steps, features=features, fit=fit, split=split, label=class_,
-        batch=batch, seed=seed, progress=ProgressLine(),
+        batch=batch, seed=seed, progress=progress,
     )  # fmt: skip
     before, after, error = (float(codes.tensors[name].double().mean()) for name in ("start_loss", "loss", "mse"))
     click.echo(f"loss       {before:.4f} -> {after:.4f}, mean over {len(codes.names):,} images")
@@ -129,9 +152,11 @@ def invert(
 @_CLASS
 @click.option("--features", type=Path, help="A torchvision network (.pth, .safetensors): adds perceptual measures.")
 @click.option("--fid", is_flag=True, help="Fréchet distances by Inception's features, the usual FID; needs torch-fidelity.")
-@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Images a pass.")
+@click.option("--batch", type=click.IntRange(min=1), help="Images a pass, at most; default: what memory and speed allow.")
 @click.option("--generator", help="The checkpoint of an adapter-only LIA.")
 @click.option("--device", default=None, help="cpu, cuda, ...; default: cuda where there is one.")
+@memory
+@dry_run
 def evaluate(
     file: str,
     data: str,
@@ -141,14 +166,16 @@ def evaluate(
     fit: str,
     features: Path | None,
     fid: bool,
-    batch: int,
+    batch: int | None,
     generator: str | None,
     device: str | None,
+    dry_run: bool,
 ) -> None:
     """Measure how well LIA encodes and redraws real images; better images that the training did not see (--split).
 
     Writes OUT, and beside it a report (.html) and a picture (.png).
     """
+    from lia_adapter.commands.estimates import Work, count_images, estimate
     from lia_adapter.commands.evaluate import evaluate as measure
     from lia_adapter.commands.reports import write_evaluate_report
     from lia_adapter.lia import load
@@ -158,9 +185,16 @@ def evaluate(
         raise ConfigError(f"-o {out} must end in .json; expected for example {out.name}.json.")
     for path in report_paths(out).values():
         check_writable(path)
+    progress = ProgressLine()
+    progress(f"open {Path(file).name}", 0, None)
     lia = load(file, generator=generator, device=device_name(device))
+    if dry_run:
+        count = count_images(lia, data, split)
+        lengths = 0 if features is None else 4 * count
+        echo_estimate(estimate(lia, Work(drawn=2 * count + 2 * min(count, 1000) + lengths, encoded=2 * count, seconds=20)))
+        return
     figures = measure(
-        lia, data, fit=fit, split=split, label=class_, features=features, fid=fid, batch=batch, progress=ProgressLine()
+        lia, data, fit=fit, split=split, label=class_, features=features, fid=fid, batch=batch, progress=progress
     )
     paths = write_evaluate_report(lia, figures, out)
     click.echo(_summary(figures))

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from lia_adapter.cli_options import dry_run, memory
 from lia_adapter.config import parse_overrides, to_toml
 from lia_adapter.errors import ConfigError
 from lia_adapter.files import check_writable
@@ -22,7 +23,8 @@ __all__ = ["train"]
 @click.option("-o", "--out", type=Path, help="The result; default <recipe>.lia.safetensors in the current folder.")
 @click.option("--features", type=Path, help="A torchvision network as .safetensors, to compare images with.")
 @click.option("--device", default=None, help="cpu, cuda, ...; default: cuda where there is one. One for each under torchrun.")
-@click.option("-n", "--dry-run", is_flag=True, help="Print what would run, and stop.")
+@memory
+@dry_run
 def train(
     recipe: str,
     overrides: Sequence[str],

@@ -23,6 +23,7 @@ from lia_adapter.training.encoder import encoder_verdict
 __all__ = [
     "Progress",
     "Sheet",
+    "comparison_count",
     "comparison_grid",
     "drawn",
     "html_page",
@@ -164,8 +165,9 @@ def drawn(
     yield from in_parts(draw, range(len(seeds)), lia.at_once("draw"))
 
 
-def _is_small(lia: LIA) -> bool:
-    return max(lia.generator.resolution) <= _TILE
+def comparison_count(lia: LIA) -> int:
+    """How many seeds `comparison_grid` shows."""
+    return 32 if max(lia.generator.resolution) <= _TILE else 16  # large ones take seconds each
 
 
 def comparison_grid(lia: LIA, progress: Progress | None = None) -> Image.Image:
@@ -175,7 +177,7 @@ def comparison_grid(lia: LIA, progress: Progress | None = None) -> Image.Image:
         lia: Converted.
         progress: Is told the pictures drawn and to draw.
     """
-    count = 32 if _is_small(lia) else 16  # large ones take seconds each
+    count = comparison_count(lia)
     sheet, done = Sheet(count, _COLUMNS, sets=2), 0
     if progress:
         progress("pictures", 0, 2 * count)

@@ -16,6 +16,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = [
     "errors",
     "config",
+    "budget",
     "files",
     "models",
     "download",
@@ -36,6 +37,7 @@ ROOMS = [
     "report_training",
     "commands",
     "terminal",
+    "cli_options",
     "cli_data",
     "cli_export",
     "cli_images",

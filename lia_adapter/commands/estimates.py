@@ -1,17 +1,27 @@
 """What a job will take, in memory and time, on the machine at hand: for `-n`, before anything starts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from lia_adapter.budget import at_once, human, room, seconds_of, used_memory
+from lia_adapter.data import open_images
 from lia_adapter.encoder import Encoder
-from lia_adapter.generators import draw_reduced, graphs_at_once, picture_bytes
+from lia_adapter.generators import Original, draw_reduced, graphs_at_once, picture_bytes, pictures_at_once
 from lia_adapter.lia import LIA
+from lia_adapter.metrics.features import Features
+from lia_adapter.metrics.mapping import LEAST_IMAGES, MOST_IMAGES
+from lia_adapter.report import comparison_count
+from lia_adapter.training.encoder import EncoderConfig
+from lia_adapter.training.mapping import ConvertConfig
 
-__all__ = ["Work", "estimate"]
+__all__ = ["Work", "convert_work", "count_images", "encoder_estimate", "estimate"]
 
 _GRADIENT = 4  # drawings that a drawing and its gradient take
+# Measured on 512 entries: what a code takes in a step of the fit, and in all measures of codes, against mapping it once.
+_STEP, _MEASURES = 12, 60
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,7 @@ class Work:
         encoded: How many are encoded.
         gradients: How many are drawn with the gradient of what they are compared by.
         seconds: What it does besides.
+        memory: What it holds besides, in bytes.
     """
 
     drawn: int = 0
@@ -31,6 +42,12 @@ class Work:
     encoded: int = 0
     gradients: int = 0
     seconds: float = 0.0
+    memory: int = 0
+
+
+def count_images(lia: LIA, data: str | Path, split: str) -> int:
+    """How many images a job would work on."""
+    return len(open_images(data, lia.generator.resolution, lia.generator.channels, split=split))
 
 
 @torch.no_grad()
@@ -46,31 +63,64 @@ def estimate(lia: LIA, work: Work, encoder: Encoder | None = None) -> dict[str, 
         LIAError: There is no memory for a single picture.
     """
     generator, device = lia.generator, lia.device
-    n = at_once(picture_bytes(generator), device) if work.drawn or work.gradients or not work.reduced else 1
-    ys = lia.whitening()[0].to(lia.device).expand(n, generator.num_ws, -1)
-
-    def each(function: object) -> float:
-        assert callable(function)  # noqa: S101
-        function()  # the first time is slower
-        return seconds_of(function) / n
-
-    drawing = each(lambda: generator.synthesis(ys)) if work.drawn or work.gradients else 0.0
+    one = picture_bytes(generator, graph=work.gradients > 0)
+    n = graphs_at_once(generator)[0] if work.gradients else at_once(one, device)
+    held = used_memory(device)
+    ys = torch.zeros(n, generator.num_ws, generator.y_dim, device=device)
+    drawing = _each(lambda: generator.synthesis(ys), n)
     seconds = work.seconds + drawing * (work.drawn + _GRADIENT * work.gradients)
     if work.reduced:
-        seconds += work.reduced * each(lambda: draw_reduced(generator, ys))
-    if work.encoded and (encoder or lia.encoder) is not None:
+        seconds += work.reduced * _each(lambda: draw_reduced(generator, ys), n)
+    found = encoder or lia.encoder
+    if work.encoded and found is not None:
         x = torch.zeros(n, generator.channels, *generator.resolution, device=device)
-        seconds += work.encoded * each(lambda: (encoder or lia.encoder)(x))  # type: ignore[misc]
-    parts, one = n, picture_bytes(generator)
-    if work.gradients:
-        parts, _ = graphs_at_once(generator)
-        one = picture_bytes(generator, graph=True)
-    held = used_memory(device)
+        seconds += work.encoded * _each(lambda: found(x), n)
+    several = f"{n} pictures" if n > 1 else "one picture"
     return {
-        "memory": f"about {human(held + parts * one)}: {human(held)} are there already, {human(one)} for each of {parts} "
-        f"picture{'s' if parts > 1 else ''} at once; {human(room(device))} may be taken",
-        "time": f"about {_duration(seconds)}",
-    }
+        "memory": f"about {human(held + work.memory + n * one)}, {human(n * one)} of them for {several} at a time; "
+        f"{human(held + room(device))} may be taken",
+        "time": f"about {_duration(seconds)} on {device}",
+    }  # fmt: skip
+
+
+def convert_work(lia: LIA, config: ConvertConfig, features: Features) -> Work:
+    """What `convert` does."""
+    generator, n = lia.generator, pictures_at_once(lia.generator, features, reduced=True)
+    y = torch.zeros(n, generator.num_ws, generator.y_dim, device=lia.device)
+    with torch.no_grad():
+        look = _each(lambda: features(draw_reduced(generator, y)), n)
+        codes = Original(generator)
+        random = torch.Generator(lia.device).manual_seed(0)
+        codes.pairs(config.batch, random)
+        mapped = seconds_of(lambda: codes.pairs(config.batch, random)) / config.batch
+    pictures = min(max(config.image_seconds, 3 * LEAST_IMAGES * look), 3 * MOST_IMAGES * look)
+    fit = config.steps * config.batch * _STEP * mapped
+    measures = config.eval_seeds * config.eval_samples * _MEASURES * mapped
+    return Work(
+        drawn=2 * comparison_count(lia), seconds=pictures + fit + measures + 3 * config.statistics_samples * mapped,
+        memory=8 * config.statistics_samples * generator.y_dim * 4,
+    )  # fmt: skip
+
+
+def encoder_estimate(lia: LIA, config: EncoderConfig) -> dict[str, str]:
+    """What `train-encoder` takes."""
+    g = lia.generator
+    encoder = Encoder(
+        g.resolution, g.channels, g.y_dim, g.num_ws, space=config.space, width=config.width, width_max=config.width_max
+    ).to(lia.device).eval()  # fmt: skip
+    images = config.steps * config.batch
+    h, w = encoder.looks_at
+    # Of each image its pixels (and those of the next batch), and of each stage of the encoder what it was given.
+    kept = config.batch * (2 * g.channels * g.resolution[0] * g.resolution[1] + 4 * 4 * config.width * h * w)
+    weights = 4 * 4 * sum(p.numel() for p in encoder.parameters())  # with their gradients and moments
+    found = estimate(lia, Work(gradients=images, encoded=_GRADIENT * images, memory=kept + weights), encoder)
+    checks = "measures before and after take a tenth of it, at least 20 s"
+    return found | {"time": f"{found['time']}; {checks}, at most {config.check_seconds:.0f} s"}
+
+
+def _each(function: Callable[[], object], n: int) -> float:
+    function()  # the first time is slower
+    return seconds_of(function) / n
 
 
 def _duration(seconds: float) -> str:

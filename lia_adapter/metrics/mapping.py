@@ -19,12 +19,13 @@ from lia_adapter.metrics.distances import frechet_distance, sliced_wasserstein
 from lia_adapter.metrics.features import Features, FeatureSet
 from lia_adapter.metrics.intervals import jackknife
 
-__all__ = ["compare_mappings", "correlation"]
+__all__ = ["LEAST_IMAGES", "MOST_IMAGES", "compare_mappings", "correlation"]
 
 Progress = Callable[[str, int, int], None]
 
 _SEED = 1 << 40  # far from the seeds of training batches
-_LEAST, _MOST = 50, 10_000  # images a side
+LEAST_IMAGES, MOST_IMAGES = 50, 10_000
+"""Images a side, whatever the time that is given."""
 _ROUGH = 500  # images a side, below which an interval says how rough the figure is
 
 
@@ -85,7 +86,7 @@ def compare_mappings(
         found_z = in_chunks(mapping.to_z, y, c)
         back = in_chunks(mapping.to_y, found_z, c)
         u, u_again, u_new = white(y), white(again), white(new)
-        codes.append((y[:_MOST], again[:_MOST], new[:_MOST]))
+        codes.append((y[:MOST_IMAGES], again[:MOST_IMAGES], new[:MOST_IMAGES]))
         runs.append(
             {
                 "sliced_wasserstein": sliced_wasserstein(u, u_new, seed=seed),
@@ -153,7 +154,7 @@ def _compare_images(
     with torch.no_grad():
         features(draw(first[:n]))  # the first time is slower
         each = seconds_of(lambda: features(draw(first[:n]))) / len(first[:n])
-    count = affordable(seconds / 3, each, least=_LEAST, most=min(_MOST, sum(len(y) for y, _, _ in codes)))
+    count = affordable(seconds / 3, each, least=LEAST_IMAGES, most=min(MOST_IMAGES, sum(len(y) for y, _, _ in codes)))
     shares = [count // len(codes) + (i < count % len(codes)) for i in range(len(codes))]
     sides, done = [], 0
     for side in range(3):
