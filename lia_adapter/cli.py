@@ -315,7 +315,7 @@ def _list(name: str, lines: Sequence[str], note: str = "") -> None:
 def inspect(file: str) -> None:
     """Say what FILE is, what it names and what lia-adapt would do with it. Safe on hostile files."""
     from lia_adapter.checkpoints import inspect_file
-    from lia_adapter.lia import is_lia_file, load, read_header
+    from lia_adapter.lia import from_checkpoint, is_lia_file, read_header
     from lia_adapter.training.convert import obstacle
 
     path = fetch(file)
@@ -329,7 +329,7 @@ def inspect(file: str) -> None:
     if found.checkpoint is not None:
         verdict = f"cannot be converted: it holds {found.checkpoint.content()}, and no generator"
         if found.checkpoint.config["generator"] is not None:
-            opened = load(path)
+            opened = from_checkpoint(found.checkpoint)
             click.echo(_describe(opened))
             why = None if opened.mapping is not None else obstacle(opened.generator)
             verdict = f"cannot be converted: it {why}" if why else f"can be converted: lia-adapt convert {file}"

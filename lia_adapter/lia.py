@@ -7,19 +7,19 @@ import math
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import safetensors
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from lia_adapter.budget import at_once, in_parts, seconds_of
-from lia_adapter.checkpoints import read_checkpoint
-from lia_adapter.checkpoints.safetensor import MAX_HEADER
+from lia_adapter.checkpoints import Checkpoint, read_checkpoint
+from lia_adapter.checkpoints.safetensor import MAX_HEADER, read_tensors, write_tensors
 from lia_adapter.download import fetch
 from lia_adapter.encoder import Encoder, one_code
 from lia_adapter.errors import CheckpointError, LIAError
@@ -32,6 +32,7 @@ from lia_adapter.generators import (
     broadcast,
     build,
     build_encoder,
+    filled,
     graphs_at_once,
     of_class,
     picture_bytes,
@@ -41,7 +42,7 @@ from lia_adapter.inversion import Y_RATE, Inversion, ReconstructionLoss, optimis
 from lia_adapter.mapping import InvertibleMapping, covariance_root
 from lia_adapter.metrics.typicality import Typicality
 
-__all__ = ["LIA", "fingerprint", "is_lia_file", "load", "read_header", "seed_to_z", "versions"]
+__all__ = ["LIA", "fingerprint", "from_checkpoint", "is_lia_file", "load", "read_header", "seed_to_z", "versions"]
 
 FORMAT, VERSION = "lia-adapter", 1
 _LEAST_SEARCH, _MOST_SEARCH, _SEARCH_SHARE = 20.0, 300.0, 0.1  # seconds, and share of a search, for finding its coordinates
@@ -407,11 +408,10 @@ class LIA(nn.Module):
             parts["generator"] = self.generator  # type: ignore[assignment]
             if self.discriminator is not None:
                 parts["discriminator"] = self.discriminator
-        tensors = {
-            f"{part}.{name}": _stored(tensor, half and part in ("generator", "discriminator"))
-            for part, module in parts.items()
-            for name, tensor in module.state_dict().items()
-        }
+        tensors = {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
+        if half:
+            networks = ("generator.", "discriminator.")
+            tensors |= {n: t.half() for n, t in tensors.items() if n.startswith(networks) and t.dtype == torch.float32}
         header = {
             "format": FORMAT,
             "version": VERSION,
@@ -426,13 +426,7 @@ class LIA(nn.Module):
         }
         size = sum(t.numel() * t.element_size() for t in tensors.values())
         with atomic_write(path, needs=size) as temporary:
-            # Not save_file: it hides a full disk behind an error of its own, and makes files that only their owner can read.
-            temporary.write_bytes(save(tensors, metadata={FORMAT: json.dumps(header, sort_keys=True)}))
-
-
-def _stored(tensor: Tensor, half: bool) -> Tensor:
-    tensor = tensor.detach().cpu().contiguous()
-    return tensor.half() if half and tensor.dtype == torch.float32 else tensor
+            write_tensors(temporary, tensors, {FORMAT: json.dumps(header, sort_keys=True)})
 
 
 def is_lia_file(path: str | Path) -> bool:
@@ -479,38 +473,37 @@ def load(
     else:
         if channel_order not in ("rgb", "bgr"):
             raise LIAError(f"channel order {channel_order!r} is unknown; expected rgb or bgr.")
-        checkpoint = read_checkpoint(path)
-        if channel_order == "bgr":
-            checkpoint = checkpoint.from_bgr()
-        config = (
-            checkpoint.config if label is None or not checkpoint.config["generator"] else of_class(checkpoint.config, label)
-        )
-        built, discriminator = build(checkpoint.family, config, checkpoint.tensors)
-        if built is None:
-            raise CheckpointError(
-                f"{checkpoint.source} holds {checkpoint.content()}, and no generator. Pass the generator's file."
-            )
-        lia = LIA(
-            built,  # type: ignore[arg-type]
-            discriminator=discriminator,
-            encoder=build_encoder(config, checkpoint.tensors),
-            family=checkpoint.family,
-            config=config,
-            provenance={
-                "source": checkpoint.source,
-                "source_sha256": checkpoint.sha256,
-                "notes": list(checkpoint.notes),
-                "class": label,
-                "channel_order": channel_order,
-            },
-        )
+        lia = from_checkpoint(read_checkpoint(path), label=label, channel_order=channel_order)
     return lia.to(device).eval().requires_grad_(False)
+
+
+def from_checkpoint(checkpoint: Checkpoint, *, label: int | None = None, channel_order: str = "rgb") -> LIA:
+    """The networks of a checkpoint, which share its tensors' memory; see `load`."""
+    if channel_order == "bgr":
+        checkpoint = checkpoint.from_bgr()
+    config = checkpoint.config if label is None or not checkpoint.config["generator"] else of_class(checkpoint.config, label)
+    built, discriminator = build(checkpoint.family, config, checkpoint.tensors)
+    if built is None:
+        raise CheckpointError(f"{checkpoint.source} holds {checkpoint.content()}, and no generator. Pass the generator's file.")
+    return LIA(
+        built,  # type: ignore[arg-type]
+        discriminator=discriminator,
+        encoder=build_encoder(config, checkpoint.tensors),
+        family=checkpoint.family,
+        config=config,
+        provenance={
+            "source": checkpoint.source,
+            "source_sha256": checkpoint.sha256,
+            "notes": list(checkpoint.notes),
+            "class": label,
+            "channel_order": channel_order,
+        },
+    )
 
 
 def _load_lia(path: Path, generator: Generator | str | Path | None) -> LIA:
     header = read_header(path)
-    with safetensors.safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
+    tensors = read_tensors(path)
     discriminator: nn.Module | None = None
     if header["adapter_only"]:
         built, discriminator, family, config = _bound_generator(path, header, generator)
@@ -522,14 +515,15 @@ def _load_lia(path: Path, generator: Generator | str | Path | None) -> LIA:
     encoder: Encoder | LIAEncoder | None = None
     try:
         if header["mapping"]:
-            mapping = _filled(InvertibleMapping.from_config(header["mapping"]), "mapping.", tensors)
+            mapping = filled(partial(InvertibleMapping.from_config, header["mapping"]), tensors, "mapping.")
         if header.get("encoder"):
-            with torch.random.fork_rng(devices=[]):  # the weights are overwritten: leave the caller's random state alone
-                published = "kind" in header["encoder"]
-                made = LIAEncoder(header["encoder"]) if published else Encoder.from_config(header["encoder"])
-                encoder = _filled(made, "encoder.", tensors)
+            published = "kind" in header["encoder"]
+            make: Callable[[], Encoder | LIAEncoder] = partial(
+                LIAEncoder if published else Encoder.from_config, header["encoder"]
+            )
+            encoder = filled(make, tensors, "encoder.")
             if not published:
-                typicality = _filled(Typicality(encoder.y_dim), "typicality.", tensors)
+                typicality = filled(partial(Typicality, encoder.y_dim), tensors, "typicality.")
     except (RuntimeError, TypeError, KeyError, ValueError) as error:
         raise CheckpointError(
             f"{path.name} is damaged: its mapping or encoder does not fit its config ({str(error)[:200]})."
@@ -538,15 +532,6 @@ def _load_lia(path: Path, generator: Generator | str | Path | None) -> LIA:
         built, mapping, discriminator, encoder, typicality,
         family=family, config=config, provenance=header["provenance"], metrics=header["metrics"],
     )  # fmt: skip
-
-
-M = TypeVar("M", bound=nn.Module)
-
-
-def _filled(module: M, prefix: str, tensors: Mapping[str, Tensor]) -> M:
-    """The module with its tensors of a LIA file."""
-    module.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
-    return module
 
 
 def read_header(path: Path) -> dict[str, Any]:

@@ -110,7 +110,8 @@ def entry(first: int, last: int, *shape: int, dtype: str = "F32") -> dict[str, o
         ({"a": entry(0, 8, 2, dtype="F8_E5M2")}, "is not valid"),
         ({"a": 3}, "is not valid"),
         ({"a": entry(0, 4, 1)}, "need 4 bytes"),
-        ({"synthesis.b4.const": entry(0, 8, 2), "mapping.fc0.weight": entry(8, 8, 2**70, 0)}, "has no valid shape"),
+        ({"synthesis.b4.const": entry(0, 8, 2), "mapping.fc0.weight": entry(8, 8, 2**50, 0)}, "has no valid shape"),
+        ({"a": entry(0, 8, 2), "b": entry(8, 8, 2**70, 0)}, "is not valid"),
         ({"a": entry(0, 8, 2), "__metadata__": {"x": "y" * 2**23}}, "are allowed"),
     ],
 )

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lia_adapter.checkpoints import Checkpoint, read_checkpoint
+from lia_adapter.checkpoints import Checkpoint, inspect_file, read_checkpoint
 from lia_adapter.checkpoints.decoder import _HANDLERS, _OPCODES, _REFUSED, Call, Symbol, decode
 from lia_adapter.checkpoints.document import read_pickles
 from lia_adapter.checkpoints.files import read_document, read_file
@@ -220,6 +220,19 @@ def test_a_network_in_every_container(tmp_path: Path) -> None:
     assert checkpoint.config["discriminator"]["epilogue"]["mbstd_group"] is None
     assert checkpoint.config["discriminator"]["blocks"][0]["clamp"] == 256
     assert "torch.FloatStorage" in checkpoint.symbols
+
+
+def test_what_is_read_does_not_hold_the_file(tmp_path: Path) -> None:
+    networks = pickles.Networks()
+    path = write(
+        tmp_path, pickles.dumps({"G": networks.generator(), "G_ema": networks.generator(), "D": networks.discriminator()})
+    )
+    lifted = read_checkpoint(path).tensors
+    inside = inspect_file(path).checkpoint
+    assert inside is not None
+    assert all(torch.equal(tensor, lifted[name]) for name, tensor in inside.tensors.items())
+    assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in lifted.values())
+    assert all(tensor.data_ptr() % 16 == 0 for tensor in lifted.values())  # matrix products depend on it in their last bits
 
 
 @pytest.mark.parametrize("c_dim", [0, 3])

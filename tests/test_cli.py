@@ -165,6 +165,11 @@ def test_inspect_tells_what_a_file_is(workshop: Path) -> None:
     assert "a LIA file" in run("inspect", "toy.lia.safetensors", cwd=workshop).stdout
 
 
+def test_a_start_does_not_load_torchs_compiler() -> None:
+    code = "import sys, lia_adapter.cli, lia_adapter; assert not {'torch._dynamo', 'sympy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_inspect_is_safe_on_an_attack(tmp_path: Path) -> None:
     (tmp_path / "bad.pkl").write_bytes(b"cposix\nsystem\n(S'touch PWNED'\ntR.")
     result = run("inspect", "bad.pkl", cwd=tmp_path)

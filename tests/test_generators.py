@@ -1,8 +1,7 @@
 """StyleGAN2 against the equations of its paper, on small random networks."""
 
-import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -10,13 +9,26 @@ import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from lia_adapter.encoder import Encoder
 from lia_adapter.errors import CheckpointError, LIAError
-from lia_adapter.generators import Discriminator, Generator, StyleGAN2, broadcast, build, build_random, truncate
+from lia_adapter.generators import (
+    Discriminator,
+    Generator,
+    LIAEncoder,
+    StyleGAN2,
+    broadcast,
+    build,
+    build_random,
+    filled,
+    truncate,
+)
 from lia_adapter.generators.discriminator import Conv2d, minibatch_std
 from lia_adapter.generators.presets import stylegan2_config
 from lia_adapter.generators.stylegan2 import SynthesisLayer, ToRGB
+from lia_adapter.mapping import InvertibleMapping
+from lia_adapter.metrics.typicality import Typicality
 
 Array = NDArray[np.float64]
 
@@ -473,15 +485,48 @@ def test_build_gives_back_the_network_of_the_tensors() -> None:
         assert not module.training and not any(p.requires_grad for p in module.parameters())
 
 
-def test_build_copies_the_tensors() -> None:
+def test_build_makes_no_second_copy() -> None:
+    config = small_config()
+    tensors = {name: tensor.clone() for name, tensor in parts(config).items()}
+    for part, module in zip(("generator", "discriminator"), build("stylegan2", config, tensors), strict=True):
+        assert module is not None
+        for name, tensor in module.state_dict().items():
+            assert tensor.data_ptr() == tensors[f"{part}.{name}"].data_ptr()
+
+
+def test_weights_that_share_memory_are_kept_apart() -> None:
     config = small_config()
     tensors = parts(config)
-    before = copy.deepcopy(tensors)
+    weights, filters = "generator.synthesis.b8.conv0.weight", "generator.synthesis.b8.conv0.resample_filter"
+    block = torch.zeros(2 * tensors[weights].numel())
+    rows = block[: tensors[weights].numel()].view(tensors[weights].shape)
+    tensors |= {
+        weights: rows,
+        filters: block[8:24].view(4, 4),
+        "generator.synthesis.b8.conv1.resample_filter": block[8:24].view(4, 4),
+    }
+    tensors["generator.synthesis.b8.conv0.noise_const"] = torch.zeros(1, 1).expand(8, 8)
+    tensors["generator.synthesis.b8.conv1.weight"] = tensors["generator.synthesis.b8.conv1.weight"].transpose(2, 3)
     g, _ = build("stylegan2", config, tensors)
     assert g is not None
-    for parameter in g.parameters():
-        parameter.zero_()
-    assert all(torch.equal(tensors[name], before[name]) for name in tensors)
+    state = g.state_dict()
+    assert all(tensor.is_contiguous() for tensor in state.values())
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    for name, tensor in state.items():
+        tensor.add_(1)
+        assert torch.equal(tensor, before[name] + 1)
+    assert all(torch.equal(state[name], before[name] + 1) for name in state)
+
+
+def test_build_leaves_the_parameters_that_it_is_given() -> None:
+    config = small_config()
+    before = networks(config)[0].requires_grad_(True)
+    build(
+        "stylegan2",
+        config | {"discriminator": None},
+        {f"generator.{n}": p for n, p in before.state_dict(keep_vars=True).items()},
+    )
+    assert all(p.requires_grad for p in before.parameters())
 
 
 def test_build_without_a_discriminator() -> None:
@@ -525,9 +570,27 @@ def test_build_refuses_an_unknown_family() -> None:
         build("stylegan9", small_config(), {})
 
 
-def test_build_leaves_the_random_state_alone() -> None:
-    config = small_config()
-    tensors = parts(config)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: build_random("stylegan2", small_config(c_dim=2))[0],
+        lambda: build_random("stylegan2", small_config(c_dim=2))[1],
+        lambda: Encoder((16, 12), 3, 10, 4, space="ys", width=4),
+        lambda: LIAEncoder(
+            {"kind": "idinvert", "resolution": [8, 8], "channels": 3, "y_dim": 4, "num_ws": 2, "widths": [4, 8]}
+        ),
+        lambda: InvertibleMapping("dense", 6, c_dim=2, layers=2, label_features=3),
+        lambda: InvertibleMapping("affine", 6),
+        lambda: InvertibleMapping("additive", 6),
+        lambda: Typicality(5),
+    ],
+)
+def test_a_filled_module_is_the_one_of_the_weights(make: Callable[[], nn.Module]) -> None:
+    module = make()
+    tensors = {f"x.{name}": torch.randn_like(tensor) for name, tensor in module.state_dict().items()}
     before = torch.get_rng_state()
-    build("stylegan2", config, tensors)
-    assert torch.equal(torch.get_rng_state(), before)
+    again = filled(make, tensors, "x.")
+    assert torch.equal(torch.get_rng_state(), before)  # nothing is drawn to be thrown away
+    assert {f"x.{name}" for name in again.state_dict()} == set(tensors)
+    assert all(torch.equal(tensor, tensors[f"x.{name}"]) for name, tensor in again.state_dict().items())
+    assert not again.training and not any(p.requires_grad for p in again.parameters())

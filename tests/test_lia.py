@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 import safetensors
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from lia_adapter.checkpoints import read_checkpoint
+from lia_adapter.checkpoints.safetensor import read_tensors, write_tensors
 from lia_adapter.errors import CheckpointError, LIAError
 from lia_adapter.generators import wrap
 from lia_adapter.lia import LIA, fingerprint, load, seed_to_z
 from lia_adapter.mapping import InvertibleMapping
 from tests import toys
+
+ROOT = Path(__file__).parents[1]
 
 
 def converted(lia: LIA | None = None) -> LIA:
@@ -73,6 +76,44 @@ def test_file_keeps_everything(tmp_path: Path) -> None:
         assert all(torch.equal(tensor, state[name]) for name, tensor in part.state_dict().items())
     assert torch.equal(again.sample([3]), lia.sample([3]))
     assert (again.metrics, again.provenance, again.config) == (lia.metrics, lia.provenance, lia.config)
+
+
+def test_a_file_is_what_safetensors_would_write(tmp_path: Path) -> None:
+    tensors = {
+        "b": torch.randn(3, 2).t(), "a": torch.zeros([]), "ä.\"": torch.zeros(0, 3), "h": torch.randn(5).half(),
+        "d": torch.randn(2).double(), "t": torch.tensor([True]),
+    }  # fmt: skip
+    write_tensors(tmp_path / "x.safetensors", tensors, {"lia-adapter": '{"a": "é\\n"}'})
+    expected = save({name: tensor.contiguous() for name, tensor in tensors.items()}, {"lia-adapter": '{"a": "é\\n"}'})
+    assert (tmp_path / "x.safetensors").read_bytes() == expected
+    again = read_tensors(tmp_path / "x.safetensors")
+    assert {name: tensor.dtype for name, tensor in again.items()} == {name: tensor.dtype for name, tensor in tensors.items()}
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in again.items())
+
+
+def test_a_saved_file_is_as_any_other_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    toys.stylegan().save(tmp_path / "f.safetensors")
+    assert (tmp_path / "f.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_write_that_fails_half_way_is_told(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from tests import toys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000))\n"
+        "toys.stylegan().save(Path(sys.argv[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "f.safetensors"], cwd=ROOT, capture_output=True, text=True)
+    assert "LIAError: cannot write" in done.stderr and "file too large" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_loaded_does_not_change_with_its_file(tmp_path: Path) -> None:
+    lia, path = converted(), tmp_path / "f.safetensors"
+    lia.save(path)
+    again = load(path)
+    path.write_bytes(bytes(path.stat().st_size))  # in place
+    assert torch.equal(again.sample([3]), lia.sample([3]))
 
 
 def test_a_new_process_draws_the_same(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ steps, and each is one module that can be read alone:
    `Call` for what the file would have called. `document` and `zips` find the torch storages that belong to it, and
    `denied` refuses trees that name a shell or the like.
 3. A family module (`nvlabs`, `rosinality`, ...) finds its networks in the tree and gives a `Checkpoint`: a config in plain
-   JSON, and tensors that still lie in the bytes of step 1. `values` and `tables` help with the few spellings of numbers,
-   tensors and tables of them. All end in one canonical form for each of StyleGAN 1, 2 and 3.
+   JSON, and tensors that still lie in the bytes of step 1, from where `read_checkpoint` lifts them. `values` and `tables` help
+   with the few spellings of numbers, tensors and tables of them. All end in one canonical form for each of StyleGAN 1, 2 and 3.
 
 A new family is one new file with `NAME`, `matches(document)` and `read(document, sha256)`, and one line in `FAMILIES`.
 
@@ -21,6 +21,7 @@ A new family is one new file with `NAME`, `matches(document)` and `read(document
 """
 
 import os
+from dataclasses import replace
 from typing import Final, Protocol
 
 from lia_adapter.checkpoints import (
@@ -41,7 +42,7 @@ from lia_adapter.checkpoints import (
 from lia_adapter.checkpoints.base import Checkpoint, Inspection
 from lia_adapter.checkpoints.denied import refuse_denied
 from lia_adapter.checkpoints.document import Document
-from lia_adapter.checkpoints.files import CheckpointFile, container, read_document, read_file
+from lia_adapter.checkpoints.files import CheckpointFile, container, lift, read_document, read_file
 from lia_adapter.checkpoints.others import explain
 from lia_adapter.errors import CheckpointError
 
@@ -81,7 +82,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             and what to do.
     """
     file = read_file(path)
-    return _read(read_document(file), file)
+    checkpoint = _read(read_document(file), file)
+    return replace(checkpoint, tensors=lift(checkpoint.tensors, file))
 
 
 def inspect_file(path: str | os.PathLike[str]) -> Inspection:

@@ -20,7 +20,7 @@ class Checkpoint:
         config: The structure, as plain JSON values: "generator" and "discriminator" (None where there is none), and
             "encoder" where the file has one that is known.
         tensors: The weights by name, with the prefixes "generator.", "discriminator." and "encoder.". They have the dtype of
-            the file and mostly share one block of memory, the file itself: copy what you want to change.
+            the file. Those of an `Inspection` mostly share one block of memory, the file itself.
         sha256: Of the file, in hexadecimal.
         symbols: Every class and function that the file names, "module.name", sorted. None of them was looked up.
         notes: What was ignored or chosen on the way, as sentences.

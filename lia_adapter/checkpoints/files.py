@@ -4,14 +4,19 @@ Most "checkpoints" that do not load are web pages, Git LFS pointers or halves of
 that says what to do.
 """
 
+import errno
 import hashlib
+import mmap
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
+
+import torch
+from torch import Tensor
 
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.checkpoints.document import MAGIC, Document, read_pickles
@@ -19,11 +24,12 @@ from lia_adapter.checkpoints.safetensor import read_safetensors
 from lia_adapter.checkpoints.zips import read_zip
 from lia_adapter.errors import CheckpointError
 
-__all__ = ["CheckpointFile", "container", "read_document", "read_file"]
+__all__ = ["CheckpointFile", "container", "lift", "read_document", "read_file"]
 
 # The largest real checkpoints have 3 GB; the whole file is held in memory.
 MAX_BYTES: Final = 32 * 2**30
 _CHUNK: Final = 2**20
+_VECTOR: Final = 16  # bytes
 _AGAIN: Final = "Download it again, or pass the URL to lia-adapt convert."
 
 
@@ -33,12 +39,14 @@ class CheckpointFile:
 
     Attributes:
         name: Its name, without the folders.
-        data: Its bytes; tensors will share them.
+        data: Its bytes, a view of `memory`; tensors will share them.
+        memory: Where they lie. Its pages can be given back one by one, which those of a bytearray cannot.
         sha256: Of the bytes, in hexadecimal.
     """
 
     name: str
     data: memoryview
+    memory: mmap.mmap
     sha256: str
 
 
@@ -61,7 +69,9 @@ def read_file(path: str | os.PathLike[str]) -> CheckpointFile:
             raise CheckpointError(f"{name} is {kind}, and a checkpoint file was expected. Pass the path of the file itself.")
         if status.st_size > MAX_BYTES:
             raise CheckpointError(f"{name} has {status.st_size:,} bytes, more than any checkpoint ({MAX_BYTES:,}).")
-        buffer = memoryview(bytearray(status.st_size))
+        # Not a map of the file itself: whoever wrote to that would change the bytes behind our back, after they were hashed.
+        memory = mmap.mmap(-1, max(status.st_size, 1), mmap.MAP_PRIVATE)
+        buffer = memoryview(memory)[: status.st_size]
         digest = hashlib.sha256()
         filled = 0
         with path.open("rb", buffering=0) as stream:
@@ -74,11 +84,41 @@ def read_file(path: str | os.PathLike[str]) -> CheckpointFile:
     except FileNotFoundError:
         raise CheckpointError(f"{name} does not exist. Check the path.") from None
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            why = f"does not fit into memory ({status.st_size:,} bytes). Use a machine with more."
+            raise CheckpointError(f"{name} {why}") from None
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise CheckpointError(f"{name} cannot be read: {clean(reason)}. Check the path and its permissions.") from None
-    except MemoryError:
-        raise CheckpointError(f"{name} does not fit into memory ({status.st_size:,} bytes). Use a machine with more.") from None
-    return CheckpointFile(name, buffer, digest.hexdigest())
+    return CheckpointFile(name, buffer, memory, digest.hexdigest())
+
+
+def lift(tensors: Mapping[str, Tensor], file: CheckpointFile) -> dict[str, Tensor]:
+    """Moves tensors from the file's memory into their own.
+
+    What they do not need of the file is then no longer held. The file's memory is given back on the way, so that there are
+    never two copies of them all.
+
+    Args:
+        tensors: By name.
+        file: Where most of them lie. Its bytes are gone afterwards: nothing else may need them.
+
+    Returns:
+        Contiguous tensors that lie where vector instructions want them: otherwise a matrix product for one sample differs in
+        its last bits, and the same weights would give other codes when they come from another file.
+    """
+    first = torch.frombuffer(file.memory, dtype=torch.uint8).data_ptr()
+    lifted = dict(tensors)
+    gone = 0  # bytes of the file, whole pages of them
+    for name, tensor in sorted(tensors.items(), key=lambda item: item[1].data_ptr()):
+        start = tensor.data_ptr() - first
+        inside = 0 <= start < len(file.memory)
+        needed = start - start % mmap.PAGESIZE
+        if inside and needed > gone:  # neither this tensor nor a later one reaches below
+            file.memory.madvise(mmap.MADV_DONTNEED, gone, needed - gone)
+            gone = needed
+        if inside or tensor.data_ptr() % _VECTOR:
+            lifted[name] = tensor.clone(memory_format=torch.contiguous_format)
+    return lifted
 
 
 def container(file: CheckpointFile) -> str:

@@ -7,13 +7,13 @@
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from lia_adapter.errors import CheckpointError, ConfigError
-from lia_adapter.generators.base import Generator, broadcast, truncate
+from lia_adapter.generators.base import Generator, broadcast, filled, truncate
 from lia_adapter.generators.discriminator import Discriminator, lower_discriminator
 from lia_adapter.generators.discriminator1 import Discriminator1
 from lia_adapter.generators.encoder_lia import LIAEncoder
@@ -44,6 +44,7 @@ __all__ = [
     "build_random",
     "device_of",
     "draw_reduced",
+    "filled",
     "fresh_discriminator",
     "graphs_at_once",
     "in_chunks",
@@ -72,7 +73,7 @@ def build(family: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor])
     Args:
         family: A key of `BUILDERS`.
         config: Canonical config, `{"generator": ..., "discriminator": ... or None}`.
-        tensors: Tensors named `generator.…` and `discriminator.…`.
+        tensors: Tensors named `generator.…` and `discriminator.…`; see `filled` for which of them are copied.
 
     Returns:
         The generator (a `Generator`) and the discriminator; None for what the config does not have.
@@ -88,16 +89,11 @@ def build(family: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor])
         if part_config is None:
             built.append(None)
             continue
-        with torch.random.fork_rng(devices=[]):  # the weights are overwritten: leave the caller's random state alone
-            module = module_type(part_config)
-        prefix = part + "."
-        state = {name.removeprefix(prefix): t.float() for name, t in tensors.items() if name.startswith(prefix)}
         try:
-            module.load_state_dict(state)
+            built.append(filled(partial(module_type, part_config), tensors, f"{part}."))
         except RuntimeError as error:
             first = " ".join(str(error).split())[:300]
             raise CheckpointError(f"the {part}'s tensors do not fit its config: {first}") from error
-        built.append(module.eval().requires_grad_(False))
     generator, discriminator = built
     return generator, discriminator
 
@@ -132,11 +128,7 @@ def build_encoder(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> L
     """
     if config.get("encoder") is None:
         return None
-    with torch.random.fork_rng(devices=[]):
-        encoder = LIAEncoder(config["encoder"])
-    state = {name.removeprefix("encoder."): t.float() for name, t in tensors.items() if name.startswith("encoder.")}
-    encoder.load_state_dict(state)
-    return encoder.eval().requires_grad_(False)
+    return filled(partial(LIAEncoder, config["encoder"]), tensors, "encoder.")
 
 
 def build_random(family: str, config: Mapping[str, Any]) -> tuple[nn.Module, nn.Module]:

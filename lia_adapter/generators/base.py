@@ -1,17 +1,20 @@
 """What the rest of the project expects of a generator, and the few things that all generators share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from lia_adapter.errors import LIAError
 
-__all__ = ["NOISE_MODES", "Generator", "broadcast", "check_label", "check_noise_mode", "one_class", "truncate"]
+__all__ = ["NOISE_MODES", "Generator", "broadcast", "check_label", "check_noise_mode", "filled", "one_class", "truncate"]
 
 NOISE_MODES = ("none", "const", "random")
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @runtime_checkable
@@ -118,3 +121,55 @@ def check_noise_mode(noise_mode: str) -> None:
 def checkpointed() -> Iterator[None]:
     """Stub."""
     yield
+
+
+def filled(make: Callable[[], M], tensors: Mapping[str, Tensor], prefix: str) -> M:
+    """A module whose weights are these tensors, in float32, in eval mode, without gradients.
+
+    Tensors that are float32 and contiguous already are taken as they are: the module shares their memory.
+
+    Args:
+        make: Makes the module. What it draws at random is not drawn, and what it fills with zeros is not filled.
+        tensors: The weights, and maybe others.
+        prefix: What the names of the module's own begin with.
+
+    Raises:
+        RuntimeError: A tensor is missing, left over, or has another shape.
+    """
+    with _Unfilled():
+        module = make()
+    own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    module.load_state_dict(_apart(own), assign=True)
+    return module.eval().requires_grad_(False)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves the memory of new weights untouched, so that it takes no room and no time: they are about to be replaced.
+
+    Torch's meta device would do, but it loads half of torch's compiler, 150 MB in a second, for the first division on it.
+    """
+
+    MAKE = (torch.randn, torch.rand, torch.zeros)
+    FILL = (Tensor.zero_, nn.init.uniform_, nn.init.kaiming_uniform_)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.FILL:
+            return None
+        if func == Tensor.div:  # by a learning rate
+            return args[0]
+        return (torch.empty if func in self.MAKE else func)(*args, **(kwargs or {}))
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in float32 and contiguous; copied where they share memory: to change one must not change another."""
+    apart: dict[str, Tensor] = {}
+    end = 0  # of the memory that is in use
+    for name, tensor in sorted(tensors.items(), key=lambda item: item[1].data_ptr()):
+        whole = tensor.detach().float().contiguous()
+        if whole.data_ptr() == tensor.data_ptr():
+            if whole.data_ptr() < end:
+                whole = whole.clone()
+            else:
+                end = whole.data_ptr() + whole.nbytes
+        apart[name] = whole
+    return apart

@@ -17,8 +17,10 @@ __all__ = ["bias_act", "filtered_lrelu", "modconv_epilogue", "upfirdn2d", "upfir
 _HALF = (torch.float32, torch.float16, torch.bfloat16)
 _DTYPES = {"cpu": (*_HALF, torch.float64), "cuda": _HALF}
 
-# Whether there are kernels is settled while torch.compile traces, not in the graph.
-_path = torch.compiler.assume_constant_result(native.path)
+# Whether there are kernels is settled while torch.compile traces, not in the graph. torch.compiler.assume_constant_result does
+# no more than this, and imports the compiler for it: a second and 150 MB, also for who never compiles.
+_path = native.path
+_path._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _is_native(x: Tensor, op: str = "bias_act") -> bool:
