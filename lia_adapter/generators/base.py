@@ -2,19 +2,34 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
 
 from lia_adapter.errors import LIAError
 
-__all__ = ["NOISE_MODES", "Generator", "broadcast", "check_label", "check_noise_mode", "filled", "one_class", "truncate"]
+__all__ = [
+    "NOISE_MODES",
+    "Generator",
+    "broadcast",
+    "check_label",
+    "check_noise_mode",
+    "checkpointed",
+    "filled",
+    "one_class",
+    "run_part",
+    "truncate",
+]
 
 NOISE_MODES = ("none", "const", "random")
 
 M = TypeVar("M", bound=nn.Module)
+
+_checkpoints: ContextVar[bool] = ContextVar("checkpoints", default=False)
 
 
 @runtime_checkable
@@ -119,8 +134,31 @@ def check_noise_mode(noise_mode: str) -> None:
 
 @contextmanager
 def checkpointed() -> Iterator[None]:
-    """Stub."""
-    yield
+    """In it, synthesis networks draw images whose graph keeps little: the backward pass runs each part again (Chen 2016).
+
+    Values and gradients are the same, for a forward pass more. Random noise could not be drawn again: there all is kept.
+
+    >>> with checkpointed():
+    ...     pass  # x = generator.synthesis(ys); backward may follow outside
+    """
+    token = _checkpoints.set(True)
+    try:
+        yield
+    finally:
+        _checkpoints.reset(token)
+
+
+def run_part(part: Callable[..., Any], *inputs: Any, noise_mode: object = "none") -> Any:
+    """What a part of a synthesis network makes of its inputs, with a graph that keeps them alone under `checkpointed`.
+
+    Args:
+        part: A block or a layer.
+        inputs: What it is called with.
+        noise_mode: What it draws noise by.
+    """
+    if _checkpoints.get() and torch.is_grad_enabled() and noise_mode in ("none", "const"):
+        return checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return part(*inputs)
 
 
 def filled(make: Callable[[], M], tensors: Mapping[str, Tensor], prefix: str) -> M:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lia_adapter.errors import LIAError
-from lia_adapter.generators.base import broadcast, check_noise_mode
+from lia_adapter.generators.base import broadcast, check_noise_mode, run_part
 from lia_adapter.generators.stylegan2 import Dense, Noise, make_mapping
 from lia_adapter.ops import bias_act, setup_filter, upfirdn2d
 
@@ -173,7 +173,7 @@ class Synthesis(nn.Module):
         image: Tensor | None = None
         for i, name in enumerate(self.names):
             block: SynthesisBlock = self.get_submodule(name)  # type: ignore[assignment]
-            x = block(x, ys[:, 2 * i : 2 * i + 2], noise_mode)
+            x = run_part(block, x, ys[:, 2 * i : 2 * i + 2], noise_mode, noise_mode=noise_mode)
             left = len(self.names) - 1 - i  # doublings that follow
             if block.torgb is None or (self.lod == 0 and left):
                 continue

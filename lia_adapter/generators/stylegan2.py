@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lia_adapter.errors import LIAError
-from lia_adapter.generators.base import broadcast, check_label, check_noise_mode, one_class
+from lia_adapter.generators.base import broadcast, check_label, check_noise_mode, one_class, run_part
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.ops import ACTIVATIONS, bias_act, modconv_epilogue, setup_filter, upfirdn2d, upfirdn2d_act
 
@@ -406,7 +406,8 @@ class Synthesis(nn.Module):
         for name in self.names:
             block: SynthesisBlock = self.get_submodule(name)  # type: ignore[assignment]
             # ToRGB shares its y with the first convolution of the next block: the layers advance by num_conv alone.
-            x, image = block(x, image, ys[:, first : first + block.num_conv + 1], noise_mode)
+            part = ys[:, first : first + block.num_conv + 1]
+            x, image = run_part(block, x, image, part, noise_mode, noise_mode=noise_mode)
             first += block.num_conv
         assert image is not None  # noqa: S101  (the last block always has a torgb)
         return image

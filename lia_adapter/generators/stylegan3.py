@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lia_adapter.errors import LIAError
-from lia_adapter.generators.base import broadcast, check_label, check_noise_mode, one_class
+from lia_adapter.generators.base import broadcast, check_label, check_noise_mode, one_class, run_part
 from lia_adapter.generators.stylegan2 import Dense, MappingNetwork, make_mapping, no_autocast
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.ops import filtered_lrelu
@@ -196,7 +196,7 @@ class Synthesis3(nn.Module):
         first, *rest = ys.to(self.input.weight.dtype).unbind(dim=1)
         x: Tensor = self.input(first)
         for name, y in zip(self.names, rest, strict=True):
-            x = self.get_submodule(name)(x, y)
+            x = run_part(self.get_submodule(name), x, y)
         return x.to(self.input.weight.dtype) * self.output_scale
 
 

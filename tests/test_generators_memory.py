@@ -1,0 +1,144 @@
+"""What drawing keeps in memory: the same images and gradients, and less of what made them."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lia_adapter.generators import StyleGAN1, StyleGAN2, StyleGAN3, stylegan2_config
+from lia_adapter.generators.base import checkpointed
+
+Y = 8
+
+
+def stylegan2(resolution: int = 32, *, architecture: str = "skip", channel_base: int = 256) -> StyleGAN2:
+    config = stylegan2_config(resolution, z_dim=Y, y_dim=Y, mapping_layers=1, channel_base=channel_base, channel_max=64)
+    for block in config["generator"]["blocks"]:
+        block["architecture"] = architecture
+        if architecture != "skip" and not block["is_last"]:
+            block["torgb"] = None
+    return StyleGAN2(config["generator"])
+
+
+MAPPING = {
+    "z_dim": Y, "c_dim": 0, "embed_features": None, "features": [Y], "activation": "lrelu", "lr_multiplier": 0.01,
+    "has_average": True,
+}  # fmt: skip
+
+
+def stylegan1(resolution: int = 32, width: int = 8) -> StyleGAN1:
+    sides = [4 << i for i in range(int(math.log2(resolution)) - 1)]
+    blocks = [
+        {
+            "name": f"b{side}", "size": [side, side], "in_channels": width if side > 4 else 0, "out_channels": width,
+            "noise": True, "torgb": True,
+        }
+        for side in sides
+    ]  # fmt: skip
+    return StyleGAN1({
+        "z_dim": Y, "c_dim": 0, "y_dim": Y, "num_ws": 2 * len(sides), "resolution": [resolution] * 2, "channels": 3,
+        "mapping": MAPPING, "norm_eps": 1e-8, "final": None, "lod": 0.0, "blocks": blocks,
+    })  # fmt: skip
+
+
+def stylegan3(resolution: int = 32, width: int = 8) -> StyleGAN3:
+    """Layers of half the size, of the whole, and ToRGB."""
+    conv = {
+        "in_channels": width, "out_channels": width, "kernel": 3, "torgb": False, "clamp": 256.0, "down": 2,
+        "down_filter": [12],
+    }  # fmt: skip
+    half = {"name": "L0", "up": 2, "up_filter": [12], "padding": [9, 8, 9, 8]}
+    double = {"name": "L1", "up": 4, "up_filter": [24], "padding": [13, 12, 13, 12]}
+    whole = {"name": "L2", "up": 2, "up_filter": [12], "padding": [9, 8, 9, 8]}
+    torgb = {
+        "name": "L3", "up": 1, "down": 1, "up_filter": None, "down_filter": None, "padding": [0, 0, 0, 0], "kernel": 1,
+        "torgb": True, "out_channels": 3,
+    }  # fmt: skip
+    inputs = {"channels": width, "size": [resolution // 2] * 2, "sampling_rate": resolution / 2, "bandwidth": 2.0}
+    return StyleGAN3({
+        "z_dim": Y, "c_dim": 0, "y_dim": Y, "num_ws": 5, "resolution": [resolution] * 2, "channels": 3, "mapping": MAPPING,
+        "output_scale": 0.25, "input": inputs, "layers": [conv | part for part in (half, double, whole, torgb)],
+    })  # fmt: skip
+
+
+FAMILIES: dict[str, Callable[[], Any]] = {
+    "skip": stylegan2,
+    "resnet": lambda: stylegan2(architecture="resnet"),
+    "stylegan1": stylegan1,
+    "stylegan3": stylegan3,
+}
+
+
+@pytest.fixture(params=FAMILIES)
+def generator(request: pytest.FixtureRequest) -> Any:
+    """One of each family, in which nothing is left at zero that training would move."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made: nn.Module = FAMILIES[request.param]()
+        for name, tensor in made.state_dict().items():
+            if name.endswith(("bias", "noise_strength")):
+                tensor.add_(torch.randn_like(tensor) * 0.5)
+    return made.eval().requires_grad_(False)
+
+
+def codes(generator: Any, n: int = 2) -> Tensor:
+    return torch.randn(n, generator.num_ws, Y, generator=torch.Generator().manual_seed(1))
+
+
+# -- checkpoints
+
+
+def gradients(generator: Any, noise_mode: str = "const") -> list[Tensor]:
+    """The image, its gradient by codes and weights, and the gradients of that one's square: path length's way."""
+    ys = codes(generator).to(next(generator.parameters()).dtype).requires_grad_()
+    leaves = [ys, *(p for p in generator.synthesis.parameters() if p.requires_grad)]
+    x = generator.synthesis(ys, noise_mode=noise_mode)
+    directions = torch.linspace(-1, 1, x.numel(), dtype=x.dtype).view_as(x)
+    first = torch.autograd.grad((x * directions).sum(), leaves, create_graph=True, materialize_grads=True, allow_unused=True)
+    second = torch.autograd.grad(first[0].square().sum(), leaves, materialize_grads=True, allow_unused=True)
+    return [x.detach(), *(g.detach() for g in first), *second]
+
+
+@pytest.mark.usefixtures("each_path")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("trains", [False, True])
+def test_checkpoints_change_no_value_and_no_gradient(generator: Any, dtype: torch.dtype, trains: bool) -> None:
+    generator.to(dtype).requires_grad_(trains)
+    for noise_mode in ("none", "const"):
+        expected = gradients(generator, noise_mode)
+        with checkpointed():
+            found = gradients(generator, noise_mode)
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def kept(generator: Any, noise_mode: Any = "const") -> int:
+    """Numbers that the graph of an image keeps."""
+    sizes: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        x = generator.synthesis(codes(generator).requires_grad_(), noise_mode=noise_mode)
+    assert x.requires_grad
+    return sum(sizes.values())
+
+
+def test_a_graph_with_checkpoints_keeps_less(generator: Any) -> None:
+    whole = kept(generator)
+    with checkpointed():
+        assert kept(generator) < whole / 2
+        # What is drawn anew at each run cannot be run again.
+        if not isinstance(generator, StyleGAN3):
+            assert kept(generator, "random") >= whole
+    assert kept(generator) == whole
+
+
+def test_checkpoints_are_of_no_concern_without_a_graph(generator: Any) -> None:
+    expected = generator.synthesis(codes(generator))
+    with torch.no_grad(), checkpointed():
+        assert torch.equal(generator.synthesis(codes(generator)), expected)
