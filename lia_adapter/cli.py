@@ -497,7 +497,9 @@ def _summary(metrics: dict[str, Any]) -> str:
     """The figures in a few aligned lines."""
     lines = []
     for name in ("sliced_wasserstein", "frechet", "frechet_images"):
-        lines.append(f"{name:<20} {metrics[name]['ratio']:.3f} x its noise floor")
+        between = metrics[name].get("interval")
+        rough = f", between {between[0]:.2f} and {between[1]:.2f}: {metrics['images']} images a side" if between else ""
+        lines.append(f"{name:<20} {metrics[name]['ratio']:.3f} x its noise floor{rough}")
     lines.append(f"{'classifier':<20} {metrics['classifier']['excess']:+.3f} above its noise floor")
     lines.append(f"{'round_trip':<20} {metrics['round_trip']['value']:.1e} standard deviations at most")
     lines.append(f"{'seeds':<20} {metrics['seeds_raw']['value']:.3f} raw, {metrics['seeds_white']['value']:.3f} whitened")

@@ -260,6 +260,8 @@ _MEASURES = {
     ),
 }
 
+_LIMIT = 1.05  # of a ratio to the noise floor, above which a difference is told
+
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #ddd;padding:.4rem .6rem;text-align:left;
 vertical-align:top}
@@ -295,7 +297,7 @@ def _page(lia: LIA, out: Path, picture: bytes) -> str:
 original mapping: it is not zero, because no two random sets are alike. A ratio near 1 means that the new mapping differs
 from the original no more than the original differs from itself. All figures are means over
 {metrics["evaluation_seeds"]} sets that the training never saw; pictures were compared on {metrics["images"]:,} images a side by
-{html.escape(metrics["image_features"])}.</p>
+{html.escape(metrics["image_features"])}{_rough(metrics)}.</p>
 {_table(metrics)}
 <h2>Training</h2>
 {loss_curves(metrics.get("losses", {}))}
@@ -308,24 +310,43 @@ from the original no more than the original differs from itself. All figures are
 
 def _verdict(metrics: Mapping[str, Any]) -> str:
     """One or two sentences that say what the figures mean."""
-    worst = max(metrics[name]["ratio"] for name in _MEASURES)
+    # A ratio whose interval reaches down to what is allowed shows no difference.
+    worst = max(_least_ratio(metrics[name]) for name in _MEASURES)
     told_apart = metrics["classifier"]["excess"]
-    same = worst <= 1.05 and told_apart <= 0.03
+    same = worst <= _LIMIT and told_apart <= 0.03
     first = (
         "The new mapping's codes can't be told from the original's."
         if same
         else f"The new mapping's codes differ measurably from the original's (largest ratio to the noise floor: {worst:.2f})."
     )
+    images = metrics["frechet_images"]
+    if same and "interval" in images and images["interval"][1] > _LIMIT:
+        first += " Whether its pictures can, so few of them do not tell."
     kept = metrics["seeds_raw"]["value"]
     second = f"The same seed gives a code that correlates {kept:.2f} with the original's (1: the same code, 0: unrelated)."
     return f"{first} {second}"
+
+
+def _least_ratio(measure: Mapping[str, Any]) -> float:
+    """A ratio, or the least that it may be where it is known roughly."""
+    return float(measure["interval"][0] if "interval" in measure and measure["ratio"] > _LIMIT else measure["ratio"])
+
+
+def _rough(metrics: Mapping[str, Any]) -> str:
+    """What to say of a figure over few images."""
+    if "interval" not in metrics["frechet_images"]:
+        return ""
+    low, high = metrics["frechet_images"]["interval"]
+    return f": so few that the figure is rough (its ratio lies between {low:.2f} and {high:.2f} with a confidence of 95 %)"
 
 
 def _table(metrics: Mapping[str, Any]) -> str:
     rows = []
     for name, (title, text) in _MEASURES.items():
         m = metrics[name]
-        rows.append(_row(title, text, f"{m['value']:.4g}", f"{m['floor']:.4g}", f"× {m['ratio']:.3f}", m["ratio"] <= 1.05))
+        between = f"<br><small>{m['interval'][0]:.2f} to {m['interval'][1]:.2f}</small>" if "interval" in m else ""
+        verdict = f"× {m['ratio']:.3f}{between}"
+        rows.append(_row(title, text, f"{m['value']:.4g}", f"{m['floor']:.4g}", verdict, _least_ratio(m) <= _LIMIT))
     m = metrics["classifier"]
     rows.append(
         _row(

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -270,13 +271,15 @@ def test_the_python_call(pictures: Path) -> None:
 
 
 def test_the_verdict_tells_whose_fault_it_is() -> None:
-    def figures(correlation: float, drawn: float, real: float) -> dict[str, dict[str, float]]:
-        return {"before": {"mse": 0.1}, "after": {"correlation": correlation, "mse": drawn, "mse_of_real_images": real}}
+    def figures(correlation: float, drawn: float, real: float, spread: float = 0.01) -> dict[str, dict[str, Any]]:
+        after = {"correlation": correlation, "mse": drawn, "mse_of_real_images": real, "images": 5}
+        return {"before": {"mse": 0.1}, "after": after | {"interval": [correlation - spread, correlation + spread]}}
 
     assert "train longer" in encoder_verdict(figures(0.3, 0.1, 0.1))
     assert "generator cannot draw" in encoder_verdict(figures(0.95, 0.01, 0.05))
     assert "come back as well" in encoder_verdict(figures(0.95, 0.01, 0.012))
     assert "come back as well" in encoder_verdict(figures(0.5, 0.01, 0.012))  # into ys
+    assert "5 images do not tell: the correlation lies between 0.45 and 0.95" in encoder_verdict(figures(0.7, 0.01, 0.1, 0.25))
 
 
 def test_what_cannot_be_trained_is_refused(tmp_path: Path, pictures: Path) -> None:

@@ -9,7 +9,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +18,23 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from lia_adapter.budget import accumulation, affordable, at_once, held_by, in_parts, room, seconds_of
-from lia_adapter.config import check_choices, check_least, load_recipe, to_toml
-from lia_adapter.data import FITS, ImageSet, Stream, in_batches, in_order, none_readable, open_images, to_floats, to_pixels
-from lia_adapter.encoder import SPACES, Encoder, one_code
-from lia_adapter.errors import ConfigError, LIAError
-from lia_adapter.files import atomic_write, make_folder, sha256_file
-from lia_adapter.generators import Generator, Original, broadcast, graphs_at_once, judge_of
+from lia_adapter.budget import accumulation, held_by, in_parts, room, seconds_of
+from lia_adapter.config import load_recipe, to_toml
+from lia_adapter.data import ImageSet, Stream, open_images, to_floats
+from lia_adapter.encoder import Encoder
+from lia_adapter.errors import LIAError
+from lia_adapter.files import sha256_file
+from lia_adapter.generators import Original, broadcast, graphs_at_once, judge_of
 from lia_adapter.inversion.loss import ReconstructionLoss
 from lia_adapter.lia import LIA, fingerprint, versions
 from lia_adapter.mapping import covariance_root
 from lia_adapter.metrics.images import mse
 from lia_adapter.metrics.networks import FeatureNetwork, load_network, vgg16_paper
 from lia_adapter.metrics.recovery import KnownAnswers
-from lia_adapter.metrics.typicality import Typicality
-from lia_adapter.resize import reduced_size, resize
+from lia_adapter.resize import resize
 from lia_adapter.training import ranks
+from lia_adapter.training.encoder_checks import Checks, encoder_verdict, held_out, measure_typicality, some_images
+from lia_adapter.training.encoder_config import EncoderConfig
 from lia_adapter.training.log import RunLog
 from lia_adapter.training.loop import Average, Job, Part, Progress, cosine, run_loop, step_generator
 
@@ -45,74 +45,9 @@ Picture = Callable[[Path, Tensor, Tensor], None]
 
 _STATISTICS = 2**31  # a random stream that no step has
 _BETAS = (0.9, 0.99)
-_TICKS, _GRIDS = 400, 20  # lines of the log and pictures of a run
+_GRIDS = 20  # pictures of a run
 _GRID_IMAGES = 16
 _QUARTERS, _DECAY = 4, 0.8
-# Of the verdict: least correlation, or share of the first error; ratio of errors above which the generator is to blame.
-_FOUND, _REDRAWN, _FAR = 0.8, 0.25, 2.0
-_TYPICAL = 20_000  # training images whose codes say what is usual, at most
-# Seconds for all that is measured: of the training's a tenth, but no less than what small images take anyhow.
-_CHECKED, _LEAST_SECONDS = 0.1, 20.0
-_PASS = 4  # drawings that a training image takes: one, and the gradient of it
-_DIRECTIONS, _BEFORE, _AFTER, _USUAL = 0.4, 0.15, 0.15, 0.3  # what each measure has of that time
-_LEAST_IMAGES = 3  # for an interval of a figure over images
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """The keys of `recipes/encoder.toml`, where each is explained."""
-
-    images: int = 12_000_000
-    batch: int = 128
-    accumulate: int = 1
-    seed: int = 0
-    space: str = "y"
-    width: int = 64
-    width_max: int = 1024
-    split: str = "all"
-    label: int = -1
-    fit: str = "crop"
-    mirror: bool = False
-    learning_rate: float = 1e-4
-    schedule: str = "quarters"
-    features: str = "vgg16"
-    pixel_weight: float = 1.0
-    vgg_weight: float = 5e-5
-    perceptual_weight: float = 1.0
-    adversarial_weight: float = 0.1
-    r1_gamma: float = 10.0
-    ema_images: int = 10_000
-    precision: str = "auto"
-    statistics_samples: int = 60_000
-    known_answers: int = 1000
-    check_seconds: float = 300.0
-    save_seconds: float = 60.0
-
-    def __post_init__(self) -> None:
-        precisions = ("auto", "bfloat16", "float32", "float64")
-        check_choices(self, {"space": SPACES, "fit": FITS, "schedule": ("quarters", "cosine"), "precision": precisions})
-        check_least(
-            self,
-            {
-                "images": 0, "batch": 1, "accumulate": 1, "seed": 0, "width": 1, "width_max": 1, "pixel_weight": 0,
-                "vgg_weight": 0, "perceptual_weight": 0, "adversarial_weight": 0, "r1_gamma": 0, "ema_images": 1,
-                "statistics_samples": 100, "known_answers": 2, "check_seconds": 0, "save_seconds": 0,
-            },
-        )  # fmt: skip
-        if self.seed >= 2**31:
-            raise ConfigError(f"seed is {self.seed}; expected less than 2**31.")
-        if not 0 < self.learning_rate <= 1:
-            raise ConfigError(f"learning_rate is {self.learning_rate}; expected more than 0 and at most 1.")
-
-    @property
-    def steps(self) -> int:
-        """Steps of the whole run."""
-        return -(-self.images // self.batch)
-
-    @property
-    def tick_steps(self) -> int:
-        """Steps between two lines of the log."""
-        return max(1, self.steps // _TICKS)
 
 
 def train_encoder(lia: LIA, data: str | Path, recipe: str = "encoder", overrides: Mapping[str, Any] | None = None) -> LIA:
@@ -172,8 +107,8 @@ def train_encoder_lia(
     before = fingerprint(generator)
     identity = _identity(before, config, images)
     training = _Training(lia, images, config, network)
-    checks = _Checks.planned(training, identity, folder, progress)
-    training.prepare(_held_out(data, generator, config) or images, checks, progress)
+    checks = _plan(training, None if folder is None else folder / "checks.json", identity, progress)
+    training.prepare(held_out(data, generator, config) or images, checks, progress)
     watch = None
     if folder is not None and ranks.rank() == 0:
         watch = _Watch(RunLog(folder, to_toml(config)), training, picture)
@@ -192,7 +127,7 @@ def train_encoder_lia(
             watch.log.close()
     last = training.known_answer(progress)
     encoder = training.average.float().requires_grad_(False)
-    typicality = _typicality(encoder, images, checks.usual, device, progress)
+    typicality = measure_typicality(encoder, images, checks.usual, device, progress)
     if fingerprint(generator) != before:
         raise AssertionError("the generator's weights changed during train-encoder")
     figures = {
@@ -210,55 +145,19 @@ def train_encoder_lia(
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Checks:
-    """How much is measured before and after a training. What a clock decided is kept, so that a resumed run measures the same.
-
-    Attributes:
-        seconds: For finding the directions that move pixels.
-        known_answers: Drawn images that are encoded, and as many held-out ones, before and after.
-        usual: Training images whose codes say what is usual.
-        accumulate: Parts that a process cuts its share of a batch into.
-    """
-
-    seconds: float
-    known_answers: int
-    usual: int
-    accumulate: int
-
-    @staticmethod
-    def planned(training: "_Training", identity: str, folder: Path | None, progress: Progress | None) -> "_Checks":
-        """What an earlier run of the same identity planned, else by the time that one picture takes."""
-        path = None if folder is None else folder / "checks.json"
-        if path is not None and path.exists():
-            try:
-                kept = json.loads(path.read_text())
-                if kept.pop("identity") == identity:
-                    return _Checks(**kept)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
-                pass  # planned anew
-        config, images = training.config, training.images
-        if progress:
-            progress("measure one picture", 0, 2)
-        drawing, encoding = training.timed()
-        if progress:
-            progress("measure one picture", 2, 2)
-        run = config.steps * config.batch * _PASS * drawing
-        seconds = min(max(_CHECKED * run, _LEAST_SECONDS), config.check_seconds)
-        plan = _Checks(
-            seconds=_DIRECTIONS * seconds,
-            known_answers=affordable(
-                _BEFORE * seconds, 3 * drawing + 2 * encoding, least=min(_LEAST_IMAGES, config.known_answers),
-                most=config.known_answers,
-            ),
-            usual=affordable(_USUAL * seconds, encoding, least=4, most=min(len(images), _TYPICAL)),
-            accumulate=training.accumulation(),
-        )  # fmt: skip
-        if path is not None and ranks.rank() == 0:
-            make_folder(path.parent)
-            with atomic_write(path) as temporary:
-                temporary.write_text(json.dumps({"identity": identity, **dataclasses.asdict(plan)}))
-        return plan
+def _plan(training: "_Training", path: Path | None, identity: str, progress: Progress | None) -> Checks:
+    """How much to measure: as an earlier run did, else by the time that one picture takes."""
+    kept = ranks.agreed(None if path is None else Checks.kept(path, identity))
+    if kept is not None:
+        return kept
+    if progress:
+        progress("measure one picture", 0, 1)
+    plan = ranks.agreed(Checks.planned(training.config, len(training.images), *training.timed(), training.accumulation()))
+    if progress:
+        progress("measure one picture", 1, 1)
+    if path is not None and ranks.rank() == 0:
+        plan.keep(path, identity)
+    return plan
 
 
 class _Training:
@@ -270,7 +169,7 @@ class _Training:
 
     answers: KnownAnswers
     held_out: Tensor
-    checks: _Checks
+    checks: Checks
 
     def __init__(self, lia: LIA, images: ImageSet, config: EncoderConfig, network: FeatureNetwork | None) -> None:
         generator, device = lia.generator, lia.device
@@ -308,10 +207,10 @@ class _Training:
         self.stream = Stream(images, config.seed, mirror=config.mirror)
         self.at_once, self.drawing = graphs_at_once(self.generator, lambda drawn: self.loss(drawn, drawn.detach()))
 
-    def prepare(self, held_out: ImageSet, checks: _Checks, progress: Progress | None) -> None:
+    def prepare(self, held_out: ImageSet, checks: Checks, progress: Progress | None) -> None:
         """Gets what the measures before and after need."""
         self.checks = checks
-        self.held_out = _some(held_out, checks.known_answers)
+        self.held_out = some_images(held_out, checks.known_answers)
         self.answers = KnownAnswers(
             self.original, self.average.root.float(), seed=self.config.seed, seconds=checks.seconds, progress=progress
         )
@@ -335,7 +234,7 @@ class _Training:
         share = config.batch // ranks.count()
 
         def work(n: int) -> None:
-            encoder = copy.deepcopy(self.encoder)  # its statistics are not to change
+            encoder = copy.deepcopy(self.encoder).eval()  # its statistics are not to change
             x = torch.zeros(n, encoder.channels, h, w, device=self.device, dtype=self.dtype)
             encoder(x).sum().backward()
             if self.judge is not None:
@@ -498,25 +397,6 @@ def _resized(x: Tensor, size: tuple[int, ...]) -> Tensor:
     return x if tuple(x.shape[2:]) == size else F.interpolate(x, size=size, mode="bilinear", antialias=True)
 
 
-def encoder_verdict(figures: Mapping[str, Any]) -> str:
-    """What the known-answer test says, in a sentence.
-
-    Args:
-        figures: `LIA.metrics["encoder"]`.
-    """
-    after, before = figures["after"], figures["before"]
-    drawn, real = after["mse"], after["mse_of_real_images"]
-    # An encoder into ys may draw the image from other codes than a single y.
-    if after["correlation"] < _FOUND and drawn > _REDRAWN * before["mse"]:
-        return "the encoder does not find the codes of the generator's own images yet: train longer."
-    if real > _FAR * drawn:
-        return (
-            f"codes of the generator's own images are found, but real images come back {real / drawn:.1f} times worse: "
-            "the generator cannot draw all of them (or they are of another kind)."
-        )
-    return "codes are found, and real images come back as well as the generator's own."
-
-
 class _Watch:
     """Writes figures and pictures into the run's folder."""
 
@@ -542,48 +422,6 @@ def _network(features: str, progress: Progress | None) -> FeatureNetwork | None:
         return load_network(features)
     tell = None if progress is None else lambda done, total: progress("download VGG16, bytes", done, total or done)
     return load_network(vgg16_paper(tell))
-
-
-def _held_out(data: str | Path, generator: Generator, config: EncoderConfig) -> ImageSet | None:
-    """The images that the recipe's split leaves out."""
-    if config.split == "all":
-        return None
-    split = config.split.removeprefix("not ") if config.split.startswith("not ") else f"not {config.split}"
-    try:
-        return open_images(data, generator.resolution, generator.channels, fit=config.fit, split=split)
-    except LIAError:  # nothing is left
-        return None
-
-
-def _some(images: ImageSet, n: int) -> Tensor:
-    """About n images, evenly spread over the set, uint8 [≤ n, C, H, W], as `resize` makes them; without those unreadable.
-
-    Raises:
-        LIAError: None of them can be read.
-    """
-    numbers = sorted({i * len(images) // n for i in range(n)})
-    small = reduced_size(images.resolution) != images.resolution
-    read = (item for item in in_order(images.load, numbers, ahead=4) if item is not None)
-    found = [to_pixels(resize(item.x[None]))[0] if small else item.pixels for item in read]
-    if not found:
-        raise none_readable(images)
-    return torch.stack(found)
-
-
-@torch.no_grad()
-def _typicality(encoder: Encoder, images: ImageSet, n: int, device: torch.device, progress: Progress | None) -> Typicality:
-    """What is usual among the codes of n of the training images, or of all."""
-    n = min(len(images), n)
-    numbers = [i * len(images) // n for i in range(n)]
-    like = torch.zeros(1, images.channels, *images.resolution, device=device)
-    codes: list[Tensor] = []
-    done = 0
-    for part in in_batches(images, numbers, at_once(held_by(lambda: encoder(torch.zeros_like(like))), device), device):
-        codes += in_parts(lambda x: one_code(encoder(x)), part.x, len(part))
-        done += len(part)
-        if progress:
-            progress("what is usual", done, n)
-    return Typicality.fit(torch.cat(codes), encoder.root)
 
 
 def _identity(generator: str, config: EncoderConfig, images: ImageSet) -> str:

@@ -5,6 +5,7 @@ import datetime
 import os
 import time
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from lia_adapter.errors import LIAError
 
-__all__ = ["any_of", "average", "barrier", "count", "joined", "merged", "rank"]
+__all__ = ["agreed", "any_of", "average", "barrier", "count", "joined", "merged", "rank"]
+
+T = TypeVar("T")
 
 _LET_GO = 0.5  # seconds
 _TIMEOUT = datetime.timedelta(minutes=10)  # longer than any step; what takes longer has lost a process
@@ -99,6 +102,14 @@ def merged(found: dict[str, str]) -> dict[str, str]:
     if count() > 1:
         dist.all_gather_object(everywhere, found)
     return dict(sorted(item for part in everywhere if part for item in part.items()))
+
+
+def agreed(value: T) -> T:
+    """What the first process says, where each has a clock and a memory of its own."""
+    said = [value]
+    if count() > 1:
+        dist.broadcast_object_list(said)
+    return said[0]
 
 
 def barrier() -> None:

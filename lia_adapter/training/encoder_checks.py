@@ -1,0 +1,162 @@
+"""What is measured before and after the training of an encoder, and what the figures say."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lia_adapter.budget import affordable, at_once, held_by, in_parts
+from lia_adapter.data import ImageSet, in_batches, in_order, none_readable, open_images, to_pixels
+from lia_adapter.encoder import Encoder, one_code
+from lia_adapter.errors import LIAError
+from lia_adapter.files import atomic_write, make_folder
+from lia_adapter.generators import Generator
+from lia_adapter.metrics.typicality import Typicality
+from lia_adapter.resize import reduced_size, resize
+from lia_adapter.training.encoder_config import EncoderConfig
+from lia_adapter.training.loop import Progress
+
+__all__ = ["Checks", "encoder_verdict", "held_out", "measure_typicality", "some_images"]
+
+# Of the verdict: least correlation, or share of the first error; ratio of errors above which the generator is to blame.
+_FOUND, _REDRAWN, _FAR = 0.8, 0.25, 2.0
+_WIDE = 0.1  # an interval of the correlation on both sides of the least, above which nothing is claimed
+_TYPICAL = 20_000  # training images whose codes say what is usual, at most
+# Seconds for all that is measured: of the training's a tenth, but no less than what small images take anyhow.
+_CHECKED, _LEAST_SECONDS = 0.1, 20.0
+_PASS = 4  # drawings that a training image takes: one, and the gradient of it
+_DIRECTIONS, _BEFORE, _USUAL = 0.4, 0.15, 0.3  # what each measure has of that time; what is measured before is after, too
+_LEAST_IMAGES = 3  # for an interval of a figure over images
+
+
+@dataclass(frozen=True)
+class Checks:
+    """How much is measured before and after a training. What a clock decided is kept, so that a resumed run measures the same.
+
+    Attributes:
+        seconds: For finding the directions that move pixels.
+        known_answers: Drawn images that are encoded, and as many held-out ones, before and after.
+        usual: Training images whose codes say what is usual.
+        accumulate: Parts that a process cuts its share of a batch into.
+    """
+
+    seconds: float
+    known_answers: int
+    usual: int
+    accumulate: int
+
+    @staticmethod
+    def planned(config: EncoderConfig, images: int, drawing: float, encoding: float, accumulate: int) -> "Checks":
+        """What the time allows.
+
+        Args:
+            config: The recipe.
+            images: In the data set.
+            drawing: Seconds for an image.
+            encoding: The same.
+            accumulate: See there.
+        """
+        run = config.steps * config.batch * _PASS * drawing
+        seconds = min(max(_CHECKED * run, _LEAST_SECONDS), config.check_seconds)
+        return Checks(
+            seconds=_DIRECTIONS * seconds,
+            known_answers=affordable(
+                _BEFORE * seconds, 3 * drawing + 2 * encoding, least=min(_LEAST_IMAGES, config.known_answers),
+                most=config.known_answers,
+            ),
+            usual=affordable(_USUAL * seconds, encoding, least=4, most=min(images, _TYPICAL)),
+            accumulate=accumulate,
+        )  # fmt: skip
+
+    @staticmethod
+    def kept(path: Path, identity: str) -> "Checks | None":
+        """What an earlier run of the same identity planned, if there was one."""
+        try:
+            values = json.loads(path.read_text())
+            return Checks(**values) if values.pop("identity") == identity else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def keep(self, path: Path, identity: str) -> None:
+        """Writes the plan.
+
+        Raises:
+            LIAError: The file cannot be written.
+        """
+        make_folder(path.parent)
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps({"identity": identity, **dataclasses.asdict(self)}))
+
+
+def held_out(data: str | Path, generator: Generator, config: EncoderConfig) -> ImageSet | None:
+    """The images that the recipe's split leaves out."""
+    if config.split == "all":
+        return None
+    split = config.split.removeprefix("not ") if config.split.startswith("not ") else f"not {config.split}"
+    try:
+        return open_images(data, generator.resolution, generator.channels, fit=config.fit, split=split)
+    except LIAError:  # nothing is left
+        return None
+
+
+def some_images(images: ImageSet, n: int) -> Tensor:
+    """About n images, evenly spread over the set, uint8 [≤ n, C, H, W], as `resize` makes them; without those unreadable.
+
+    Raises:
+        LIAError: None of them can be read.
+    """
+    numbers = sorted({i * len(images) // n for i in range(n)})
+    small = reduced_size(images.resolution) != images.resolution
+    read = (item for item in in_order(images.load, numbers, ahead=4) if item is not None)
+    found = [to_pixels(resize(item.x[None]))[0] if small else item.pixels for item in read]
+    if not found:
+        raise none_readable(images)
+    return torch.stack(found)
+
+
+@torch.no_grad()
+def measure_typicality(
+    encoder: Encoder, images: ImageSet, n: int, device: torch.device, progress: Progress | None
+) -> Typicality:
+    """What is usual among the codes of n of the training images, or of all."""
+    n = min(len(images), n)
+    numbers = [i * len(images) // n for i in range(n)]
+    like = torch.zeros(1, images.channels, *images.resolution, device=device)
+    codes: list[Tensor] = []
+    done = 0
+    for part in in_batches(images, numbers, at_once(held_by(lambda: encoder(torch.zeros_like(like))), device), device):
+        codes += in_parts(lambda x: one_code(encoder(x)), part.x, len(part))
+        done += len(part)
+        if progress:
+            progress("what is usual", done, n)
+    return Typicality.fit(torch.cat(codes), encoder.root)
+
+
+def encoder_verdict(figures: Mapping[str, Any]) -> str:
+    """What the known-answer test says, in a sentence.
+
+    Args:
+        figures: `LIA.metrics["encoder"]`.
+    """
+    after, before = figures["after"], figures["before"]
+    drawn, real = after["mse"], after["mse_of_real_images"]
+    low, high = after["interval"]
+    if low < _FOUND <= high and high - low > _WIDE:
+        return (
+            f"whether the codes of the generator's own images are found, {after['images']} images do not tell: the correlation "
+            f"lies between {low:.2f} and {high:.2f}. A longer training measures more of them."
+        )
+    # An encoder into ys may draw the image from other codes than a single y.
+    if after["correlation"] < _FOUND and drawn > _REDRAWN * before["mse"]:
+        return "the encoder does not find the codes of the generator's own images yet: train longer."
+    if real > _FAR * drawn:
+        return (
+            f"codes of the generator's own images are found, but real images come back {real / drawn:.1f} times worse: "
+            "the generator cannot draw all of them (or they are of another kind)."
+        )
+    return "codes are found, and real images come back as well as the generator's own."
