@@ -135,6 +135,7 @@ def convert(
         raise ConfigError(f"-o {out} must end in .safetensors; expected for example {out.name}.safetensors.")
     progress = ProgressLine()
     path = fetch(ckpt, sha256=sha256, progress=lambda done, total: progress("download, bytes", done, total))
+    progress(f"open {source_stem(ckpt)}", 0, None)
     lia = load(path, device=device_name(device), label=class_, channel_order=channel_order)
     if "://" in ckpt:  # without what may be a password or a token
         address = urlsplit(ckpt)
@@ -215,6 +216,9 @@ def train_encoder(
         raise ConfigError(f"-o {out} must end in .safetensors; expected for example {out.name}.safetensors.")
     with ranks.joined(device) as own:
         first = ranks.rank() == 0
+        progress = ProgressLine() if first else None
+        if progress:
+            progress(f"open {source_stem(lia)}", 0, None)
         opened = load(lia, generator=generator, device=device_name(own))
         if first:
             for target in (out, *report_paths(out).values()):
@@ -227,12 +231,12 @@ def train_encoder(
                 click.echo(f"would train on {data}, on {ranks.count()} x {opened.device}, and write {out}, with the recipe:\n")
                 click.echo(to_toml(config))
             return
-        progress = ProgressLine() if first else None
         trained = train_encoder_lia(opened, data, config, folder=folder, picture=reconstruction_picture, progress=progress)
         if first:
             trained.save(out, adapter_only=adapter_only)
             write_encoder_report(trained, out, folder, progress)
-            (folder / "state.safetensors").unlink(missing_ok=True)
+            for name in ("state.safetensors", "checks.json"):
+                (folder / name).unlink(missing_ok=True)
             click.echo(_encoder_summary(trained.metrics["encoder"]))
             _list("unreadable", [f"{name}: {why}" for name, why in trained.metrics["encoder"]["unreadable"].items()])
             click.echo(f"wrote {out}, and beside it .png, .html, .json and {folder}{os.sep}")

@@ -79,8 +79,8 @@ def train(
             write_training_report(lia, out, folder, progress)
             if encoder is not None:
                 write_encoder_report(lia, folder / "encoder.safetensors", folder / "encoder", progress)
-            for state in (folder, folder / "encoder"):
-                (state / "state.safetensors").unlink(missing_ok=True)
+            for state in ("state.safetensors", "encoder/state.safetensors", "encoder/checks.json"):
+                (folder / state).unlink(missing_ok=True)
             click.echo(_summary(lia.metrics))
             click.echo(f"wrote {out}, and beside it .png, .html, .json and {folder}{os.sep}")
             if lia.mapping is None:

@@ -31,7 +31,7 @@ def test_invert_then_reconstruct(workshop: Path, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "loss " in result.stdout and " -> " in result.stdout and "wrote c.safetensors" in result.stdout
     assert "unreadable 'torn.png': it is not an image" in result.stdout
-    assert "invert 5/5" in result.stderr
+    assert "invert 25/25" in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.html", "c.json", "c.png", "c.safetensors"]
     result = run("reconstruct", lia, "c.safetensors", "-o", "out", "--trunc", "0.9", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

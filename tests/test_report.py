@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lia_adapter import report
 from lia_adapter.errors import LIAError
-from lia_adapter.lia import seed_to_z
+from lia_adapter.lia import LIA, seed_to_z
 from lia_adapter.report import (
     Sheet,
     comparison_grid,
@@ -148,6 +148,7 @@ def test_full_sheets_keep_the_size_of_images_and_reports_shrink_them_smoothly(tm
 def test_before_and_after_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch, tile: int, count: int, at_once: int) -> None:
     """The 8x8 of the toy are small or, where tiles have 4 pixels, large: then fewer are drawn, and one at a time."""
     monkeypatch.setattr(report, "_TILE", tile)
+    monkeypatch.setattr(LIA, "at_once", lambda self, work: at_once)
     lia = toys.with_encoder(toys.stylegan(c_dim=3))
     c = one_hot([seed % 3 for seed in range(count)], 3)
     z = seed_to_z(range(count), lia.generator.z_dim)

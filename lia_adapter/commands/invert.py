@@ -73,6 +73,8 @@ def invert_images(
         LIAError: No mapping, no encoder to start from, no readable image, or a file that cannot be written.
     """
     out, g = Path(out), lia.generator
+    if lia.mapping is None:
+        raise LIAError("this checkpoint was not converted, so its codes have no z. Run lia-adapt convert on it first.")
     if start == "encoder" and lia.encoder is None:
         raise LIAError("this file has no encoder to start from. Run lia-adapt train-encoder on it, or start from the mean.")
     for path in (out, *report_paths(out).values()):

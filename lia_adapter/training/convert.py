@@ -86,12 +86,16 @@ def convert_lia(
         images = open_images(data, generator.resolution, generator.channels)
     before = fingerprint(generator)
     identity = _identity(before, config)
+    if progress:
+        progress("statistics of codes", 0, 1)
     mapping, history = fit_mapping(
         generator, config, device=device, state_path=state_path, identity=identity, progress=progress
     )
     if images is not None and lia.discriminator is not None:
         history |= refine_mapping(generator, lia.discriminator, mapping, images, config, progress=progress)
     fitted = time.monotonic()
+    if progress:
+        progress("measure", 0, config.eval_seeds)
     metrics = compare_mappings(
         generator,
         mapping,

@@ -106,6 +106,8 @@ def train_encoder_lia(
     network = _network(config.features, progress)
     before = fingerprint(generator)
     identity = _identity(before, config, images)
+    if progress:
+        progress("statistics of codes", 0, 1)
     training = _Training(lia, images, config, network)
     checks = _plan(training, None if folder is None else folder / "checks.json", identity, progress)
     training.prepare(held_out(data, generator, config) or images, checks, progress)
