@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lia_adapter.generators import StyleGAN1, StyleGAN2, StyleGAN3, stylegan2_config
 from lia_adapter.generators.base import checkpointed
@@ -86,6 +90,85 @@ def generator(request: pytest.FixtureRequest) -> Any:
 
 def codes(generator: Any, n: int = 2) -> Tensor:
     return torch.randn(n, generator.num_ws, Y, generator=torch.Generator().manual_seed(1))
+
+
+class Peak(TorchDispatchMode):
+    """Counts the bytes of all tensors that are made in it and still alive.
+
+    Attributes:
+        most: The largest count.
+        largest: The largest tensor.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.most, self.largest = 0, 0
+        self._alive: dict[StorageWeakRef, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given, made = (
+            {StorageWeakRef(leaf.untyped_storage()): leaf.untyped_storage().nbytes() for leaf in tree_leaves(tree)
+             if isinstance(leaf, Tensor)}
+            for tree in ((args, kwargs), result)
+        )  # fmt: skip
+        self._alive |= {storage: size for storage, size in made.items() if storage not in given}
+        self._alive = {storage: size for storage, size in self._alive.items() if not storage.expired()}
+        self.largest = max(self.largest, *self._alive.values(), 0)
+        self.most = max(self.most, sum(self._alive.values()))
+        return result
+
+
+def peak(make: Callable[[], Any], run: Callable[[Any, Tensor], None]) -> float:
+    """The memory that a network takes for a picture, in its largest tensors. Nothing is computed, and no memory taken."""
+    with FakeTensorMode():
+        generator = make().eval().requires_grad_(False)
+        ys = torch.empty(1, generator.num_ws, Y)
+        with Peak() as counted:
+            run(generator, ys)
+    ratio: float = counted.most / counted.largest
+    return ratio
+
+
+def draw(generator: Any, ys: Tensor) -> None:
+    with torch.no_grad():
+        generator.synthesis(ys)
+
+
+def descend(generator: Any, ys: Tensor) -> None:
+    generator.synthesis(ys.requires_grad_()).square().sum().backward()
+
+
+# -- without gradients
+
+
+@pytest.mark.usefixtures("each_path")
+@pytest.mark.parametrize("n", [1, 2])
+def test_images_are_the_same_without_gradients_and_weights_stay(generator: Any, n: int) -> None:
+    before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+    ys = codes(generator, n)
+    given = ys.clone()
+    for noise_mode in ("none", "const"):
+        expected = generator.synthesis(ys.clone().requires_grad_(), noise_mode=noise_mode).detach()
+        for without in (torch.no_grad, torch.inference_mode):
+            with without():
+                assert torch.equal(generator.synthesis(ys, noise_mode=noise_mode), expected)
+    assert torch.equal(ys, given)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in generator.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("make", "most"),
+    [
+        (lambda: stylegan2(1024, channel_base=32768), 2.6),
+        (lambda: stylegan2(1024, architecture="resnet", channel_base=32768), 3.6),
+        (lambda: stylegan1(512, width=64), 3.3),
+        (lambda: stylegan3(512, width=64), 3.1),
+    ],
+    ids=FAMILIES,
+)
+def test_a_layer_works_in_the_memory_of_the_one_before(make: Callable[[], Any], most: float) -> None:
+    assert peak(make, draw) < most
 
 
 # -- checkpoints

@@ -29,6 +29,7 @@ __all__ = [
     "in_fast_format",
     "make_mapping",
     "normalize_2nd_moment",
+    "scaled",
 ]
 
 Config = Mapping[str, Any]
@@ -60,6 +61,12 @@ def in_fast_format(x: Tensor, parameter: Tensor) -> Tensor:
     if x.device.type != "cpu" or (parameter.requires_grad and torch.is_grad_enabled()):
         return x
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def scaled(x: Tensor, factors: Tensor) -> Tensor:
+    """x [N, C, H, W] times factors [N, C]; without gradients in x's own memory, so only for who needs x no more."""
+    factors = factors.to(x.dtype)[:, :, None, None]
+    return x * factors if torch.is_grad_enabled() else x.mul_(factors)
 
 
 class Dense(nn.Module):
@@ -256,15 +263,15 @@ class SynthesisLayer(nn.Module):
             return styles * fan_in**-0.5, (norm + 1e-8 / largest.square()).rsqrt() * fan_in**0.5
 
     def forward(self, x: Tensor, y: Tensor, noise_mode: str | Noise, gain: float = 1.0) -> Tensor:
-        """x [N, I, h, w], y [N, y_dim] -> [N, O, H, W]."""
+        """x [N, I, h, w], y [N, y_dim] -> [N, O, H, W]. Without gradients, x is overwritten."""
         styles, scale = self.modulation(y)
-        x = x * styles.to(x.dtype)[:, :, None, None]
+        x = scaled(x, styles)
         clamp = None if self.clamp is None else self.clamp * gain
         gain = gain * ACTIVATIONS[self.act].gain
         noise = self.noise(x, noise_mode)
         if self.up == 1:
             x = F.conv2d(x, self.weight, padding=self.weight.shape[-1] // 2)
-            return modconv_epilogue(x, scale, noise, self.bias, act=self.act, gain=gain, clamp=clamp)
+            return modconv_epilogue(x, scale, noise, self.bias, act=self.act, gain=gain, clamp=clamp, overwrite_x=True)
         x, padding = conv_up2(x, self.weight, self.resample_filter)
         return upfirdn2d_act(
             x, self.resample_filter, scale, noise, self.bias,
@@ -362,12 +369,13 @@ class SynthesisBlock(nn.Module):
         """x [N, I, h, w], image so far [N, C, h, w], ys [N, num_conv + 1, y_dim] -> both at this block's size."""
         y = iter(ys.unbind(dim=1))
         if x is None:
-            x = self.const.expand(len(ys), -1, -1, -1)
+            x = self.const.repeat(len(ys), 1, 1, 1)  # a copy, which the layer may overwrite
             x = self.conv1(in_fast_format(x, self.const), next(y), noise_mode)
         elif self.architecture == "resnet":
             bypass = self.skip(x, gain=0.5**0.5)
             x = self.conv0(x, next(y), noise_mode)
-            x = bypass + self.conv1(x, next(y), noise_mode, gain=0.5**0.5)
+            x = self.conv1(x, next(y), noise_mode, gain=0.5**0.5)
+            x = bypass + x
         else:
             x = self.conv0(x, next(y), noise_mode)
             x = self.conv1(x, next(y), noise_mode)
