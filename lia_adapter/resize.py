@@ -3,14 +3,14 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["resize"]
+__all__ = ["MAX_SIDE", "resize"]
 
-_MAX_SIDE = 256
+MAX_SIDE = 256
 
 
-def resize(x: Tensor, least: int = 1) -> Tensor:
-    """Images [N, C, H, W] with sides of at most 256 pixels, and of at least `least`, in their proportions where both fit."""
+def resize(x: Tensor, least: int = 1, most: int = MAX_SIDE) -> Tensor:
+    """Images [N, C, H, W] with sides of at most `most` pixels, and of at least `least`, in their proportions where both fit."""
     sides = x.shape[2:]
-    scale = max(min(1.0, _MAX_SIDE / max(sides)), least / min(sides))
-    size = [min(max(round(side * scale), least), _MAX_SIDE) for side in sides]
+    scale = max(min(1.0, most / max(sides)), least / min(sides))
+    size = [min(max(round(side * scale), least), most) for side in sides]
     return x if size == list(sides) else F.interpolate(x, size=size, mode="bilinear", antialias=True)

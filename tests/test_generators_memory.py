@@ -14,6 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 from lia_adapter.generators import StyleGAN1, StyleGAN2, StyleGAN3, stylegan2_config
 from lia_adapter.generators.base import checkpointed
+from lia_adapter.generators.reduced import draw_reduced, has_lower_layers
+from lia_adapter.resize import resize
 
 Y = 8
 
@@ -225,3 +227,48 @@ def test_checkpoints_are_of_no_concern_without_a_graph(generator: Any) -> None:
     expected = generator.synthesis(codes(generator))
     with torch.no_grad(), checkpointed():
         assert torch.equal(generator.synthesis(codes(generator)), expected)
+
+
+# -- lower layers
+
+
+def test_lower_layers_draw_the_image_on_its_way() -> None:
+    generator, seen = stylegan2(32).requires_grad_(False), {}
+    for name in generator.synthesis.names:
+
+        def keep(module: nn.Module, inputs: Any, output: tuple[Tensor, Tensor], name: str = name) -> None:
+            seen[name] = output[1]
+
+        generator.synthesis.get_submodule(name).register_forward_hook(keep)
+    ys = codes(generator)
+    generator.synthesis(ys)
+    whole = dict(seen)
+    for max_side, name in ((4, "b4"), (15, "b8"), (16, "b16"), (31, "b16"), (32, "b32"), (256, "b32")):
+        assert torch.equal(draw_reduced(generator, ys, max_side), whole[name])
+        assert has_lower_layers(generator, max_side) == (name != "b32")
+
+
+def test_both_sides_count() -> None:
+    config = stylegan2_config((8, 32), z_dim=Y, y_dim=Y, mapping_layers=1, channel_base=64)
+    generator = StyleGAN2(config["generator"]).requires_grad_(False)
+    assert draw_reduced(generator, codes(generator), 16).shape == (2, 3, 4, 16)
+
+
+def test_others_are_made_smaller(generator: Any) -> None:
+    ys = codes(generator)
+    whole = generator.synthesis(ys)
+    assert torch.equal(draw_reduced(generator, ys), whole) and not has_lower_layers(generator)
+    if not has_lower_layers(generator, 12):
+        assert torch.equal(draw_reduced(generator, ys, 12), resize(whole, most=12))
+        assert draw_reduced(generator, ys, 12).shape == (2, 3, 12, 12)
+    # No image on its way is so small.
+    assert draw_reduced(generator, ys, 2).shape == (2, 3, 2, 2)
+
+
+def test_lower_layers_take_less_memory() -> None:
+    with FakeTensorMode():
+        generator = stylegan2(1024, channel_base=32768).requires_grad_(False)
+        ys = codes(generator)
+        with torch.no_grad(), Peak() as counted:
+            assert draw_reduced(generator, ys).shape == (2, 3, 256, 256)
+    assert counted.most < 2 * 4 * 128 * 256 * 256 * 3

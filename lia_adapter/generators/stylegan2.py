@@ -356,7 +356,7 @@ class SynthesisBlock(nn.Module):
         else:
             self.conv0 = SynthesisLayer(in_channels, out_channels, y_dim, size, 2, config["conv0"], filter_shape)
         self.conv1 = SynthesisLayer(out_channels, out_channels, y_dim, size, 1, config["conv1"], filter_shape)
-        self.num_conv = 1 if self.is_first else 2
+        self.num_conv, self.size = 1 if self.is_first else 2, size
         self.has_torgb = config["torgb"] is not None
         if self.has_torgb:
             self.torgb = ToRGB(out_channels, channels, y_dim, config["torgb"])
@@ -401,8 +401,20 @@ class Synthesis(nn.Module):
         for block in config["blocks"]:
             setattr(self, block["name"], SynthesisBlock(block, self.y_dim, int(config["channels"])))
 
-    def forward(self, ys: Tensor, *, noise_mode: str | Noise = "const") -> Tensor:
-        """ys [N, num_ws, y_dim] (or one y for all layers, [N, y_dim]) -> x [N, C, H, W]."""
+    def lower(self, max_side: int) -> list[str]:
+        """The blocks, by name, that make the largest image with both sides up to max_side; all where none is so small."""
+        blocks: list[SynthesisBlock] = [self.get_submodule(name) for name in self.names]  # type: ignore[misc]
+        ends = [i + 1 for i, block in enumerate(blocks) if block.has_torgb and max(block.size) <= max_side]
+        return self.names[: ends[-1]] if ends else self.names
+
+    def forward(self, ys: Tensor, *, noise_mode: str | Noise = "const", max_side: int | None = None) -> Tensor:
+        """ys [N, num_ws, y_dim] (or one y for all layers, [N, y_dim]) -> x [N, C, H, W].
+
+        Args:
+            ys: Codes.
+            noise_mode: One of `NOISE_MODES`, or the noise itself.
+            max_side: Where given, the blocks of `lower` draw alone: a smaller image, where the architecture has one on its way.
+        """
         if isinstance(noise_mode, str):
             check_noise_mode(noise_mode)
         ys = broadcast(ys, self.num_ws)
@@ -411,13 +423,13 @@ class Synthesis(nn.Module):
         x: Tensor | None = None
         image: Tensor | None = None
         first = 0
-        for name in self.names:
+        for name in self.names if max_side is None else self.lower(max_side):
             block: SynthesisBlock = self.get_submodule(name)  # type: ignore[assignment]
             # ToRGB shares its y with the first convolution of the next block: the layers advance by num_conv alone.
             part = ys[:, first : first + block.num_conv + 1]
             x, image = run_part(block, x, image, part, noise_mode, noise_mode=noise_mode)
             first += block.num_conv
-        assert image is not None  # noqa: S101  (the last block always has a torgb)
+        assert image is not None  # noqa: S101  (the last of them always has a torgb)
         return image
 
 
