@@ -95,18 +95,30 @@ Activation activation_of(int64_t act, double alpha, double gain, double clamp) {
   return {static_cast<int>(act), alpha, gain, clamp};
 }
 
-Tensor epilogue(Tensor x, Optional scale, Optional noise, Optional b, int64_t act, double alpha, double gain, double clamp) {
-  x = dense(x);
-  Tensor y = torch::stable::empty_like(x);
-  if (x.numel() == 0) return y;
+// From x to y, which are dense and may be the same.
+void run_epilogue(const Tensor& x, const Tensor& y, const Optional& scale, const Optional& noise, const Optional& b,
+                  const Activation& activation) {
+  if (x.numel() == 0) return;
   const int64_t n = x.size(0), c = x.size(1), positions = x.numel() / (n * c);
   const Parts parts(x, positions, scale, noise, b);
   const EpilogueArgs args{
       x.const_data_ptr(), y.mutable_data_ptr(), n, c, positions, positions == 1 || is_channels_last(x),
-      dtype_of(x), parts.tail(activation_of(act, alpha, gain, clamp)),
+      dtype_of(x), parts.tail(activation),
   };
   LIA_RUN(epilogue, args, x);
+}
+
+Tensor epilogue(Tensor x, Optional scale, Optional noise, Optional b, int64_t act, double alpha, double gain, double clamp) {
+  x = dense(x);
+  Tensor y = torch::stable::empty_like(x);
+  run_epilogue(x, y, scale, noise, b, activation_of(act, alpha, gain, clamp));
   return y;
+}
+
+void epilogue_(Tensor x, Optional scale, Optional noise, Optional b, int64_t act, double alpha, double gain, double clamp) {
+  Tensor y = dense(x);  // x itself, but for odd strides
+  run_epilogue(y, y, scale, noise, b, activation_of(act, alpha, gain, clamp));
+  if (y.const_data_ptr() != x.const_data_ptr()) torch::stable::copy_(x, y);
 }
 
 Tensor act_backward(Tensor dy, Tensor ref, int64_t act, double alpha, double gain, double clamp) {
@@ -188,6 +200,7 @@ STABLE_TORCH_LIBRARY_IMPL(lia_adapter, CUDA, m) {
 STABLE_TORCH_LIBRARY_IMPL(lia_adapter, CPU, m) {
 #endif
   m.impl("epilogue", TORCH_BOX(&lia::epilogue));
+  m.impl("epilogue_", TORCH_BOX(&lia::epilogue_));
   m.impl("act_backward", TORCH_BOX(&lia::act_backward));
   m.impl("upfirdn2d", TORCH_BOX(&lia::upfirdn2d));
   m.impl("upfirdn2d_act", TORCH_BOX(&lia::upfirdn2d_act));

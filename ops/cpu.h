@@ -1,4 +1,4 @@
-// The CPU kernels. Sizes are positive, the memory is dense, and nothing overlaps.
+// The CPU kernels. Sizes are positive, the memory is dense, and nothing overlaps, but that epilogue may work in place.
 #pragma once
 
 #include "kernels.h"

@@ -7,9 +7,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lia_adapter.generators import StyleGAN1, StyleGAN2, StyleGAN3, stylegan2_config
 from lia_adapter.generators.base import checkpointed
+from lia_adapter.generators.reduced import draw_reduced, has_lower_layers
+from lia_adapter.resize import resize
 
 Y = 8
 
@@ -88,6 +94,85 @@ def codes(generator: Any, n: int = 2) -> Tensor:
     return torch.randn(n, generator.num_ws, Y, generator=torch.Generator().manual_seed(1))
 
 
+class Peak(TorchDispatchMode):
+    """Counts the bytes of all tensors that are made in it and still alive.
+
+    Attributes:
+        most: The largest count.
+        largest: The largest tensor.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.most, self.largest = 0, 0
+        self._alive: dict[StorageWeakRef, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given, made = (
+            {StorageWeakRef(leaf.untyped_storage()): leaf.untyped_storage().nbytes() for leaf in tree_leaves(tree)
+             if isinstance(leaf, Tensor)}
+            for tree in ((args, kwargs), result)
+        )  # fmt: skip
+        self._alive |= {storage: size for storage, size in made.items() if storage not in given}
+        self._alive = {storage: size for storage, size in self._alive.items() if not storage.expired()}
+        self.largest = max(self.largest, *self._alive.values(), 0)
+        self.most = max(self.most, sum(self._alive.values()))
+        return result
+
+
+def peak(make: Callable[[], Any], run: Callable[[Any, Tensor], None]) -> float:
+    """The memory that a network takes for a picture, in its largest tensors. Nothing is computed, and no memory taken."""
+    with FakeTensorMode():
+        generator = make().eval().requires_grad_(False)
+        ys = torch.empty(1, generator.num_ws, Y)
+        with Peak() as counted:
+            run(generator, ys)
+    ratio: float = counted.most / counted.largest
+    return ratio
+
+
+def draw(generator: Any, ys: Tensor) -> None:
+    with torch.no_grad():
+        generator.synthesis(ys)
+
+
+def descend(generator: Any, ys: Tensor) -> None:
+    generator.synthesis(ys.requires_grad_()).square().sum().backward()
+
+
+# -- without gradients
+
+
+@pytest.mark.usefixtures("each_path")
+@pytest.mark.parametrize("n", [1, 2])
+def test_images_are_the_same_without_gradients_and_weights_stay(generator: Any, n: int) -> None:
+    before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+    ys = codes(generator, n)
+    given = ys.clone()
+    for noise_mode in ("none", "const"):
+        expected = generator.synthesis(ys.clone().requires_grad_(), noise_mode=noise_mode).detach()
+        for without in (torch.no_grad, torch.inference_mode):
+            with without():
+                assert torch.equal(generator.synthesis(ys, noise_mode=noise_mode), expected)
+    assert torch.equal(ys, given)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in generator.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("make", "most"),
+    [
+        (lambda: stylegan2(1024, channel_base=32768), 2.6),
+        (lambda: stylegan2(1024, architecture="resnet", channel_base=32768), 3.6),
+        (lambda: stylegan1(512, width=64), 3.3),
+        (lambda: stylegan3(512, width=64), 3.1),
+    ],
+    ids=FAMILIES,
+)
+def test_a_layer_works_in_the_memory_of_the_one_before(make: Callable[[], Any], most: float) -> None:
+    assert peak(make, draw) < most
+
+
 # -- checkpoints
 
 
@@ -142,3 +227,48 @@ def test_checkpoints_are_of_no_concern_without_a_graph(generator: Any) -> None:
     expected = generator.synthesis(codes(generator))
     with torch.no_grad(), checkpointed():
         assert torch.equal(generator.synthesis(codes(generator)), expected)
+
+
+# -- lower layers
+
+
+def test_lower_layers_draw_the_image_on_its_way() -> None:
+    generator, seen = stylegan2(32).requires_grad_(False), {}
+    for name in generator.synthesis.names:
+
+        def keep(module: nn.Module, inputs: Any, output: tuple[Tensor, Tensor], name: str = name) -> None:
+            seen[name] = output[1]
+
+        generator.synthesis.get_submodule(name).register_forward_hook(keep)
+    ys = codes(generator)
+    generator.synthesis(ys)
+    whole = dict(seen)
+    for max_side, name in ((4, "b4"), (15, "b8"), (16, "b16"), (31, "b16"), (32, "b32"), (256, "b32")):
+        assert torch.equal(draw_reduced(generator, ys, max_side), whole[name])
+        assert has_lower_layers(generator, max_side) == (name != "b32")
+
+
+def test_both_sides_count() -> None:
+    config = stylegan2_config((8, 32), z_dim=Y, y_dim=Y, mapping_layers=1, channel_base=64)
+    generator = StyleGAN2(config["generator"]).requires_grad_(False)
+    assert draw_reduced(generator, codes(generator), 16).shape == (2, 3, 4, 16)
+
+
+def test_others_are_made_smaller(generator: Any) -> None:
+    ys = codes(generator)
+    whole = generator.synthesis(ys)
+    assert torch.equal(draw_reduced(generator, ys), whole) and not has_lower_layers(generator)
+    if not has_lower_layers(generator, 12):
+        assert torch.equal(draw_reduced(generator, ys, 12), resize(whole, most=12))
+        assert draw_reduced(generator, ys, 12).shape == (2, 3, 12, 12)
+    # No image on its way is so small.
+    assert draw_reduced(generator, ys, 2).shape == (2, 3, 2, 2)
+
+
+def test_lower_layers_take_less_memory() -> None:
+    with FakeTensorMode():
+        generator = stylegan2(1024, channel_base=32768).requires_grad_(False)
+        ys = codes(generator)
+        with torch.no_grad(), Peak() as counted:
+            assert draw_reduced(generator, ys).shape == (2, 3, 256, 256)
+    assert counted.most < 2 * 4 * 128 * 256 * 256 * 3

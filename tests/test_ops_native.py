@@ -95,6 +95,23 @@ def test_tail_is_the_reference(dtype: torch.dtype) -> None:
         assert found.stride() == x.stride()
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_the_result_may_take_the_memory_of_x(dtype: torch.dtype) -> None:
+    rng = random.Random(1)
+    for _ in range(60):
+        whole, step = random_image(rng, dtype), rng.choice([1, 1, 2])  # with odd strides, too
+        x = whole[..., ::step]
+        tensors, numbers = random_tail(rng, x, (x.shape[2], x.shape[3]))
+        for run in (modconv_epilogue, reference.modconv_epilogue):
+            expected, given = run(x, *tensors, **numbers), whole.clone()[..., ::step]
+            assert torch.equal(run(given, *tensors, **numbers, overwrite_x=True), expected)
+            assert torch.equal(given, x)  # a graph might need it
+            with torch.no_grad():
+                found = run(given, *tensors, **numbers, overwrite_x=True)
+            close(found, expected.double(), dtype)  # torch's functions round by the strides
+            assert found is given or run is reference.modconv_epilogue
+
+
 def random_filter(rng: random.Random) -> Tensor:
     kind = rng.choice(["stylegan", "rank 1", "any", "separable"])
     if kind == "stylegan":
@@ -258,6 +275,8 @@ def test_opcheck(memory_format: torch.memory_format) -> None:
     )
     f, lrelu = torch.rand(4, 4), (library.ACTS.index("lrelu"), 0.2, 1.4, 1.0)
     torch.library.opcheck(torch.ops.lia_adapter.epilogue.default, (x, scale, noise, b, *lrelu))
+    plain = [None if t is None else t.detach() for t in (x, scale, noise, b)]
+    torch.library.opcheck(torch.ops.lia_adapter.epilogue_.default, (*plain, *lrelu))
     torch.library.opcheck(torch.ops.lia_adapter.act_backward.default, (image(2, 3, 8, 9), x.detach(), *lrelu))
     torch.library.opcheck(torch.ops.lia_adapter.upfirdn2d.default, (x, f, 2, 2, 1, 1, 2, 1, 2, 1, False, 4.0))
     chain = (x, f, scale, None, b, 1, 1, 2, 2, 2, 1, 2, 1, True, 4.0, *lrelu)
@@ -289,6 +308,8 @@ def test_a_generator_compiles_into_one_graph(backend: str) -> None:
     eager = generator.synthesis(ys)
     compiled: Any = torch.compile(generator.synthesis, fullgraph=True, backend=backend)
     torch.testing.assert_close(compiled(ys), eager, rtol=0, atol=1e-5)
+    with torch.no_grad():  # layers work in place
+        torch.testing.assert_close(compiled(ys), eager, rtol=0, atol=1e-5)
 
 
 def penalties() -> list[Tensor]:

@@ -102,12 +102,15 @@ class SynthesisLayer(_Weights):
         if self.up:
             x = blur(x)
         if self.use_noise and noise_mode != "none":
-            x = x + self._noise(x, noise_mode) * self.noise_strength.to(x)[:, None, None]
-        x = bias_act(x, self.bias, act="lrelu", gain=1.0)
+            noise, strength = self._noise(x, noise_mode), self.noise_strength.to(x)[:, None, None]
+            x = x + noise * strength if torch.is_grad_enabled() else x.add_(noise * strength)
+        x = bias_act(x, self.bias, act="lrelu", gain=1.0, overwrite_x=True)
         variance, mean = torch.var_mean(x, dim=(2, 3), correction=0, keepdim=True)
         scale, shift = self.affine(y).to(x)[:, :, None, None].chunk(2, dim=1)
-        styled: Tensor = (x - mean) * (variance + self.eps).rsqrt() * (scale + 1) + shift
-        return styled
+        if torch.is_grad_enabled():
+            styled: Tensor = (x - mean) * (variance + self.eps).rsqrt() * (scale + 1) + shift
+            return styled
+        return x.sub_(mean).mul_((variance + self.eps).rsqrt()).mul_(scale + 1).add_(shift)
 
     def _noise(self, x: Tensor, mode: str | Noise) -> Tensor:
         if mode == "const":
@@ -140,7 +143,7 @@ class SynthesisBlock(nn.Module):
     def forward(self, x: Tensor | None, ys: Tensor, noise_mode: str | Noise) -> Tensor:
         """x [N, I, h, w] (None: the constant), ys [N, 2, y_dim] -> [N, O, H, W]."""
         if x is None:
-            x = self.const.expand(len(ys), -1, -1, -1)
+            x = self.const.repeat(len(ys), 1, 1, 1)  # a copy, which the layer may overwrite
         x = self.conv0(x, ys[:, 0], noise_mode)
         x = self.conv1(x, ys[:, 1], noise_mode)
         return x

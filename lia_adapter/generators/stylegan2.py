@@ -29,6 +29,7 @@ __all__ = [
     "in_fast_format",
     "make_mapping",
     "normalize_2nd_moment",
+    "scaled",
 ]
 
 Config = Mapping[str, Any]
@@ -60,6 +61,12 @@ def in_fast_format(x: Tensor, parameter: Tensor) -> Tensor:
     if x.device.type != "cpu" or (parameter.requires_grad and torch.is_grad_enabled()):
         return x
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def scaled(x: Tensor, factors: Tensor) -> Tensor:
+    """x [N, C, H, W] times factors [N, C]; without gradients in x's own memory, so only for who needs x no more."""
+    factors = factors.to(x.dtype)[:, :, None, None]
+    return x * factors if torch.is_grad_enabled() else x.mul_(factors)
 
 
 class Dense(nn.Module):
@@ -256,15 +263,15 @@ class SynthesisLayer(nn.Module):
             return styles * fan_in**-0.5, (norm + 1e-8 / largest.square()).rsqrt() * fan_in**0.5
 
     def forward(self, x: Tensor, y: Tensor, noise_mode: str | Noise, gain: float = 1.0) -> Tensor:
-        """x [N, I, h, w], y [N, y_dim] -> [N, O, H, W]."""
+        """x [N, I, h, w], y [N, y_dim] -> [N, O, H, W]. Without gradients, x is overwritten."""
         styles, scale = self.modulation(y)
-        x = x * styles.to(x.dtype)[:, :, None, None]
+        x = scaled(x, styles)
         clamp = None if self.clamp is None else self.clamp * gain
         gain = gain * ACTIVATIONS[self.act].gain
         noise = self.noise(x, noise_mode)
         if self.up == 1:
             x = F.conv2d(x, self.weight, padding=self.weight.shape[-1] // 2)
-            return modconv_epilogue(x, scale, noise, self.bias, act=self.act, gain=gain, clamp=clamp)
+            return modconv_epilogue(x, scale, noise, self.bias, act=self.act, gain=gain, clamp=clamp, overwrite_x=True)
         x, padding = conv_up2(x, self.weight, self.resample_filter)
         return upfirdn2d_act(
             x, self.resample_filter, scale, noise, self.bias,
@@ -349,7 +356,7 @@ class SynthesisBlock(nn.Module):
         else:
             self.conv0 = SynthesisLayer(in_channels, out_channels, y_dim, size, 2, config["conv0"], filter_shape)
         self.conv1 = SynthesisLayer(out_channels, out_channels, y_dim, size, 1, config["conv1"], filter_shape)
-        self.num_conv = 1 if self.is_first else 2
+        self.num_conv, self.size = 1 if self.is_first else 2, size
         self.has_torgb = config["torgb"] is not None
         if self.has_torgb:
             self.torgb = ToRGB(out_channels, channels, y_dim, config["torgb"])
@@ -362,12 +369,13 @@ class SynthesisBlock(nn.Module):
         """x [N, I, h, w], image so far [N, C, h, w], ys [N, num_conv + 1, y_dim] -> both at this block's size."""
         y = iter(ys.unbind(dim=1))
         if x is None:
-            x = self.const.expand(len(ys), -1, -1, -1)
+            x = self.const.repeat(len(ys), 1, 1, 1)  # a copy, which the layer may overwrite
             x = self.conv1(in_fast_format(x, self.const), next(y), noise_mode)
         elif self.architecture == "resnet":
             bypass = self.skip(x, gain=0.5**0.5)
             x = self.conv0(x, next(y), noise_mode)
-            x = bypass + self.conv1(x, next(y), noise_mode, gain=0.5**0.5)
+            x = self.conv1(x, next(y), noise_mode, gain=0.5**0.5)
+            x = bypass + x
         else:
             x = self.conv0(x, next(y), noise_mode)
             x = self.conv1(x, next(y), noise_mode)
@@ -393,8 +401,20 @@ class Synthesis(nn.Module):
         for block in config["blocks"]:
             setattr(self, block["name"], SynthesisBlock(block, self.y_dim, int(config["channels"])))
 
-    def forward(self, ys: Tensor, *, noise_mode: str | Noise = "const") -> Tensor:
-        """ys [N, num_ws, y_dim] (or one y for all layers, [N, y_dim]) -> x [N, C, H, W]."""
+    def lower(self, max_side: int) -> list[str]:
+        """The blocks, by name, that make the largest image with both sides up to max_side; all where none is so small."""
+        blocks: list[SynthesisBlock] = [self.get_submodule(name) for name in self.names]  # type: ignore[misc]
+        ends = [i + 1 for i, block in enumerate(blocks) if block.has_torgb and max(block.size) <= max_side]
+        return self.names[: ends[-1]] if ends else self.names
+
+    def forward(self, ys: Tensor, *, noise_mode: str | Noise = "const", max_side: int | None = None) -> Tensor:
+        """ys [N, num_ws, y_dim] (or one y for all layers, [N, y_dim]) -> x [N, C, H, W].
+
+        Args:
+            ys: Codes.
+            noise_mode: One of `NOISE_MODES`, or the noise itself.
+            max_side: Where given, the blocks of `lower` draw alone: a smaller image, where the architecture has one on its way.
+        """
         if isinstance(noise_mode, str):
             check_noise_mode(noise_mode)
         ys = broadcast(ys, self.num_ws)
@@ -403,13 +423,13 @@ class Synthesis(nn.Module):
         x: Tensor | None = None
         image: Tensor | None = None
         first = 0
-        for name in self.names:
+        for name in self.names if max_side is None else self.lower(max_side):
             block: SynthesisBlock = self.get_submodule(name)  # type: ignore[assignment]
             # ToRGB shares its y with the first convolution of the next block: the layers advance by num_conv alone.
             part = ys[:, first : first + block.num_conv + 1]
             x, image = run_part(block, x, image, part, noise_mode, noise_mode=noise_mode)
             first += block.num_conv
-        assert image is not None  # noqa: S101  (the last block always has a torgb)
+        assert image is not None  # noqa: S101  (the last of them always has a torgb)
         return image
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lia_adapter.errors import LIAError
 from lia_adapter.generators.base import broadcast, check_label, check_noise_mode, one_class, run_part
-from lia_adapter.generators.stylegan2 import Dense, MappingNetwork, make_mapping, no_autocast
+from lia_adapter.generators.stylegan2 import Dense, MappingNetwork, make_mapping, no_autocast, scaled
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.ops import filtered_lrelu
 
@@ -161,12 +161,12 @@ class SynthesisLayer3(nn.Module):
             return styles, gain * unit * (norm * unit.square() + 1e-8).rsqrt()
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """x [N, I, h, w], y [N, y_dim] -> [N, O, H, W]."""
+        """x [N, I, h, w], y [N, y_dim] -> [N, O, H, W]. Without gradients, x is overwritten."""
         styles, scale = self.modulation(y)
-        x = F.conv2d(x * styles.to(x.dtype)[:, :, None, None], self.weight, padding=self.weight.shape[-1] - 1)
+        x = F.conv2d(scaled(x, styles), self.weight, padding=self.weight.shape[-1] - 1)
         gain, slope = (1.0, 1.0) if self.torgb else (math.sqrt(2), 0.2)
         return filtered_lrelu(
-            x * scale.to(x.dtype)[:, :, None, None], self.up_filter, self.down_filter, self.bias,
+            scaled(x, scale), self.up_filter, self.down_filter, self.bias,
             up=self.up, down=self.down, padding=self.padding, gain=gain, slope=slope, clamp=self.clamp,
         )  # fmt: skip
 

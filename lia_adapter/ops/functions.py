@@ -5,6 +5,7 @@ Signatures, shapes and results are those of `lia_adapter.ops.reference`, which d
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,16 @@ def _like(value: Tensor | None, x: Tensor) -> Tensor | None:
     return None if value is None else value.to(x.dtype)
 
 
+def _tail(
+    x: Tensor, scale: Tensor | None, noise: Tensor | None, b: Tensor | None, numbers: tuple[Any, ...], overwrite_x: bool
+) -> Tensor:
+    parts = (_like(scale, x), _like(noise, x), _like(b, x))
+    if not overwrite_x or torch.is_grad_enabled():
+        return library.epilogue(x, *parts, *numbers)
+    library.epilogue_(x, *parts, *numbers)
+    return x
+
+
 def _numbers(act: str, alpha: float | None, gain: float | None, clamp: float | None) -> tuple[int, float, float, float] | None:
     """The activation as the kernels take it; None where its derivative does not follow from its output."""
     spec = ACTIVATIONS[act]
@@ -55,18 +66,18 @@ def bias_act(
     alpha: float | None = None,
     gain: float | None = None,
     clamp: float | None = None,
+    overwrite_x: bool = False,
 ) -> Tensor:
     """Computes clamp(act(x + b) * gain, ±clamp); see `lia_adapter.ops.reference.bias_act`."""
     numbers = _numbers(act, alpha, gain, clamp)
     if numbers is None or not _is_native(x) or x.ndim == 0:
-        return reference.bias_act(x, b, dim=dim, act=act, alpha=alpha, gain=gain, clamp=clamp)
-    b = _like(b, x)
+        return reference.bias_act(x, b, dim=dim, act=act, alpha=alpha, gain=gain, clamp=clamp, overwrite_x=overwrite_x)
     dim %= x.ndim
     if x.ndim > 1 and (dim == 1 or b is None):
-        return library.epilogue(x, None, None, b, *numbers)
+        return _tail(x, None, None, b, numbers, overwrite_x)
     # The kernels keep channels in dimension 1.
     folded = x.reshape(x.shape[:dim].numel(), x.shape[dim], x.shape[dim + 1 :].numel())
-    return library.epilogue(folded, None, None, b, *numbers).reshape(x.shape)
+    return _tail(folded, None, None, b, numbers, overwrite_x).reshape(x.shape)
 
 
 def modconv_epilogue(
@@ -79,12 +90,15 @@ def modconv_epilogue(
     alpha: float | None = None,
     gain: float | None = None,
     clamp: float | None = None,
+    overwrite_x: bool = False,
 ) -> Tensor:
     """Computes clamp(act(x * scale + noise + b) * gain, ±clamp); see `lia_adapter.ops.reference.modconv_epilogue`."""
     numbers = _numbers(act, alpha, gain, clamp)
     if numbers is None or not _is_native(x):
-        return reference.modconv_epilogue(x, scale, noise, b, act=act, alpha=alpha, gain=gain, clamp=clamp)
-    return library.epilogue(x, _like(scale, x), _like(noise, x), _like(b, x), *numbers)
+        return reference.modconv_epilogue(
+            x, scale, noise, b, act=act, alpha=alpha, gain=gain, clamp=clamp, overwrite_x=overwrite_x
+        )  # fmt: skip
+    return _tail(x, scale, noise, b, numbers, overwrite_x)
 
 
 def upfirdn2d(

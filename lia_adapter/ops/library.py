@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lia_adapter.ops.reference import ACTIVATIONS
 
-__all__ = ["ACTS", "act_backward", "epilogue", "upfirdn2d", "upfirdn2d_act"]
+__all__ = ["ACTS", "act_backward", "epilogue", "epilogue_", "upfirdn2d", "upfirdn2d_act"]
 
 ACTS = list(ACTIVATIONS)  # The kernels know an activation by its number: the order of `Act` in kernels.h.
 
@@ -23,6 +23,7 @@ _TAIL = "Tensor? scale, Tensor? noise, Tensor? b"
 _ACTIVATION = "int act, float alpha, float gain, float clamp"
 for _schema in (
     f"epilogue(Tensor x, {_TAIL}, {_ACTIVATION}) -> Tensor",
+    f"epilogue_(Tensor(a!) x, {_TAIL}, {_ACTIVATION}) -> ()",
     f"act_backward(Tensor dy, Tensor ref, {_ACTIVATION}) -> Tensor",
     f"upfirdn2d(Tensor x, Tensor f, {_GEOMETRY}, float gain) -> Tensor",
     f"upfirdn2d_act(Tensor x, Tensor f, {_TAIL}, {_GEOMETRY}, float filter_gain, {_ACTIVATION}) -> Tensor",
@@ -34,6 +35,8 @@ _LINEAR = (ACTS.index("linear"), 0.0, 1.0, -1.0)  # act, alpha, gain, clamp
 # clamp(act(x * scale + noise + b) * gain, ±clamp); x [N, C, ...], scale [N, C], noise [...] or [N, 1, ...], b [C].
 # A clamp below 0 is none.
 epilogue: Callable[..., Tensor] = torch.ops.lia_adapter.epilogue.default
+# The same in x's memory. It has no derivative.
+epilogue_: Callable[..., None] = torch.ops.lia_adapter.epilogue_.default
 # dy * d(activation); ref: its output, or for swish its input.
 act_backward: Callable[..., Tensor] = torch.ops.lia_adapter.act_backward.default
 upfirdn2d: Callable[..., Tensor] = torch.ops.lia_adapter.upfirdn2d.default
@@ -52,6 +55,10 @@ def _dense_like(x: Tensor, shape: list[Any] | None = None) -> Tensor:
 
 def _fake_epilogue(x: Tensor, *_rest: Any) -> Tensor:
     return _dense_like(x)
+
+
+def _fake_epilogue_(x: Tensor, *_rest: Any) -> None:
+    pass
 
 
 def _fake_act_backward(dy: Tensor, ref: Tensor, *_rest: Any) -> Tensor:
@@ -74,6 +81,7 @@ def _fake_upfirdn2d_act(x: Tensor, f: Tensor, _scale: Tensor, _noise: Tensor, _b
 
 
 torch.library.register_fake("lia_adapter::epilogue", _fake_epilogue, lib=LIBRARY)
+torch.library.register_fake("lia_adapter::epilogue_", _fake_epilogue_, lib=LIBRARY)
 torch.library.register_fake("lia_adapter::act_backward", _fake_act_backward, lib=LIBRARY)
 torch.library.register_fake("lia_adapter::upfirdn2d", _fake_upfirdn2d, lib=LIBRARY)
 torch.library.register_fake("lia_adapter::upfirdn2d_act", _fake_upfirdn2d_act, lib=LIBRARY)

@@ -44,6 +44,7 @@ def register() -> None:
     load("cuda")  # What fails must fail now, not in the middle of a network.
     library = torch.library.Library("lia_adapter", "IMPL")
     library.impl("epilogue", _epilogue, "CUDA")
+    library.impl("epilogue_", _epilogue_, "CUDA")
     library.impl("act_backward", _act_backward, "CUDA")
     library.impl("upfirdn2d", _upfirdn2d, "CUDA")
     library.impl("upfirdn2d_act", _upfirdn2d_act, "CUDA")
@@ -104,26 +105,35 @@ class _Parts:
         return Tail(_pointer(self._scale), _pointer(self._noise), _pointer(self._bias), self._noise_stride, activation)
 
 
-def _run_epilogue(x: Tensor, args: EpilogueArgs) -> None:
+def _launch_epilogue(x: Tensor, args: EpilogueArgs) -> None:
     plan = plan_epilogue(args)
     layout, width = "last" if args.channels_last else "planes", "chunked" if plan.chunked else "single"
     launch(x, "cuda", f"lia_epilogue_{DTYPES[x.dtype]}_{layout}_{width}", plan.blocks, args, plan)
 
 
-def _epilogue(
-    x: Tensor, scale: Tensor | None, noise: Tensor | None, b: Tensor | None, act: int, alpha: float, gain: float, clamp: float
-) -> Tensor:
-    x = _dense(x)
-    y = _empty(x, x.shape)
+def _run_epilogue(x: Tensor, y: Tensor, parts: Sequence[Tensor | None], activation: Activation) -> None:
+    """From x to y, which are dense and may be the same. parts: scale, noise and bias."""
     if x.numel() == 0:
-        return y
+        return
     n, c = x.shape[:2]
     positions = x.numel() // (n * c)
-    parts = _Parts(x, positions, scale, noise, b)
-    tail = parts.tail(Activation(act, alpha, gain, clamp))
-    channels_last = positions == 1 or _is_channels_last(x)
-    _run_epilogue(x, EpilogueArgs(x.data_ptr(), y.data_ptr(), n, c, positions, channels_last, _dtype(x), tail))
+    kept = _Parts(x, positions, *parts)
+    channels_last, tail = positions == 1 or _is_channels_last(x), kept.tail(activation)
+    _launch_epilogue(x, EpilogueArgs(x.data_ptr(), y.data_ptr(), n, c, positions, channels_last, _dtype(x), tail))
+
+
+def _epilogue(x: Tensor, scale: Tensor | None, noise: Tensor | None, b: Tensor | None, *activation: Any) -> Tensor:
+    x = _dense(x)
+    y = _empty(x, x.shape)
+    _run_epilogue(x, y, (scale, noise, b), Activation(*activation))
     return y
+
+
+def _epilogue_(x: Tensor, scale: Tensor | None, noise: Tensor | None, b: Tensor | None, *activation: Any) -> None:
+    y = _dense(x)  # x itself, but for odd strides
+    _run_epilogue(y, y, (scale, noise, b), Activation(*activation))
+    if y is not x:
+        x.copy_(y)
 
 
 def _act_backward(dy: Tensor, ref: Tensor, act: int, alpha: float, gain: float, clamp: float) -> Tensor:
@@ -180,7 +190,7 @@ def _filter(
     if activation is not None and not is_fused:
         # The rarer activations come in a pass of their own, in place.
         pointer, positions = y.data_ptr(), out_h * out_w
-        _run_epilogue(x, EpilogueArgs(pointer, pointer, n, c, positions, args.channels_last, args.dtype, tail))
+        _launch_epilogue(x, EpilogueArgs(pointer, pointer, n, c, positions, args.channels_last, args.dtype, tail))
     return y
 
 

@@ -62,6 +62,7 @@ def bias_act(
     alpha: float | None = None,
     gain: float | None = None,
     clamp: float | None = None,
+    overwrite_x: bool = False,
 ) -> Tensor:
     """Computes clamp(act(x + b) * gain, ±clamp).
 
@@ -73,6 +74,7 @@ def bias_act(
         alpha: Slope of the negative side (lrelu); None takes the activation's own.
         gain: Factor after the activation; None takes the activation's own (sqrt(2) for lrelu).
         clamp: Largest absolute value of the result, or None. The gradient is zero where the clamp acts.
+        overwrite_x: Whether x is not needed again: the result may take its memory where no gradients are recorded.
 
     Returns:
         A tensor like x.
@@ -80,14 +82,19 @@ def bias_act(
     spec = ACTIVATIONS[act]
     alpha = spec.alpha if alpha is None else float(alpha)
     gain = spec.gain if gain is None else float(gain)
+    into = _into(x, overwrite_x)
     if b is not None:
-        x = x + b.to(x.dtype).reshape([-1 if i == dim % x.ndim else 1 for i in range(x.ndim)])
+        x = torch.add(x, b.to(x.dtype).reshape([-1 if i == dim % x.ndim else 1 for i in range(x.ndim)]), out=into)
     x = spec.function(x, alpha)
     if gain != 1:
-        x = x * gain
+        x = torch.mul(x, gain, out=into)
     if clamp is not None:
-        x = x.clamp(-clamp, clamp)
+        x = torch.clamp(x, -clamp, clamp, out=into)
     return x
+
+
+def _into(x: Tensor, overwrite_x: bool) -> Tensor | None:
+    return x if overwrite_x and not torch.is_grad_enabled() else None
 
 
 def setup_filter(taps: Sequence[float] | Tensor, *, device: torch.device | str = "cpu") -> Tensor:
@@ -175,6 +182,7 @@ def modconv_epilogue(
     alpha: float | None = None,
     gain: float | None = None,
     clamp: float | None = None,
+    overwrite_x: bool = False,
 ) -> Tensor:
     """The tail of a modulated convolution: clamp(act(x * scale + noise + b) * gain, ±clamp) (Karras 2020, sec. 2.2).
 
@@ -187,15 +195,17 @@ def modconv_epilogue(
         alpha: See `bias_act`.
         gain: See `bias_act`.
         clamp: See `bias_act`.
+        overwrite_x: See `bias_act`.
 
     Returns:
         A tensor like x.
     """
+    into = _into(x, overwrite_x)
     if scale is not None:
-        x = x * scale.to(x.dtype)[:, :, None, None]
+        x = torch.mul(x, scale.to(x.dtype)[:, :, None, None], out=into)
     if noise is not None:
-        x = x + noise.to(x.dtype)
-    return bias_act(x, b, act=act, alpha=alpha, gain=gain, clamp=clamp)
+        x = torch.add(x, noise.to(x.dtype), out=into)
+    return bias_act(x, b, act=act, alpha=alpha, gain=gain, clamp=clamp, overwrite_x=overwrite_x)
 
 
 def upfirdn2d_act(
@@ -239,4 +249,4 @@ def upfirdn2d_act(
         [N, C, H', W'], sizes as of `upfirdn2d`.
     """
     x = upfirdn2d(x, f, up=up, down=down, padding=padding, flip_filter=flip_filter, gain=filter_gain)
-    return modconv_epilogue(x, scale, noise, b, act=act, alpha=alpha, gain=gain, clamp=clamp)
+    return modconv_epilogue(x, scale, noise, b, act=act, alpha=alpha, gain=gain, clamp=clamp, overwrite_x=True)
