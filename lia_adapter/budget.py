@@ -6,6 +6,7 @@ leave its caches (a 1024² StyleGAN2 takes half as long again for each picture w
 """
 
 import functools
+import logging
 import os
 import re
 import resource
@@ -182,23 +183,22 @@ def _attempt(function: Callable[[P], R], part: P, *, alone: bool) -> R | _NoRoom
     return _NoRoom()
 
 
-def accumulation(share: int, needs: Callable[[int], int], device: torch.device | str = "cpu", *, least: int = 1) -> int:
-    """Into how many equal parts a training batch must be cut to fit, at least so many.
+def accumulation(share: int, whole: int, device: torch.device | str = "cpu") -> int:
+    """Into how many equal parts a training batch must be cut to fit.
 
     Args:
         share: Samples of the batch that this process works on.
-        needs: Samples of a part -> bytes that it takes.
+        whole: Bytes that they take together.
         device: Where.
-        least: The parts that it is cut into anyhow.
 
     Raises:
         LIAError: Not even one sample at a time fits.
     """
     there = room(device)
-    for parts in range(least, share + 1):
-        if share % parts == 0 and needs(share // parts) <= there:
+    for parts in range(1, share + 1):
+        if share % parts == 0 and whole / parts <= there:
             return parts
-    raise LIAError(_too_small(needs(1), there, torch.device(device), "training image"))
+    raise LIAError(_too_small(whole // share, there, torch.device(device), "training image"))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -219,12 +219,17 @@ def held_by(work: Callable[[], object], *, pretend: bool = False) -> int:
     if pretend:
         from torch._subclasses.fake_tensor import FakeTensorMode
 
+        # What it cannot follow it also tells to a log, with a traceback.
+        quiet = logging.getLogger("torch._subclasses.fake_tensor")
         with FakeTensorMode(allow_non_fake_inputs=True), _Count() as count:
+            quiet.disabled = True
             try:
                 work()
                 return int(_MARGIN * count.peak)
             except Exception:  # noqa: S110  (a stranger's module may do anything: then the work itself has to tell)
                 pass
+            finally:
+                quiet.disabled = False
     with _Count() as count:
         work()
     return int(_MARGIN * count.peak)

@@ -87,12 +87,11 @@ def test_not_even_one_fits(machine: Callable[..., None]) -> None:
 
 def test_a_batch_that_does_not_fit_is_cut_into_equal_parts(machine: Callable[..., None]) -> None:
     machine(16 * GB, given="1GB")
-    assert accumulation(64, lambda n: n * 10 * MB) == 1
-    assert accumulation(64, lambda n: n * 100 * MB) == 8
-    assert accumulation(6, lambda n: n * 300 * MB) == 2
-    assert accumulation(64, lambda n: n * 10 * MB, least=4) == 4
+    assert accumulation(64, 64 * 10 * MB) == 1
+    assert accumulation(64, 64 * 100 * MB) == 8
+    assert accumulation(6, 6 * 300 * MB) == 2
     with pytest.raises(LIAError, match="one training image takes about 2.0 GB"):
-        accumulation(64, lambda n: n * 2 * GB)
+        accumulation(64, 64 * 2 * GB)
 
 
 def test_limits_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from lia_adapter.budget import accumulation, held_by, in_parts, room, seconds_of
+from lia_adapter.budget import accumulation, held_by, in_parts, seconds_of
 from lia_adapter.config import load_recipe, to_toml
 from lia_adapter.data import ImageSet, Stream, open_images, to_floats
 from lia_adapter.encoder import Encoder
@@ -45,6 +45,7 @@ Picture = Callable[[Path, Tensor, Tensor], None]
 
 _STATISTICS = 2**31  # a random stream that no step has
 _BETAS = (0.9, 0.99)
+_SMALL = 128 * 128  # pixels; of larger images a batch is not put through the networks to see what it takes
 _GRIDS = 20  # pictures of a run
 _GRID_IMAGES = 16
 _QUARTERS, _DECAY = 4, 0.8
@@ -234,11 +235,11 @@ class _Training:
         """Into how many parts a process cuts its share of a batch: as the recipe says, or more where memory asks for it."""
         config, (h, w) = self.config, self.encoder.looks_at
         share = config.batch // ranks.count()
+        encoder = copy.deepcopy(self.encoder).eval()  # its statistics are not to change
 
         def work(n: int) -> None:
-            encoder = copy.deepcopy(self.encoder).eval()  # its statistics are not to change
             x = torch.zeros(n, encoder.channels, h, w, device=self.device, dtype=self.dtype)
-            encoder(x).sum().backward()
+            torch.autograd.grad(encoder(x).sum(), list(encoder.parameters()))
             if self.judge is not None:
                 size = [n, encoder.channels, *self.judge.resolution]  # type: ignore[misc]
                 x = torch.zeros(size, device=self.device, dtype=self.dtype, requires_grad=True)
@@ -249,11 +250,11 @@ class _Training:
 
         if share <= 1 or share % config.accumulate or config.accumulate > 1:
             return config.accumulate
-        # Small ones first, as they are: following sizes without computing takes a second to begin with.
+        # Small ones as they are: following sizes without computing takes a second to begin with.
         with torch.enable_grad():
-            if held_by(lambda: work(2)) * share / 2 < room(self.device) / 2:
-                return config.accumulate
-            return accumulation(share, lambda n: held_by(lambda: work(n), pretend=True), self.device)
+            if h * w <= _SMALL:
+                return accumulation(share, held_by(lambda: work(2)) * share // 2, self.device)
+            return accumulation(share, held_by(lambda: work(share), pretend=True), self.device)
 
     def job(self, tick: Callable[[int, Mapping[str, float]], None] | None) -> Job:
         """What the loop is to do."""

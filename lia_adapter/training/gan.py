@@ -132,7 +132,7 @@ class GanTraining:
             return config.accumulate
         # Penalties on gradients are differentiated once more, which keeps about as much again.
         each = 2 * picture_bytes(self.generator, lambda x: self.discriminator(x, self._no_class(len(x))), graph=True)
-        return ranks.agreed(accumulation(share, lambda n: n * each, self.device))
+        return ranks.agreed(accumulation(share, share * each, self.device))
 
     def step(self, part: Part) -> dict[str, Tensor]:
         """The losses of one part of a batch: non-saturating logistic, R1 and path lengths, the latter two now and then."""

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import torch
@@ -284,7 +285,7 @@ def _agree(step: int, stop: bool, save: bool) -> tuple[bool, bool]:
 
 @contextlib.contextmanager
 def _deferred_signals() -> Iterator[list[int]]:
-    """Holds ctrl-C and SIGTERM back until the step is over and saved; they act when the block ends.
+    """Holds ctrl-C and SIGTERM back until the step is over and saved; they act when the block ends, a second one at once.
 
     Yields:
         The signals that came: what is in it says that the loop should save and leave.
@@ -293,12 +294,21 @@ def _deferred_signals() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():  # Python takes signals in the main thread alone
         yield pending
         return
-    old = {number: signal.signal(number, lambda n, _: pending.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+    old: dict[int, Any] = {}
+
+    def restore() -> None:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+    def hold(number: int, _: object) -> None:
+        pending.append(number)
+        restore()  # a step may take minutes: who asks twice does not want to wait, and loses what came after the last save
+
+    old |= {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield pending
     finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+        restore()
     if pending:
         signal.raise_signal(pending[0])
 

@@ -79,7 +79,7 @@ def refine_mapping(
     each = 2 * picture_bytes(generator, judge, graph=True)
     job = Job(
         "refine", players, step, optimizer, steps=steps, batch=_SAMPLES, rate=cosine(steps), clip=1.0,
-        accumulate=accumulation(_SAMPLES, lambda n: n * each, device), in_samples=True,
+        accumulate=accumulation(_SAMPLES, _SAMPLES * each, device), in_samples=True,
     )  # fmt: skip
     history = run_loop(job, progress=progress)
     mapping.requires_grad_(False)
