@@ -1,5 +1,7 @@
 """`train_encoder`: it learns, resumes to the same bits, agrees over processes, and leaves the generator alone."""
 
+import contextlib
+import copy
 import json
 import subprocess
 import sys
@@ -14,12 +16,18 @@ from torch import Tensor
 from torchvision.models import squeezenet1_0
 
 import lia_adapter
+from lia_adapter import encoder
 from lia_adapter.config import load_recipe
 from lia_adapter.data import open_images
+from lia_adapter.encoder import Encoder
 from lia_adapter.errors import ConfigError, LIAError
-from lia_adapter.generators import wrap
+from lia_adapter.generators import Discriminator, wrap
+from lia_adapter.generators.base import checkpointed
+from lia_adapter.generators.discriminator import lower_discriminator
 from lia_adapter.lia import LIA, fingerprint, load
-from lia_adapter.training.encoder import EncoderConfig, encoder_verdict, train_encoder_lia
+from lia_adapter.training.encoder import EncoderConfig, _Training, encoder_verdict, train_encoder_lia
+from lia_adapter.training.encoder_checks import Checks
+from lia_adapter.training.loop import Part
 from tests import toys
 
 ROOT = Path(__file__).parents[1]
@@ -298,3 +306,60 @@ def test_the_papers_recipe_is_the_default_and_the_cpu_one_differs_where_it_says(
     assert load_recipe(EncoderConfig, "encoder") == EncoderConfig()
     small = load_recipe(EncoderConfig, "encoder-cpu")
     assert small.features == "none" and small.adversarial_weight == 0 and small.steps == 1563
+
+
+@pytest.mark.parametrize("adversarial", [0.0, 0.1])
+def test_a_batch_that_is_drawn_in_parts_has_the_same_gradients(pictures: Path, adversarial: float) -> None:
+    """Also with a judge, which compares the images of a batch with one another, and with blocks that are run again."""
+    found = []
+    for at_once, drawing in ((8, contextlib.nullcontext), (3, contextlib.nullcontext), (3, checkpointed)):
+        lia = converted()
+        images = open_images(pictures, (8, 8), 3)
+        training = _Training(lia, images, config(precision="float64", adversarial_weight=adversarial), None)
+        training.at_once, training.drawing = at_once, drawing
+        told: list[int] = []
+        losses = training.step(Part(0, range(8), None, told.append))
+        losses["loss"].backward()
+        gradients = torch.cat([p.grad.flatten() for p in training.module.parameters() if p.grad is not None])
+        found.append((gradients, {name: value.item() for name, value in losses.items()}))
+        assert told == list(range(at_once, 8, at_once)) + [8]
+    for gradients, values in found[1:]:
+        torch.testing.assert_close(gradients, found[0][0], rtol=1e-9, atol=1e-12)
+        assert values == pytest.approx(found[0][1], rel=1e-9)
+
+
+def test_an_encoder_that_keeps_the_inputs_of_its_stages_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients are the same, and batch normalisation sees each batch once."""
+    whole = Encoder((32, 32), 3, 6, 4, width=4).double().train()
+    lean = copy.deepcopy(whole)
+    x = torch.randn(5, 3, 32, 32, dtype=torch.float64)
+    whole(x).square().sum().backward()
+    monkeypatch.setattr(encoder, "_LARGE", 1)
+    lean(x).square().sum().backward()
+    for a, b in zip(whole.parameters(), lean.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-12)
+    for name, buffer in whole.named_buffers():
+        torch.testing.assert_close(buffer, lean.get_buffer(name), rtol=1e-12, atol=1e-12)
+
+
+def test_a_large_checkpoints_discriminator_judges_reduced_images() -> None:
+    whole = toys.stylegan(resolution=64).discriminator
+    assert isinstance(whole, Discriminator)
+    lower = lower_discriminator(whole, 16)
+    assert lower.resolution == (16, 16) and lower.names == ["b16", "b8"]
+    assert torch.equal(lower.get_parameter("b16.conv1.weight"), whole.get_parameter("b16.conv1.weight"))
+    assert lower(torch.zeros(2, 3, 16, 16)).shape == (2, 1)
+    assert lower_discriminator(whole, 64) is whole
+
+
+def test_a_plan_is_kept_for_a_resumed_run(tmp_path: Path) -> None:
+    settings = config(images=10**6, known_answers=1000, batch=10)
+    plan = Checks.planned(settings, images=10**6, drawing=1.0, encoding=0.1, accumulate=2)
+    assert (plan.seconds, plan.known_answers, plan.usual) == (120.0, 14, 900)  # of 300 s
+    small = Checks.planned(config(images=10), images=10, drawing=0.1, encoding=0.01, accumulate=1)
+    assert (small.seconds, small.usual) == (8.0, 10)  # of 20 s
+    plan.keep(tmp_path / "run" / "checks.json", "this run")
+    assert Checks.kept(tmp_path / "run" / "checks.json", "this run") == plan
+    assert Checks.kept(tmp_path / "run" / "checks.json", "another") is None
+    (tmp_path / "run" / "checks.json").write_text("{")
+    assert Checks.kept(tmp_path / "run" / "checks.json", "this run") is None

@@ -21,9 +21,9 @@ QUICK: dict[str, Any] = {
 """A recipe that ends within seconds."""
 
 
-def stylegan(seed: int = 0, **changes: Any) -> LIA:
+def stylegan(seed: int = 0, resolution: int = 8, **changes: Any) -> LIA:
     """A plain LIA around a StyleGAN2 of 8x8 with random weights, z and y of 16."""
-    config = stylegan2_config(8, **({"z_dim": 16, "y_dim": 16, "mapping_layers": 3, "channel_base": 64} | changes))
+    config = stylegan2_config(resolution, **({"z_dim": 16, "y_dim": 16, "mapping_layers": 3, "channel_base": 64} | changes))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         generator, discriminator = build_random("stylegan2", config)
