@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lia_adapter.cli_options import dry_run, memory
+from lia_adapter.cli_options import dry_run, echo_estimate, memory
 from lia_adapter.config import parse_overrides, to_toml
 from lia_adapter.errors import ConfigError
 from lia_adapter.files import check_writable
@@ -42,6 +42,7 @@ def train(
     """
     import torch
 
+    from lia_adapter.commands.estimates import train_estimate
     from lia_adapter.report import reconstruction_picture, report_paths, samples_picture, write_encoder_report
     from lia_adapter.report_training import write_training_report
     from lia_adapter.training import ranks
@@ -60,6 +61,7 @@ def train(
         first = ranks.rank() == 0
         if dry_run:
             if first:
+                echo_estimate(train_estimate(config, torch.device(name)))
                 source = config.data or "no data yet: give --data"
                 click.echo(f"would train on {source}, on {ranks.count()} x {name}, and write {out}, with the recipe:\n")
                 click.echo(to_toml(config))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from lia_adapter.budget import at_once, human, room, seconds_of, used_memory
 from lia_adapter.data import open_images
@@ -15,10 +16,13 @@ from lia_adapter.metrics.features import Features
 from lia_adapter.metrics.mapping import LEAST_IMAGES, MOST_IMAGES
 from lia_adapter.report import comparison_count
 from lia_adapter.training.encoder import EncoderConfig
+from lia_adapter.training.gan import Players
+from lia_adapter.training.gan_config import TrainConfig
 from lia_adapter.training.mapping import ConvertConfig
 
-__all__ = ["Work", "convert_work", "count_images", "encoder_estimate", "estimate"]
+__all__ = ["Work", "convert_work", "count_images", "encoder_estimate", "estimate", "train_estimate"]
 
+_REAL = 1.6  # drawn images and their gradients that one costs whose discriminator also learns from a real one
 _GRADIENT = 4  # drawings that a drawing and its gradient take
 # Measured on 512 entries: what a code takes in a step of the fit, and in all measures of codes, against mapping it once.
 _STEP, _MEASURES = 12, 60
@@ -116,6 +120,27 @@ def encoder_estimate(lia: LIA, config: EncoderConfig) -> dict[str, str]:
     found = estimate(lia, Work(gradients=images, encoded=_GRADIENT * images, memory=kept + weights), encoder)
     checks = "measures before and after take a tenth of it, at least 20 s"
     return found | {"time": f"{found['time']}; {checks}, at most {config.check_seconds:.0f} s"}
+
+
+def train_estimate(config: TrainConfig, device: torch.device) -> dict[str, str]:
+    """What the first stage of `train` takes."""
+    players = Players(config).to(device)
+    generator, judge = players.generator, players.discriminator
+
+    def judged(x: Tensor) -> Tensor:
+        logits: Tensor = judge(x, torch.zeros(len(x), config.c_dim, device=device) if config.c_dim else None)
+        return logits
+
+    each = 2 * picture_bytes(generator, judged, graph=True)  # twice, for penalties on gradients
+    n = at_once(each, device, most=config.batch)
+    ys = torch.zeros(n, generator.num_ws, generator.y_dim, device=device)
+    seconds = config.steps * config.batch * _REAL * _each(lambda: judged(generator.synthesis(ys)).sum().backward(), n)
+    weights = 4 * 4 * sum(p.numel() for p in players.parameters())  # with their gradients and moments
+    batch = min(config.batch * each, room(device))
+    return {
+        "memory": f"about {human(weights + batch)}; {human(used_memory(device) + room(device))} may be taken",
+        "time": f"about {_duration(seconds)} on one {device} for the first stage, measures not counted",
+    }
 
 
 def _each(function: Callable[[], object], n: int) -> float:

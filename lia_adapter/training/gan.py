@@ -21,7 +21,7 @@ from lia_adapter.training.augment import Augment, adjust
 from lia_adapter.training.gan_config import TrainConfig
 from lia_adapter.training.loop import Average, Job, Part, step_generator
 
-__all__ = ["GanTraining", "gradient_penalty", "path_lengths"]
+__all__ = ["GanTraining", "Players", "gradient_penalty", "path_lengths"]
 
 _BETAS = (0.0, 0.99)
 _CODES, _NOISE, _REAL, _DRAWN, _PATH, _PATH_NOISE, _DIRECTION = range(7)  # random streams of a step
