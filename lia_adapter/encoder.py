@@ -128,6 +128,11 @@ class BatchNorm(nn.Module):
         self.running_mean.lerp_(values.mean(dim=1), _MOMENTUM)
 
 
+def _activated(x: Tensor) -> Tensor:
+    """Leaky ReLU in place: its own gradient follows from its result, and that of batch normalisation from its input."""
+    return F.leaky_relu(x, 0.2, inplace=True)
+
+
 class _Stage(nn.Module):
     """Average pooling by two and a residual block of two conv-norm-leaky ReLU; a 1×1 shortcut where widths differ."""
 
@@ -142,8 +147,8 @@ class _Stage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, I, H, W] -> [N, O, ceil(H / 2), ceil(W / 2)]."""
         x = F.avg_pool2d(x, 2, ceil_mode=True)
-        y = F.leaky_relu(self.norm0(self.conv0(x)), 0.2)
-        y = F.leaky_relu(self.norm1(self.conv1(y)), 0.2)
+        y = _activated(self.norm0(self.conv0(x)))
+        y = _activated(self.norm1(self.conv1(y)))
         answer: Tensor = self.skip(x) + y
         return answer
 
@@ -212,8 +217,7 @@ class Encoder(nn.Module):
         return Encoder(**config)
 
     def _first(self, x: Tensor) -> Tensor:
-        answer: Tensor = F.leaky_relu(self.norm(self.stem(x)), 0.2)
-        return answer
+        return _activated(self.norm(self.stem(x)))
 
     def _run(self, stage: Callable[[Tensor], Tensor], x: Tensor, lean: bool) -> Tensor:
         return checkpoint(stage, x, use_reentrant=False, context_fn=_contexts) if lean else stage(x)
