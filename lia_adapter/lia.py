@@ -122,6 +122,7 @@ class LIA(nn.Module):
         self.typicality = typicality
         self.coordinates: tuple[Tensor, Tensor] | None = None
         self._bytes: dict[str, int] = {}
+        self._sampled_mean: Tensor | None = None
         self.family, self.config = family, dict(config or {})
         self.provenance, self.metrics = dict(provenance or {}), dict(metrics or {})
 
@@ -181,9 +182,11 @@ class LIA(nn.Module):
             return self.mapping.y_mean
         if self.generator.c_dim:
             raise LIAError("this conditional generator keeps no average y; sample it with psi 1 (--trunc 1).")
-        z = torch.randn(10_000, self.z_dim, generator=torch.Generator().manual_seed(0)).to(self.device)
-        with torch.no_grad():
-            return self.generator.mapping(z).mean(dim=0)
+        if self._sampled_mean is None or self._sampled_mean.device != self.device:  # asked for with every batch of pictures
+            z = torch.randn(10_000, self.z_dim, generator=torch.Generator().manual_seed(0)).to(self.device)
+            with torch.no_grad():
+                self._sampled_mean = self.generator.mapping(z).mean(dim=0)
+        return self._sampled_mean
 
     def to_y(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """φ⁻¹: z [N, z_dim] ~ N(0, I), c [N, c_dim] -> y [N, y_dim]. Before conversion, the original mapping."""
