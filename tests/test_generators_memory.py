@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from lia_adapter.generators import StyleGAN1, StyleGAN2, StyleGAN3, stylegan2_config
 from lia_adapter.generators.base import checkpointed
+from lia_adapter.generators.convolution import conv2d, conv_transpose2d
 from lia_adapter.generators.reduced import draw_reduced, has_lower_layers
 from lia_adapter.resize import resize
 
@@ -141,6 +142,17 @@ def descend(generator: Any, ys: Tensor) -> None:
     generator.synthesis(ys.requires_grad_()).square().sum().backward()
 
 
+def gradients(generator: Any, noise_mode: str = "const") -> list[Tensor]:
+    """The image, its gradient by codes and weights, and the gradients of that one's square: path length's way."""
+    ys = codes(generator).to(next(generator.parameters()).dtype).requires_grad_()
+    leaves = [ys, *(p for p in generator.synthesis.parameters() if p.requires_grad)]
+    x = generator.synthesis(ys, noise_mode=noise_mode)
+    directions = torch.linspace(-1, 1, x.numel(), dtype=x.dtype).view_as(x)
+    first = torch.autograd.grad((x * directions).sum(), leaves, create_graph=True, materialize_grads=True, allow_unused=True)
+    second = torch.autograd.grad(first[0].square().sum(), leaves, materialize_grads=True, allow_unused=True)
+    return [x.detach(), *(g.detach() for g in first), *second]
+
+
 # -- without gradients
 
 
@@ -173,18 +185,52 @@ def test_a_layer_works_in_the_memory_of_the_one_before(make: Callable[[], Any], 
     assert peak(make, draw) < most
 
 
+# -- frozen weights
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_frozen_weights_have_the_gradients_of_others(generator: Any, dtype: torch.dtype) -> None:
+    generator.to(dtype)
+    frozen = gradients(generator)
+    generator.requires_grad_(True)
+    trained = gradients(generator)
+    codes_too = [trained[0], trained[1], trained[1 + len(trained) // 2]]  # the image, and the two gradients by codes
+    for a, b in zip(frozen, codes_too, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=float(b.abs().max()) * (1e-5 if dtype == torch.float32 else 1e-12))
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_gradients_of_frozen_convolutions(k: int, padding: int) -> None:
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 4, 5, generator=random, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(2, 3, k, k, generator=random, dtype=torch.float64)
+    up = weight.transpose(0, 1)
+    for run in (lambda x: conv2d(x, weight, padding=padding), lambda x: conv_transpose2d(x, up, stride=1 + padding)):
+        assert torch.autograd.gradcheck(run, [x], fast_mode=True)
+        assert torch.autograd.gradgradcheck(run, [x], fast_mode=True)
+
+
+def test_frozen_weights_under_autocast(generator: Any) -> None:
+    found: list[Tensor] = []
+    for trains in (False, True):
+        generator.requires_grad_(trains)
+        ys = codes(generator).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            x = generator.synthesis(ys)
+        found += torch.autograd.grad(x.float().square().sum(), ys)
+    torch.testing.assert_close(*found, rtol=0, atol=0.05 * float(found[1].abs().max()))
+
+
+def test_the_graph_of_frozen_weights_keeps_no_input_of_convolutions() -> None:
+    def trained(generator: Any, ys: Tensor) -> None:
+        descend(generator.requires_grad_(True), ys)
+
+    for make in (lambda: stylegan2(256, channel_base=8192), lambda: stylegan1(256, width=64), lambda: stylegan3(256, width=64)):
+        assert peak(make, descend) < 0.9 * peak(make, trained)
+
+
 # -- checkpoints
-
-
-def gradients(generator: Any, noise_mode: str = "const") -> list[Tensor]:
-    """The image, its gradient by codes and weights, and the gradients of that one's square: path length's way."""
-    ys = codes(generator).to(next(generator.parameters()).dtype).requires_grad_()
-    leaves = [ys, *(p for p in generator.synthesis.parameters() if p.requires_grad)]
-    x = generator.synthesis(ys, noise_mode=noise_mode)
-    directions = torch.linspace(-1, 1, x.numel(), dtype=x.dtype).view_as(x)
-    first = torch.autograd.grad((x * directions).sum(), leaves, create_graph=True, materialize_grads=True, allow_unused=True)
-    second = torch.autograd.grad(first[0].square().sum(), leaves, materialize_grads=True, allow_unused=True)
-    return [x.detach(), *(g.detach() for g in first), *second]
 
 
 @pytest.mark.usefixtures("each_path")

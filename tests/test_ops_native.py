@@ -310,6 +310,11 @@ def test_a_generator_compiles_into_one_graph(backend: str) -> None:
     torch.testing.assert_close(compiled(ys), eager, rtol=0, atol=1e-5)
     with torch.no_grad():  # layers work in place
         torch.testing.assert_close(compiled(ys), eager, rtol=0, atol=1e-5)
+    slopes: list[Tensor] = []
+    for run in (generator.synthesis, compiled):
+        leaf = ys.clone().requires_grad_()
+        slopes += torch.autograd.grad(run(leaf).square().sum(), leaf)
+    torch.testing.assert_close(slopes[1], slopes[0], rtol=1e-4, atol=1e-4)
 
 
 def penalties() -> list[Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lia_adapter.errors import LIAError
 from lia_adapter.generators.base import broadcast, check_noise_mode, run_part
+from lia_adapter.generators.convolution import conv2d
 from lia_adapter.generators.stylegan2 import Dense, Noise, make_mapping
 from lia_adapter.ops import bias_act, setup_filter, upfirdn2d
 
@@ -57,7 +58,7 @@ class _Weights(nn.Module):
 
     def convolve(self, x: Tensor) -> Tensor:
         """[N, I, H, W] -> [N, O, H, W], the bias not yet added."""
-        return F.conv2d(x, self.weight * self.gain, padding=self.weight.shape[-1] // 2)
+        return conv2d(x, self.weight * self.gain, padding=self.weight.shape[-1] // 2)
 
 
 class Conv(_Weights):

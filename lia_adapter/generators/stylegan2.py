@@ -11,11 +11,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lia_adapter.errors import LIAError
 from lia_adapter.generators.base import broadcast, check_label, check_noise_mode, one_class, run_part
+from lia_adapter.generators.convolution import conv2d, conv_transpose2d
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.ops import ACTIVATIONS, bias_act, modconv_epilogue, setup_filter, upfirdn2d, upfirdn2d_act
 
@@ -192,7 +192,7 @@ def conv_up2(x: Tensor, weight: Tensor, f: Tensor) -> tuple[Tensor, list[int]]:
     """
     k, (fh, fw) = weight.shape[-1], f.shape[-2:]
     # The last row and column are zeros that the filter would need anyway: oneDNN's kernels for even sizes are faster.
-    x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2, output_padding=1)
+    x = conv_transpose2d(x, weight.transpose(0, 1), stride=2)
     # k // 2 on all sides and the filter's own reach, less what the transposed convolution already added.
     side = k // 2 - (k - 1)
     return x, [side + (fw + 1) // 2, side + (fw - 2) // 2, side + (fh + 1) // 2, side + (fh - 2) // 2]
@@ -270,7 +270,7 @@ class SynthesisLayer(nn.Module):
         gain = gain * ACTIVATIONS[self.act].gain
         noise = self.noise(x, noise_mode)
         if self.up == 1:
-            x = F.conv2d(x, self.weight, padding=self.weight.shape[-1] // 2)
+            x = conv2d(x, self.weight, padding=self.weight.shape[-1] // 2)
             return modconv_epilogue(x, scale, noise, self.bias, act=self.act, gain=gain, clamp=clamp, overwrite_x=True)
         x, padding = conv_up2(x, self.weight, self.resample_filter)
         return upfirdn2d_act(
@@ -302,7 +302,7 @@ class ToRGB(nn.Module):
         """x [N, I, H, W], y [N, y_dim] -> [N, C, H, W]."""
         styles = self.affine(y) * self.weight_gain
         if (k := self.weight.shape[-1]) > 1:
-            drawn = F.conv2d(x * styles.to(x.dtype)[:, :, None, None], self.weight, padding=k // 2)
+            drawn = conv2d(x * styles.to(x.dtype)[:, :, None, None], self.weight, padding=k // 2)
         else:
             # Weights of each sample: they are so few that scaling x would cost more.
             weight = self.weight.flatten(1) * styles[:, None]  # [N, C, I]
@@ -330,7 +330,7 @@ class Skip(nn.Module):
 
     def forward(self, x: Tensor, gain: float) -> Tensor:
         """[N, I, h, w] -> [N, O, 2h, 2w]."""
-        x = F.conv2d(x, self.weight * self.weight_gain)
+        x = conv2d(x, self.weight * self.weight_gain)
         return upsample2d(x, self.resample_filter) * gain
 
 

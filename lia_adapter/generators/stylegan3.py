@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lia_adapter.errors import LIAError
 from lia_adapter.generators.base import broadcast, check_label, check_noise_mode, one_class, run_part
+from lia_adapter.generators.convolution import conv2d
 from lia_adapter.generators.stylegan2 import Dense, MappingNetwork, make_mapping, no_autocast, scaled
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.ops import filtered_lrelu
@@ -163,7 +164,7 @@ class SynthesisLayer3(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x [N, I, h, w], y [N, y_dim] -> [N, O, H, W]. Without gradients, x is overwritten."""
         styles, scale = self.modulation(y)
-        x = F.conv2d(scaled(x, styles), self.weight, padding=self.weight.shape[-1] - 1)
+        x = conv2d(scaled(x, styles), self.weight, padding=self.weight.shape[-1] - 1)
         gain, slope = (1.0, 1.0) if self.torgb else (math.sqrt(2), 0.2)
         return filtered_lrelu(
             scaled(x, scale), self.up_filter, self.down_filter, self.bias,
