@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from lia_adapter.generators import StyleGAN1, StyleGAN2, StyleGAN3, stylegan2_co
 from lia_adapter.generators.base import checkpointed
 from lia_adapter.generators.convolution import conv2d, conv_transpose2d
 from lia_adapter.generators.reduced import draw_reduced, has_lower_layers
+from lia_adapter.generators.stylegan2 import half_above
 from lia_adapter.resize import resize
 
 Y = 8
@@ -318,3 +320,40 @@ def test_lower_layers_take_less_memory() -> None:
         with torch.no_grad(), Peak() as counted:
             assert draw_reduced(generator, ys).shape == (2, 3, 256, 256)
     assert counted.most < 2 * 4 * 128 * 256 * 256 * 3
+
+
+# -- half precision of the large blocks
+
+
+def test_blocks_above_a_side_are_in_half_precision() -> None:
+    generator, dtypes = stylegan2(32).requires_grad_(False), {}
+    for name in generator.synthesis.names:
+
+        def keep(module: nn.Module, inputs: Any, output: tuple[Tensor, Tensor], name: str = name) -> None:
+            dtypes[name] = output[0].dtype
+            assert output[1].dtype == torch.float32
+
+        generator.synthesis.get_submodule(name).register_forward_hook(keep)
+    ys = codes(generator)
+    precise = generator.synthesis(ys)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = generator.synthesis(ys)
+    with half_above(8):
+        x = generator.synthesis(ys)
+    half = torch.bfloat16
+    assert dtypes == {"b4": torch.float32, "b8": torch.float32, "b16": half, "b32": half}
+    assert 0 < (x - precise).square().mean() < (rounded - precise).square().mean()
+    with half_above(32):
+        assert torch.equal(generator.synthesis(ys), precise)
+    assert torch.equal(generator.synthesis(ys), precise)
+
+
+def test_checkpoints_draw_again_in_the_same_precision() -> None:
+    generator = stylegan2(32).requires_grad_(False)
+    found: list[Tensor] = []
+    for context in (nullcontext, checkpointed):
+        ys = codes(generator).requires_grad_()
+        with half_above(8), context():
+            x = generator.synthesis(ys)
+        found += torch.autograd.grad(x.square().sum(), ys)
+    assert torch.equal(*found)

@@ -6,8 +6,9 @@ Everything runs in the dtype of the weights; nothing is done in half precision b
 `torch.autocast` the convolutions are in half precision, while codes, styles and images stay as precise as the weights.
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ __all__ = [
     "StyleGAN2",
     "Synthesis",
     "conv_up2",
+    "half_above",
     "in_fast_format",
     "make_mapping",
     "normalize_2nd_moment",
@@ -36,6 +38,28 @@ Config = Mapping[str, Any]
 
 Noise = Callable[[int, int], Tensor]
 """The noise images [N, 1, H, W] of the next layer, called with H and W: for who must draw the same ones again."""
+
+
+_half_above: ContextVar[int | None] = ContextVar("half_above", default=None)
+
+
+@contextmanager
+def half_above(side: int) -> Iterator[None]:
+    """In it, blocks with a side larger than `side` draw under autocast in bfloat16, and the smaller ones precisely.
+
+    The large blocks take the time, and the small ones are where rounding moves what is drawn.
+    """
+    token = _half_above.set(side)
+    try:
+        yield
+    finally:
+        _half_above.reset(token)
+
+
+def _precision(size: tuple[int, ...], device: torch.device) -> AbstractContextManager[object]:
+    """What a block of that size runs in."""
+    side = _half_above.get()
+    return nullcontext() if side is None or max(size) <= side else torch.autocast(device.type, torch.bfloat16)
 
 
 def normalize_2nd_moment(x: Tensor) -> Tensor:
@@ -427,7 +451,8 @@ class Synthesis(nn.Module):
             block: SynthesisBlock = self.get_submodule(name)  # type: ignore[assignment]
             # ToRGB shares its y with the first convolution of the next block: the layers advance by num_conv alone.
             part = ys[:, first : first + block.num_conv + 1]
-            x, image = run_part(block, x, image, part, noise_mode, noise_mode=noise_mode)
+            with _precision(block.size, ys.device):
+                x, image = run_part(block, x, image, part, noise_mode, noise_mode=noise_mode)
             first += block.num_conv
         assert image is not None  # noqa: S101  (the last of them always has a torgb)
         return image
