@@ -236,7 +236,8 @@ class Encoder(nn.Module):
             expected = ", ".join(map(str, (self.channels, *self.resolution)))
             raise LIAError(f"x has shape {list(x.shape)}; expected [N, {expected}]. lia_adapter.data fits images to that size.")
         # All that a batch leaves behind for its gradient would be gigabytes at 256²: of each stage its input must do.
-        lean = torch.is_grad_enabled() and len(x) * self.width * math.prod(self.looks_at) > _LARGE
+        learning = self.stem.weight.requires_grad and torch.is_grad_enabled()
+        lean = learning and len(x) * self.width * math.prod(self.looks_at) > _LARGE
         x = self._run(self._first, small, lean)
         for stage in self.stages:
             x = self._run(stage, x, lean)

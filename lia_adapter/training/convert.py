@@ -20,7 +20,7 @@ from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.metrics.features import Features, PixelFeatures
 from lia_adapter.metrics.mapping import compare_mappings
 from lia_adapter.training.loop import Progress
-from lia_adapter.training.mapping import ConvertConfig, fit_mapping
+from lia_adapter.training.mapping import ConvertConfig, fit_mapping, pick_coupling
 from lia_adapter.training.refine import refine_mapping
 
 __all__ = ["check_convertible", "convert", "convert_lia", "obstacle"]
@@ -86,6 +86,7 @@ def convert_lia(
         images = open_images(data, generator.resolution, generator.channels)
     before = fingerprint(generator)
     identity = _identity(before, config)
+    pick_coupling(generator, config.coupling)  # refuses what cannot be had
     if progress:
         progress("statistics of codes", 0, 1)
     mapping, history = fit_mapping(
