@@ -333,11 +333,13 @@ def _least_ratio(measure: Mapping[str, Any]) -> float:
 
 
 def _rough(metrics: Mapping[str, Any]) -> str:
-    """What to say of a figure over few images."""
+    """What to say of images that are not whole, or few."""
+    small = " (at most 256 pixels a side, by the generator's lower layers)" if metrics["image_layers"] == "lower" else ""
     if "interval" not in metrics["frechet_images"]:
-        return ""
+        return small
     low, high = metrics["frechet_images"]["interval"]
-    return f": so few that the figure is rough (its ratio lies between {low:.2f} and {high:.2f} with a confidence of 95 %)"
+    rough = f"its ratio lies between {low:.2f} and {high:.2f} with a confidence of 95 %"
+    return f"{small}: so few that the figure is rough ({rough})"
 
 
 def _table(metrics: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from lia_adapter.generators.encoder_lia import LIAEncoder
 from lia_adapter.generators.original import Original, in_chunks
 from lia_adapter.generators.pictures import device_of, graphs_at_once, picture_bytes, pictures_at_once
 from lia_adapter.generators.presets import discriminator_config, stylegan2_config
-from lia_adapter.generators.reduced import draw_reduced
+from lia_adapter.generators.reduced import draw_reduced, has_lower_layers
 from lia_adapter.generators.stylegan1 import StyleGAN1
 from lia_adapter.generators.stylegan2 import MappingNetwork, StyleGAN2
 from lia_adapter.generators.stylegan3 import StyleGAN3
@@ -47,6 +47,7 @@ __all__ = [
     "filled",
     "fresh_discriminator",
     "graphs_at_once",
+    "has_lower_layers",
     "in_chunks",
     "judge_of",
     "of_class",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lia_adapter.budget import affordable, in_parts, seconds_of
-from lia_adapter.generators import Generator, Original, broadcast, draw_reduced, in_chunks, pictures_at_once
+from lia_adapter.generators import Generator, Original, broadcast, draw_reduced, has_lower_layers, in_chunks, pictures_at_once
 from lia_adapter.mapping import InvertibleMapping, covariance_root
 from lia_adapter.metrics.classifier import classifier_accuracy
 from lia_adapter.metrics.distances import frechet_distance, sliced_wasserstein
@@ -176,4 +176,5 @@ def _compare_images(
 
     if len(original) and floor > 0 and value > 0 and (interval := jackknife(log_ratio, count)):
         found["interval"] = [math.exp(end) for end in interval]
-    return {"images": count, "frechet_images": found}
+    lower = has_lower_layers(generator)
+    return {"images": count, "image_layers": "lower" if lower else "all", "frechet_images": found}
