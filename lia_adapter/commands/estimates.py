@@ -22,9 +22,9 @@ from lia_adapter.training.mapping import ConvertConfig
 
 __all__ = ["Work", "convert_work", "count_images", "encoder_estimate", "estimate", "train_estimate"]
 
-_REAL = 1.6  # drawn images and their gradients that one costs whose discriminator also learns from a real one
+_REAL = 1.6  # a guess: drawn images and their gradients that one costs whose discriminator also learns from a real one
 _GRADIENT = 4  # drawings that a drawing and its gradient take
-# Measured on 512 entries: what a code takes in a step of the fit, and in all measures of codes, against mapping it once.
+# Guesses: what a code takes in a step of the fit, and in all measures of codes, against mapping it once.
 _STEP, _MEASURES = 12, 60
 
 
