@@ -17,7 +17,7 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
-from lia_adapter.budget import at_once, in_parts, seconds_of
+from lia_adapter.budget import GRADIENT, allowance, at_once, in_parts, seconds_of
 from lia_adapter.checkpoints import Checkpoint, read_checkpoint
 from lia_adapter.checkpoints.safetensor import MAX_HEADER, read_tensors, write_tensors
 from lia_adapter.download import fetch
@@ -45,8 +45,6 @@ from lia_adapter.metrics.typicality import Typicality
 __all__ = ["LIA", "fingerprint", "from_checkpoint", "is_lia_file", "load", "read_header", "seed_to_z", "versions"]
 
 FORMAT, VERSION = "lia-adapter", 1
-_LEAST_SEARCH, _MOST_SEARCH, _SEARCH_SHARE = 20.0, 300.0, 0.1  # seconds, and share of a search, for finding its coordinates
-_PASS = 4  # drawings that a drawing and its gradient take
 
 
 def seed_to_z(seeds: Iterable[int], z_dim: int) -> Tensor:
@@ -150,11 +148,12 @@ class LIA(nn.Module):
             self.coordinates = (mean, search_coordinates(self.generator, root, seconds=seconds, progress=progress))
         return self.coordinates
 
-    def at_once(self, work: str) -> int:
+    def at_once(self, work: str, most: int | None = None) -> int:
         """How many pictures this LIA should work on at once: for those who read them one batch after another.
 
         Args:
             work: "draw", or "reconstruct", which is to encode and draw.
+            most: No more than this.
 
         Raises:
             LIAError: There is no memory for a single one.
@@ -163,7 +162,7 @@ class LIA(nn.Module):
             use = None if work == "draw" else lambda x: self.synthesize(self.encode(x))
             self._bytes[work] = picture_bytes(self.generator, use)
         height, width = self.generator.resolution
-        return at_once(self._bytes[work], self.device, what=f"picture of {width}x{height}")
+        return at_once(self._bytes[work], self.device, most=most, what=f"picture of {width}x{height}")
 
     def whitening(self) -> tuple[Tensor, Tensor]:
         """Mean [y_dim] and root of the covariance [y_dim, y_dim] of the original mapping's y."""
@@ -349,7 +348,7 @@ class LIA(nn.Module):
         """How long finding the coordinates of a search may take that draws so many pictures and their gradients."""
         ys = self.y_mean.expand(1, self.generator.num_ws, -1)
         drawing = min(seconds_of(lambda: self.generator.synthesis(ys)) for _ in range(2))  # the first time is slower
-        return min(max(_SEARCH_SHARE * passes * _PASS * drawing, _LEAST_SEARCH), _MOST_SEARCH)
+        return allowance(passes * GRADIENT * drawing)
 
     def _invert(
         self,

@@ -67,6 +67,7 @@ def test_what_is_no_amount_of_memory(text: str) -> None:
         (10 * MB, 16 * GB, 60 * MB, "100MB", None, 4),  # the weights are in what was given
         (10 * MB, 50 * MB, 0, "1GB", None, 5),  # more than there is was given
         (10 * MB, 16 * GB, 0, None, 3, 3),
+        (MB, 16 * GB, 0, None, 200, 200),  # who asks for more than is useful gets it
     ],
 )
 def test_how_many_at_once(

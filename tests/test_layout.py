@@ -15,6 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = [
     "errors",
+    "terminal",
     "config",
     "budget",
     "files",
@@ -36,7 +37,6 @@ ROOMS = [
     "report",
     "report_training",
     "commands",
-    "terminal",
     "cli_options",
     "cli_data",
     "cli_export",

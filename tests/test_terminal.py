@@ -156,4 +156,6 @@ def test_the_line_keeps_no_process_alive_and_its_exit_is_clean() -> None:
 
 
 def test_durations() -> None:
-    assert [duration(seconds) for seconds in (0.4, 59.4, 59.6, 3725)] == ["0 s", "59 s", "1 min 00 s", "62 min 05 s"]
+    assert [duration(seconds) for seconds in (0.4, 59.4, 59.6, 3725, 18_130)] == [
+        "0 s", "59 s", "1 min 00 s", "62 min 05 s", "5 h 02 min",
+    ]  # fmt: skip

@@ -63,8 +63,7 @@ def encode_images(
         "encoder_sha256": fingerprint(lia.encoder), "lia": lia.provenance.get("source"),
     }  # fmt: skip
     owner = fingerprint(generator)  # type: ignore[arg-type]
-    n = lia.at_once("reconstruct")
-    n = n if batch is None else min(n, batch)
+    n = lia.at_once("reconstruct", batch)
     for i in range(ranks.rank(), len(paths), ranks.count()):
         if _is_done(paths[i], owner, about):
             continue

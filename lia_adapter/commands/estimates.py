@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lia_adapter.budget import at_once, human, room, seconds_of, used_memory
+from lia_adapter.budget import GRADIENT, at_once, human, room, seconds_of, used_memory
 from lia_adapter.data import open_images
 from lia_adapter.encoder import Encoder
 from lia_adapter.generators import Original, draw_reduced, graphs_at_once, picture_bytes, pictures_at_once
@@ -15,6 +15,7 @@ from lia_adapter.lia import LIA
 from lia_adapter.metrics.features import Features
 from lia_adapter.metrics.mapping import LEAST_IMAGES, MOST_IMAGES
 from lia_adapter.report import comparison_count
+from lia_adapter.terminal import duration
 from lia_adapter.training.encoder import EncoderConfig
 from lia_adapter.training.gan import Players
 from lia_adapter.training.gan_config import TrainConfig
@@ -23,7 +24,6 @@ from lia_adapter.training.mapping import ConvertConfig
 __all__ = ["Work", "convert_work", "count_images", "encoder_estimate", "estimate", "train_estimate"]
 
 _REAL = 1.6  # a guess: drawn images and their gradients that one costs whose discriminator also learns from a real one
-_GRADIENT = 4  # drawings that a drawing and its gradient take
 # Guesses: what a code takes in a step of the fit, and in all measures of codes, against mapping it once.
 _STEP, _MEASURES = 12, 60
 
@@ -72,7 +72,7 @@ def estimate(lia: LIA, work: Work, encoder: Encoder | None = None) -> dict[str, 
     held = used_memory(device)
     ys = torch.zeros(n, generator.num_ws, generator.y_dim, device=device)
     drawing = _each(lambda: generator.synthesis(ys), n)
-    seconds = work.seconds + drawing * (work.drawn + _GRADIENT * work.gradients)
+    seconds = work.seconds + drawing * (work.drawn + GRADIENT * work.gradients)
     if work.reduced:
         seconds += work.reduced * _each(lambda: draw_reduced(generator, ys), n)
     found = encoder or lia.encoder
@@ -83,7 +83,7 @@ def estimate(lia: LIA, work: Work, encoder: Encoder | None = None) -> dict[str, 
     return {
         "memory": f"about {human(held + work.memory + n * one)}, {human(n * one)} of them for {several} at a time; "
         f"{human(held + room(device))} may be taken",
-        "time": f"about {_duration(seconds)} on {device}",
+        "time": f"about {duration(seconds)} on {device}",
     }  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def encoder_estimate(lia: LIA, config: EncoderConfig) -> dict[str, str]:
     # Of each image its pixels (and those of the next batch), and of each stage of the encoder what it was given.
     kept = config.batch * (2 * g.channels * g.resolution[0] * g.resolution[1] + 4 * 4 * config.width * h * w)
     weights = 4 * 4 * sum(p.numel() for p in encoder.parameters())  # with their gradients and moments
-    found = estimate(lia, Work(gradients=images, encoded=_GRADIENT * images, memory=kept + weights), encoder)
+    found = estimate(lia, Work(gradients=images, encoded=GRADIENT * images, memory=kept + weights), encoder)
     checks = "measures before and after take a tenth of it, at least 20 s"
     return found | {"time": f"{found['time']}; {checks}, at most {config.check_seconds:.0f} s"}
 
@@ -139,16 +139,10 @@ def train_estimate(config: TrainConfig, device: torch.device) -> dict[str, str]:
     batch = min(config.batch * each, room(device))
     return {
         "memory": f"about {human(weights + batch)}; {human(used_memory(device) + room(device))} may be taken",
-        "time": f"about {_duration(seconds)} on one {device} for the first stage, measures not counted",
+        "time": f"about {duration(seconds)} on one {device} for the first stage, measures not counted",
     }
 
 
 def _each(function: Callable[[], object], n: int) -> float:
     function()  # the first time is slower
     return seconds_of(function) / n
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

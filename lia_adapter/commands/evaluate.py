@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lia_adapter.budget import in_parts, room
+from lia_adapter.budget import allowance, in_parts, room
 from lia_adapter.commands.encode import UNUSUAL
 from lia_adapter.data import Batch, ImageSet, in_batches, open_images
 from lia_adapter.encoder import Encoder, one_code
@@ -30,8 +30,7 @@ BINS = 20  # of the histogram of typicality
 _SWD_IMAGES = 2048  # its patches fill 0.4 MB an image of 256², and a set's are all in memory at once
 _SHARE = 0.25  # of the memory that may be taken, for these
 _KNOWN_ANSWERS = 1000
-# Seconds for finding the directions that move pixels: a share of the whole, but no less than small images take anyhow.
-_DIRECTIONS, _LEAST_SECONDS, _MOST_SECONDS = 0.1, 20.0, 300.0
+_PASSES = 4  # over the images, of drawing: reconstructions, samples, and known answers twice
 
 Progress = Callable[[str, int, int], None]
 
@@ -90,8 +89,7 @@ def evaluate(
     images = open_images(data, g.resolution, g.channels, fit=fit, split=split, c_dim=g.c_dim, label=label)
     if len(images) < 2:
         raise LIAError(f"evaluate compares sets of images; found one in {images.path}. Give a folder or a larger split.")
-    n = lia.at_once("reconstruct")
-    seen = _Seen(lia, images, network, judge, n if batch is None else min(n, batch))
+    seen = _Seen(lia, images, network, judge, lia.at_once("reconstruct", batch))
     seen.look(progress)
     count = len(seen.numbers)
     if count < 2:
@@ -103,10 +101,7 @@ def evaluate(
         progress("patches", 0, 1)
     swd = seen.patches[0].distance(seen.patches[1])
     samples, seconds = seen.samples(progress)
-    answers = KnownAnswers(
-        g, lia.encoder.root, progress=progress,
-        seconds=min(max(_DIRECTIONS * seconds * 4, _LEAST_SECONDS), _MOST_SECONDS),
-    )  # fmt: skip
+    answers = KnownAnswers(g, lia.encoder.root, seconds=allowance(_PASSES * seconds), progress=progress)
     result: dict[str, Any] = {
         "images": {
             "data": str(data), "identity": images.identity(), "fit": fit, "split": split, "count": count,

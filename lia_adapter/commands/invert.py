@@ -91,8 +91,8 @@ def invert_images(
         "lia": lia.provenance.get("source"),
     }  # fmt: skip
     loss = ReconstructionLoss(network)
-    n, _ = graphs_at_once(g, lambda drawn: loss(drawn, drawn.detach()))
-    work = _Work(lia, images, loss, about, fingerprint(g), n if batch is None else min(n, batch))  # type: ignore[arg-type]
+    n, _ = graphs_at_once(g, lambda drawn: loss(drawn, drawn.detach()), most=batch)
+    work = _Work(lia, images, loss, about, fingerprint(g), n)  # type: ignore[arg-type]
     parts = out.with_name(f".{out.name}.parts")
     codes = work.kept(out)
     if codes is None:

@@ -90,8 +90,7 @@ def reconstruct_images(
         images, problem = _originals(lia, codes)
         names: Sequence[str] = codes.names
         numbers = None if images is None else _numbers(images, codes)
-        n = lia.at_once("draw")
-        work = _from_codes(lia, codes, images, numbers, psi, n if batch is None else min(n, batch))
+        work = _from_codes(lia, codes, images, numbers, psi, lia.at_once("draw", batch))
     else:
         problem, numbers = "", None
         if lia.encoder is None:
@@ -100,8 +99,7 @@ def reconstruct_images(
             source, g.resolution, g.channels, fit=fit or "crop", split=split or "all", c_dim=g.c_dim, label=label
         )
         names = images.names
-        n = lia.at_once("reconstruct")
-        work = _from_images(lia, images, psi, n if batch is None else min(n, batch))
+        work = _from_images(lia, images, psi, lia.at_once("reconstruct", batch))
     stems = picture_stems(names)
     make_folder(out)
     for path in report_paths(out / _REPORT).values():

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lia_adapter.budget import affordable, at_once, held_by, in_parts
+from lia_adapter.budget import GRADIENT, affordable, allowance, at_once, held_by, in_parts
 from lia_adapter.data import ImageSet, in_batches, in_order, none_readable, open_images, to_pixels
 from lia_adapter.encoder import Encoder, one_code
 from lia_adapter.errors import LIAError
@@ -27,9 +27,6 @@ __all__ = ["Checks", "encoder_verdict", "held_out", "measure_typicality", "some_
 _FOUND, _REDRAWN, _FAR = 0.8, 0.25, 2.0
 _WIDE = 0.1  # an interval of the correlation on both sides of the least, above which nothing is claimed
 _TYPICAL = 20_000  # training images whose codes say what is usual, at most
-# Seconds for all that is measured: of the training's a tenth, but no less than what small images take anyhow.
-_CHECKED, _LEAST_SECONDS = 0.1, 20.0
-_PASS = 4  # drawings that a training image takes: one, and the gradient of it
 _DIRECTIONS, _BEFORE, _USUAL = 0.4, 0.15, 0.3  # what each measure has of that time; what is measured before is after, too
 _LEAST_IMAGES = 3  # for an interval of a figure over images
 
@@ -61,8 +58,7 @@ class Checks:
             encoding: The same.
             accumulate: See there.
         """
-        run = config.steps * config.batch * _PASS * drawing
-        seconds = min(max(_CHECKED * run, _LEAST_SECONDS), config.check_seconds)
+        seconds = allowance(config.steps * config.batch * GRADIENT * drawing, config.check_seconds)
         return Checks(
             seconds=_DIRECTIONS * seconds,
             known_answers=affordable(
