@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from lia_adapter.budget import VARIABLE, free_memory, human, is_out_of_memory
+from lia_adapter.budget import VARIABLE, free_memory, human, is_out_of_memory, map_large_tensors
 from lia_adapter.cli_data import dataset
 from lia_adapter.cli_export import export
 from lia_adapter.cli_images import evaluate, invert, reconstruct
@@ -38,6 +38,7 @@ class _Group(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Runs a command and ends the process."""
         signal.signal(signal.SIGTERM, _terminated)
+        map_large_tensors()
         kwargs["standalone_mode"] = False
         try:
             super().main(*args, **kwargs)
