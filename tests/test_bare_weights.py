@@ -107,7 +107,7 @@ def entry(first: int, last: int, *shape: int, dtype: str = "F32") -> dict[str, o
         ({"a": entry(0, 8, 2**61)}, "do not fit its shape"),
         ({"a": entry(8, 0, 2)}, "do not fit its shape"),
         ({"a": entry(0, 8, -2)}, "is not valid"),
-        ({"a": entry(0, 8, 2, dtype="F8_E5M2")}, "is not valid"),
+        ({"a": entry(0, 8, 2, dtype="F8_E5M2")}, "a is of type F8_E5M2, which is not read"),
         ({"a": 3}, "is not valid"),
         ({"a": entry(0, 4, 1)}, "need 4 bytes"),
         ({"synthesis.b4.const": entry(0, 8, 2), "mapping.fc0.weight": entry(8, 8, 2**50, 0)}, "has no valid shape"),

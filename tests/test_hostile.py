@@ -1,5 +1,6 @@
 """Files that are not what they say: whatever is in them, only a CheckpointError gets out, and nothing happens."""
 
+import io
 import json
 import os
 import pickle
@@ -8,6 +9,7 @@ import re
 import struct
 import subprocess
 import sys
+import tarfile
 import time
 import tracemalloc
 import zipfile
@@ -29,6 +31,8 @@ from lia_adapter.checkpoints.decoder import (
 )
 from lia_adapter.checkpoints.denied import is_denied
 from lia_adapter.checkpoints.document import read_pickles
+from lia_adapter.checkpoints.files import read_document, read_file
+from lia_adapter.checkpoints.values import as_tensor
 from lia_adapter.errors import CheckpointError
 from tests import pickles
 
@@ -105,7 +109,7 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "inst": lambda: b"(S'exit'\nios\nsystem\n.",
     "obj": lambda: b"(cos\nsystem\nS'exit'\no.",
     "dotted": lambda: b"\x80\x04\x8c\x05torch\x8c\x17serialization.os.system\x93\x8c\x04exit\x85R.",
-    "dunder": lambda: b"\x80\x04\x8c\x05torch\x8c\x14nn.Module.__init__.x\x93.",
+    "dunder": lambda: b"\x80\x04\x8c\x05torch\x8c\x14nn.Module.__init__.x\x93)R.",
     "import": lambda: b"cbuiltins\n__import__\n(S'os'\ntR.",
     "hub": lambda: b"ctorch.hub\nload\n(S'x'\ntR.",
     "numpy": lambda: b"cnumpy\nload\n(S'x'\ntR.",
@@ -114,10 +118,26 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "zip": lambda: pickles.torch_zip(pickles.call("os.system", "exit"), {}),
     "stream": lambda: pickles.stream(pickles.call("os.system", "exit"), {}),
     "system information": lambda: pickles.stream({}, {}).replace(
-        b"(X\x10\0\0\0protocol_version", b"(cos\nsystem\n0X\x10\0\0\0protocol_version"
+        b"(X\x10\0\0\0protocol_version", b"(cos\nsystem\n)R0X\x10\0\0\0protocol_version"
     ),
-    "nested": lambda: pickles.dumps(pickles.call("torch.storage._load_from_bytes", b"cos\nsystem\n.")),
+    "nested": lambda: pickles.dumps(pickles.call("torch.storage._load_from_bytes", b"cos\nsystem\n)R.")),
+    "handed on": lambda: b"cfunctools\nreduce\n(cos\nsystem\n]tR.",
+    "kept, then called": lambda: b"cfunctools\npartial\n(cos\nsystem\nS'exit'\ntR)R.",
+    "kept, then handed on": lambda: b"cbuiltins\nlist\n(cfunctools\npartial\n(cos\nsystem\nS'exit'\ntRtR.",
+    "set": lambda: pickles.dumps(pickles.call("x.Y", state={"__setstate__": Symbol("os", "system")})),
+    "set, then used": lambda: b"cx\nY\n)R}S'__setstate__'\ncos\nsystem\nsbS'exit'\nb.",
 }
+
+
+@pytest.mark.parametrize(
+    "named",
+    [Symbol("builtins", "len"), Symbol("os.path", "join"), pickles.call("functools.partial", Symbol("builtins", "max"))],
+)
+def test_what_is_only_mentioned_is_data(named: object, tmp_path: Path) -> None:
+    tree = {"G_ema": pickles.Networks().generator(), "settings": {"function": named}}
+    (tmp_path / "x.pkl").write_bytes(pickles.dumps(tree))
+    notes = " ".join(read_checkpoint(tmp_path / "x.pkl").notes)
+    assert "as data: nothing in it calls that, and nothing was run" in notes
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -285,8 +305,70 @@ def test_zip_members_must_not_repeat_or_overlap(tmp_path: Path) -> None:
     assert "two members" in attempt(zipped(replace(b"archive/byteorder", b"archive/data.pkl\0"[:16] + b"x")), tmp_path) or True
 
 
-def test_compressed_zips(tmp_path: Path) -> None:
-    assert "compressed" in attempt(pickles.torch_zip({}, {}, zipfile.ZIP_DEFLATED), tmp_path)
+def test_zips_that_were_packed_anew_are_read(tmp_path: Path) -> None:
+    tensors = {"0": torch.randn(64), "1": torch.zeros(2000)}
+    tree = {
+        name: pickles.tensor_node(pickles.storage_id(name, tensor), tuple(tensor.shape)) for name, tensor in tensors.items()
+    }
+    path = tmp_path / "x.pt"
+    path.write_bytes(pickles.torch_zip(tree, tensors, zipfile.ZIP_DEFLATED))
+    document = read_document(read_file(path))
+    assert all(torch.equal(as_tensor(document.tree[name], document, name), tensor) for name, tensor in tensors.items())
+
+
+def test_zips_that_unpack_to_far_more_are_not(tmp_path: Path) -> None:
+    tensor = torch.zeros(4_000_000)
+    tree = {"a": pickles.tensor_node(pickles.storage_id("0", tensor), (4_000_000,))}
+    message = attempt(pickles.torch_zip(tree, {"0": tensor}, zipfile.ZIP_DEFLATED), tmp_path)
+    assert "unpack to more than 20 times its size" in message
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_zips_packed_in_other_ways(method: int, tmp_path: Path) -> None:
+    message = attempt(pickles.torch_zip({}, {}, method), tmp_path)
+    assert "which torch does not read either" in message and "damaged" not in message
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_shards_of_a_folder(count: int, tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    for _ in range(count):
+        one = io.BytesIO()
+        torch.save(torch.ones(3), one)
+        stream.write(one.getvalue())
+    assert "a part of a checkpoint that torch.distributed.checkpoint" in attempt(stream.getvalue(), tmp_path, "__0_0.distcp")
+    if count > 1:
+        assert "several zip files one after the other" in attempt(stream.getvalue(), tmp_path, "renamed.pt")
+    plan = pickles.dumps(pickles.call("torch.distributed.checkpoint.metadata.Metadata", state={"state_dict_metadata": {}}))
+    assert "dcp_to_torch" in attempt(plan, tmp_path, ".metadata")
+
+
+def archive(mode: str) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode) as opened:  # type: ignore[call-overload]
+        for name in ("run/a.pkl", "run/notes.txt"):
+            opened.addfile(tarfile.TarInfo(name))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["w:", "w:gz", "w:bz2", "w:xz"])
+def test_tar_archives_are_named_with_what_is_inside(mode: str, tmp_path: Path) -> None:
+    message = attempt(archive(mode), tmp_path)
+    assert "tar archive" in message and "run/a.pkl" in message and "tar -xf x.pkl" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (".metadata", "dcp_to_torch"), ("__0_0.distcp", "dcp_to_torch"), ("model_index.json", "diffusers"),
+        ("model.safetensors.index.json", "several safetensors files"), ("saved_model.pb", "TensorFlow"),
+        ("manifest.ocdbt", "Orbax"), ("data.pkl", "unpacked torch file"), ("a.pkl", "Pass the path of the file itself"),
+    ],
+)  # fmt: skip
+def test_folders_are_named(name: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(CheckpointError, match=said):
+        read_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -296,6 +378,16 @@ def test_compressed_zips(tmp_path: Path) -> None:
         (b"\xef\xbb\xbf<?xml version='1.0'?><Error/>", "XML or HTML"),
         (b'{\n"error": 1}', "JSON"),
         (b"BZh9", "bunzip2"),
+        (b"GGUF\3\0\0\0", "GGUF"),
+        (b"\x08\x07\x12\x07pytorch", "ONNX"),
+        (b"\x08\x01\x12\x80\x01", "SavedModel"),
+        (b"\x1c\0\0\0TFL3", "TensorFlow Lite"),
+        (b"\x82\xa6params\x81\xa4bias", "msgpack"),
+        (b"\xde\0\x10\xa6params", "msgpack"),
+        (b"\x93NUMPY\1\0", "NumPy"),
+        (b"\x28\xb5\x2f\xfd", "unzstd"),
+        (b'{"metadata": {}, "weight_map": {"a": "b.safetensors"}}', "several safetensors files"),
+        (pickles.dumps({"a": pickles.tensor_node(pickles.storage_id("0", torch.ones(1)), (1,))}), "without the numbers"),
         (b"\xfd7zXZ\0", "unxz"),
         (b"\x89HDF\r\n\x1a\n", "HDF5"),
         (b"\xff\xd8\xff\xe0", "image"),
@@ -415,6 +507,8 @@ import sys
 from pathlib import Path
 from lia_adapter.checkpoints import inspect_file, read_checkpoint
 from lia_adapter.checkpoints.document import read_pickles
+from lia_adapter.checkpoints.files import read_document, read_file
+from lia_adapter.checkpoints.values import as_tensor
 from lia_adapter.errors import CheckpointError
 
 folder = Path(sys.argv[1])

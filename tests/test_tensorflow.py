@@ -314,7 +314,7 @@ def test_missing_unknown_and_misshapen_variables_are_named(tmp_path: Path) -> No
         ({"8x8/Conv0_up/mod_bias": random(9)}, r"b8\.conv0\.affine\.bias"),
         ({"noise1": random(8, 8)[None]}, r"b8\.conv0\.noise_const has shape"),
         ({"8x8/Conv1/extra": random(3)}, r"8x8/Conv1/extra"),
-        ({"8x8/Conv1/bias": "text"}, r"8x8/Conv1/bias holds no floats"),
+        ({"8x8/Conv1/bias": "text"}, r"8x8/Conv1/bias is a str, and floats were expected"),
     ):
         variables = {key: value for key, value in (whole | change).items() if value is not None}
         with pytest.raises(CheckpointError, match=message):

@@ -40,7 +40,7 @@ from lia_adapter.checkpoints import (
     torch_stylegan1,
 )
 from lia_adapter.checkpoints.base import Checkpoint, Inspection
-from lia_adapter.checkpoints.denied import refuse_denied
+from lia_adapter.checkpoints.denied import mentions, refuse_denied
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.files import CheckpointFile, container, lift, read_document, read_file
 from lia_adapter.checkpoints.others import explain
@@ -120,8 +120,9 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
 
 
 def _read(document: Document, file: CheckpointFile) -> Checkpoint:
-    refuse_denied(document.symbols, document.name)
+    refuse_denied(document)
     for family in FAMILIES:
         if family.matches(document):
-            return family.read(document, file.sha256)
+            checkpoint = family.read(document, file.sha256)
+            return replace(checkpoint, notes=checkpoint.notes + mentions(document))
     raise CheckpointError(explain(document))

@@ -354,7 +354,8 @@ class _Machine:
         target = self.top()
         if not isinstance(target, Call):
             self.damaged(f"a state is set on a {type(target).__name__}")
-        target.state = state
+        # No honest file sets two; whoever does means the first to change what the second one does.
+        target.state = state if target.state is None else (target.state, state)
         self.nest(target, (state,), new=False)
 
     def persist(self, value: Any) -> None:

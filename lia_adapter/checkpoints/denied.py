@@ -1,16 +1,18 @@
-"""Names that no checkpoint has a reason to mention.
+"""Names that no checkpoint has a reason to call.
 
 This list is for clear messages, not for safety: the decoder calls nothing whatever a file names. But whoever opens a
-file that wants to run a shell command should hear that, and not that "no generator was found".
+file that wants to run a shell command should hear that, and not that "no generator was found". What a file only mentions
+(an activation that is `max`, say) would not be run by an ordinary loader either: it is data, and a note.
 """
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final
 
-from lia_adapter.checkpoints.decoder import Symbol, clean
+from lia_adapter.checkpoints.decoder import Call, Symbol, clean
+from lia_adapter.checkpoints.document import Document
 from lia_adapter.errors import CheckpointError
 
-__all__ = ["is_denied", "refuse_denied"]
+__all__ = ["is_denied", "mentions", "refuse_denied"]
 
 _MODULES: Final = frozenset(
     "os posix nt posixpath ntpath subprocess popen2 commands platform sys importlib imp runpy pkgutil zipimport ctypes "
@@ -44,6 +46,15 @@ _WITHIN: Final = (
     "types.MethodType",
     "site.",
 )
+# Parts of these that tensors and tables of them come from.
+_HARMLESS: Final = (
+    "torch.distributed.tensor", "torch.distributed._tensor", "torch.distributed.device_mesh", "torch.distributed._mesh_layout",
+    "torch.distributed.checkpoint", "torch.distributed._shard",
+)  # fmt: skip
+# What only keeps a function and its arguments.
+_KEEPERS: Final = ("functools.partial", "_functools.partial")
+_WITHIN_DOTTED: Final = tuple(f"{prefix}.".replace("..", ".") for prefix in _WITHIN)
+_HARMLESS_DOTTED: Final = tuple(f"{prefix}." for prefix in _HARMLESS)
 # Containers and plain types, and `getattr`: pickle itself writes it for bound methods and nested classes.
 _BUILTINS: Final = frozenset(
     "set frozenset dict list tuple bytearray bytes slice complex range xrange object int long float bool str unicode "
@@ -60,22 +71,69 @@ def is_denied(symbol: Symbol) -> bool:
     path = symbol.name.split(".") if "." in symbol.name else []
     if root in _MODULES or any(part in _MODULES or part.startswith("__") for part in path):
         return True
-    return f"{symbol}.".startswith(tuple(f"{prefix}." for prefix in _WITHIN))
+    name = f"{symbol}."
+    return name.startswith(_WITHIN_DOTTED) and not name.startswith(_HARMLESS_DOTTED)
 
 
-def refuse_denied(symbols: Iterable[Symbol], name: str) -> None:
-    """Refuse a file that names something which no checkpoint needs.
+def refuse_denied(document: Document) -> None:
+    """Refuse a file whose ordinary loader would run something which no checkpoint needs.
 
     Args:
-        symbols: Every name in the file.
-        name: The file's name, for the message.
+        document: The decoded file.
 
     Raises:
-        CheckpointError: One of them is on the list.
+        CheckpointError: It would call a function that is on the list, or hand one to what it calls.
     """
-    denied = sorted(clean(symbol) for symbol in symbols if is_denied(symbol))
-    if denied:
+    if not any(is_denied(symbol) for symbol in document.symbols):
+        return
+    run = {clean(symbol) for symbol in _run(document) if is_denied(symbol)}
+    if run:
         raise CheckpointError(
-            f"{clean(name)} wants to run {', '.join(denied[:5])} when it is loaded: this is an attack, not a "
+            f"{document.name} wants to run {', '.join(sorted(run)[:5])} when it is loaded: this is an attack, not a "
             "checkpoint. Nothing was run. Delete it, and get the checkpoint from a source that you trust."
         )
+
+
+def mentions(document: Document) -> tuple[str, ...]:
+    """A note on functions that a file names and does not call, if it has any."""
+    named = sorted(clean(symbol) for symbol in document.symbols if is_denied(symbol))
+    return (f"it mentions {', '.join(named[:5])}, as data: nothing in it calls that, and nothing was run",) if named else ()
+
+
+def _run(document: Document) -> Iterator[Symbol]:
+    """What an ordinary loader would call, and what it would hand to that."""
+    for call in document.every_call():
+        yield from _symbols(call.function)
+        if not call.calls(*_KEEPERS):
+            yield from _symbols((call.args, call.kwargs))
+        # Methods that the second instruction on the same object would call.
+        for attributes in _states(call.state):
+            yield from _symbols([node for name, node in attributes.items() if str(name).startswith("__")])
+
+
+def _states(state: Any) -> Iterator[dict[Any, Any]]:
+    """The attributes in a state: a dict, or pairs of that and of other things."""
+    waiting = [state]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            yield part
+        elif isinstance(part, tuple) and len(part) == 2:
+            waiting += part
+
+
+def _symbols(node: Any) -> Iterator[Symbol]:
+    """The names in a node, in the containers that it holds, and in what keeps a function for later."""
+    waiting, seen = [node], set()
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Symbol):
+            yield part
+        elif isinstance(part, (tuple, list, set, frozenset, dict, Call)) and id(part) not in seen:
+            seen.add(id(part))
+            if isinstance(part, dict):
+                waiting += [*part.keys(), *part.values()]
+            elif not isinstance(part, Call):
+                waiting += part
+            elif part is node or part.calls(*_KEEPERS):  # other calls are looked at on their own
+                waiting += [part.function, part.args, part.kwargs]

@@ -6,7 +6,7 @@ tensor is such a stream of its own, wrapped in `torch.storage._load_from_bytes(b
 `Document`: a tree, and the storages that it refers to.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -46,6 +46,12 @@ _DTYPES: Final[Mapping[str, torch.dtype]] = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
     "UntypedStorage": torch.uint8,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+    # Quantised: the tensors that they belong to are refused, those beside them are not.
+    "QInt8Storage": torch.int8,
+    "QUInt8Storage": torch.uint8,
+    "QInt32Storage": torch.int32,
 }
 
 
@@ -113,6 +119,7 @@ class Document:
         symbols: Every name in it, nested streams included.
         storages: Its storages by their key.
         streams: The nested streams, by the id of the `Call` node that holds their bytes.
+        calls: Its calls, without those of nested streams.
         notes: What a reader should know, such as bytes that were ignored.
     """
 
@@ -121,7 +128,14 @@ class Document:
     symbols: frozenset[Symbol]
     storages: Mapping[str, Storage]
     streams: Mapping[int, "Document"]
+    calls: tuple[Call, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def every_call(self) -> Iterator[Call]:
+        """All calls, also those of nested streams."""
+        yield from self.calls
+        for stream in {id(stream): stream for stream in self.streams.values()}.values():
+            yield from stream.every_call()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -168,7 +182,10 @@ def read_pickles(data: memoryview, name: str, budget: Budget | None = None, leve
     if isinstance(first.value, int) and first.value == MAGIC:
         return _read_stream(data, name, budget, level, first)
     if first.persistent:
-        raise CheckpointError(f"{name} is damaged: it refers to storages that a plain pickle does not have.")
+        raise CheckpointError(
+            f"{name} is the pickle from inside a torch zip file (its data.pkl), without the numbers that lie beside it there. "
+            "Pass the whole .pt file that it was unpacked from."
+        )
     left = len(data) - first.end
     return _document(name, first, {}, budget, level, (f"{left:,} bytes after the pickle were ignored",) if left else ())
 
@@ -244,7 +261,7 @@ def _document(
             read[origin] = read_pickles(view, name, budget, level + 1)
         streams[id(call)] = read[origin]
     symbols = decoded.symbols.union(*(stream.symbols for stream in streams.values()))
-    return Document(name, decoded.value, symbols, storages, streams, notes)
+    return Document(name, decoded.value, symbols, storages, streams, decoded.calls, notes)
 
 
 def _read_stream(data: memoryview, name: str, budget: Budget, level: int, magic: Decoded) -> Document:
@@ -275,6 +292,10 @@ def _read_stream(data: memoryview, name: str, budget: Budget, level: int, magic:
             raise CheckpointError(f"{name} is damaged: a storage of {numel:,} numbers says that it has {length:,}.")
         storages[key] = Storage(data[position:end], dtype, _LENGTH)
         position = end
-    symbols = magic.symbols | version.symbols | system.symbols | listed.symbols
+    around = (magic, version, system, listed)
     document = _document(name, body, storages, budget, level)
-    return replace(document, symbols=document.symbols | symbols)
+    return replace(
+        document,
+        symbols=document.symbols.union(*(pickle.symbols for pickle in around)),
+        calls=document.calls + tuple(call for pickle in around for call in pickle.calls),
+    )

@@ -4,16 +4,23 @@ Most "checkpoints" that do not load are web pages, Git LFS pointers or halves of
 that says what to do.
 """
 
+import bz2
+import contextlib
 import errno
+import gzip
 import hashlib
+import io
+import lzma
 import mmap
 import os
 import re
 import stat
+import tarfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import IO, Final, NoReturn
 
 import torch
 from torch import Tensor
@@ -21,7 +28,7 @@ from torch import Tensor
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.checkpoints.document import MAGIC, Document, read_pickles
 from lia_adapter.checkpoints.safetensor import read_safetensors
-from lia_adapter.checkpoints.zips import read_zip
+from lia_adapter.checkpoints.zips import SHARD, read_zip
 from lia_adapter.errors import CheckpointError
 
 __all__ = ["CheckpointFile", "container", "lift", "read_document", "read_file"]
@@ -30,6 +37,9 @@ __all__ = ["CheckpointFile", "container", "lift", "read_document", "read_file"]
 MAX_BYTES: Final = 32 * 2**30
 _CHUNK: Final = 2**20
 _VECTOR: Final = 16  # bytes
+_PEEK: Final = 2**16  # bytes of a packed file that are looked at
+_BLOCK: Final = 512  # bytes, of a tar archive
+_NAMED: Final = 5
 _AGAIN: Final = "Download it again, or pass the URL to lia-adapt convert."
 
 
@@ -65,8 +75,8 @@ def read_file(path: str | os.PathLike[str]) -> CheckpointFile:
         status = os.stat(path)
         # Opening a named pipe would wait for ever.
         if not stat.S_ISREG(status.st_mode):
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
-            raise CheckpointError(f"{name} is {kind}, and a checkpoint file was expected. Pass the path of the file itself.")
+            kind = "is no regular file, and a checkpoint file was expected. Pass the path of the file itself."
+            raise CheckpointError(f"{name} {_explain_folder(path) if stat.S_ISDIR(status.st_mode) else kind}")
         if status.st_size > MAX_BYTES:
             raise CheckpointError(f"{name} has {status.st_size:,} bytes, more than any checkpoint ({MAX_BYTES:,}).")
         # Not a map of the file itself: whoever wrote to that would change the bytes behind our back, after they were hashed.
@@ -158,6 +168,23 @@ def _is_safetensors(data: memoryview) -> bool:
     return bytes(data[8:9]) == b"{" and bytes(data[6:8]) == b"\0\0"
 
 
+def _has_at(offset: int, what: bytes) -> Callable[[memoryview], bool]:
+    return lambda data: bytes(data[offset : offset + len(what)]) == what
+
+
+def _is_onnx(data: memoryview) -> bool:
+    # Its first field is its version, 3 or more, and the next the name of the program, a text; no pickle begins with 0x08.
+    return len(data) > 4 and data[0] == 0x08 and 3 <= data[1] < 0x40 and data[2] in (0x12, 0x3A, 0x42)
+
+
+def _is_msgpack(data: memoryview) -> bool:
+    # A map, and then a text as its first key. No pickle begins with such bytes: they need something to work on.
+    head = bytes(data[:6])
+    skip = {0xDE: 3, 0xDF: 5}.get(head[0] if head else 0, 1)
+    is_map = bool(head) and (0x81 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF))
+    return is_map and len(head) > skip and (0xA1 <= head[skip] <= 0xBF or head[skip] == 0xD9)
+
+
 def _is_stream(data: memoryview) -> bool:
     head = bytes(data[:64])
     at = head.find(b"\x8a\x0a" + MAGIC.to_bytes(10, "little"))
@@ -180,25 +207,105 @@ def _refuse_page(file: CheckpointFile) -> NoReturn:
 
 
 def _refuse_json(file: CheckpointFile) -> NoReturn:
-    text = clean(" ".join(bytes(file.data[:4096]).decode("utf-8", "replace").split()), 160)
+    text = bytes(file.data[:4096]).decode("utf-8", "replace")
+    if '"weight_map"' in bytes(file.data[: 2**20]).decode("utf-8", "replace"):
+        raise CheckpointError(
+            f"{file.name} is the index of weights that lie in several safetensors files beside it. Make one file of them: load "
+            "each with safetensors.torch.load_file, join the dicts, and save_file the whole; then pass that."
+        )
+    shown = clean(" ".join(text.split()), 160)
     raise CheckpointError(
-        f"{file.name} is JSON text (an error message of a server, or a configuration?), not a checkpoint: {text} - {_AGAIN}"
+        f"{file.name} is JSON text (an error message of a server, or a configuration?), not a checkpoint: {shown} - {_AGAIN}"
     )
+
+
+def _read_torch_zip(file: CheckpointFile) -> Document:
+    if file.name.endswith(".distcp"):
+        raise CheckpointError(f"{file.name} is {SHARD}")
+    return read_zip(file.data, file.name)
+
+
+def _refuse_packed(how: str, unpack: str, opener: Callable[[io.BytesIO], io.BufferedIOBase]) -> Callable[[CheckpointFile], Document]:
+    """Of a file that is packed as a whole: says what is inside as far as its beginning tells."""
+
+    def refuse(file: CheckpointFile) -> NoReturn:
+        inside = b""
+        with contextlib.suppress(OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
+            stream = opener(io.BytesIO(bytes(file.data[:_PEEK])))
+            while len(inside) < _PEEK and (more := stream.read1(_BLOCK)):
+                inside += more
+        if _is_tar(memoryview(inside)):
+            raise CheckpointError(
+                f"{file.name} is a tar archive packed with {how}, with {_members(io.BytesIO(inside))} in it. Unpack it (tar "
+                f"-xf {file.name}), then pass the checkpoint that comes out."
+            )
+        raise CheckpointError(f"{file.name} is compressed with {how}. Unpack it ({unpack}), then pass what comes out.")
+
+    return refuse
+
+
+def _is_tar(data: memoryview) -> bool:
+    return bytes(data[257:262]) == b"ustar"
+
+
+def _members(archive: IO[bytes] | mmap.mmap) -> str:
+    """The first files in a tar archive, of which perhaps only the beginning is there."""
+    names: list[str] = []
+    with contextlib.suppress(tarfile.TarError, ValueError, OSError):
+        with tarfile.open(fileobj=archive, mode="r:") as opened:
+            while len(names) < _NAMED and (member := opened.next()) is not None:
+                names.append(clean(member.name, 60))
+    return ", ".join(names) or "nothing that can be read"
+
+
+def _refuse_tar(file: CheckpointFile) -> NoReturn:
+    file.memory.seek(0)
+    raise CheckpointError(
+        f"{file.name} is a tar archive with {_members(file.memory)} in it. Unpack it (tar -xf {file.name}), then pass the "
+        "checkpoint that comes out."
+    )
+
+
+def _explain_folder(path: Path) -> str:
+    """What a folder is that was given where a file is expected, and what to do."""
+    with contextlib.suppress(OSError):
+        names = sorted(entry.name for entry in os.scandir(path))
+        for fits, what in _FOLDERS:
+            if any(re.fullmatch(fits, name) for name in names):
+                return f"is {what}"
+    return "is a folder, and a checkpoint file was expected. Pass the path of the file itself."
+
+
+# What a folder is, by a name in it.
+_FOLDERS: Final = (
+    (r"\.metadata|.*\.distcp", SHARD.removeprefix("a part of ")),
+    (r".*\.safetensors\.index\.json", "a folder of weights in several safetensors files. Join them into one, then pass that."),
+    (r"model_index\.json", "a folder of diffusers: a diffusion model, not a GAN. Pass a file of the StyleGAN family."),
+    (r"_METADATA|_CHECKPOINT_METADATA|manifest\.ocdbt", "a checkpoint of Orbax (JAX), which is not read. Pass a .pkl or .pt."),
+    (r"saved_model\.pb|.*\.data-[0-9]{5}-of-[0-9]{5}", "a folder of TensorFlow's, which is not read. Pass its .pkl."),
+    (r"data\.pkl", "an unpacked torch file. Pass the .pt or .pth file that it was unpacked from."),
+)  # fmt: skip
 
 
 # What a file is by its first bytes, in the order in which to ask; the last column reads it or says what to do.
 _KINDS: Final[tuple[tuple[str, Callable[[memoryview], bool], Callable[[CheckpointFile], Document]], ...]] = (
     ("empty", lambda data: len(data) == 0, _refuse(f"is empty (a failed download?). {_AGAIN}")),
-    ("torch zip", _begins(b"PK\3\4", b"PK\5\6"), lambda file: read_zip(file.data, file.name)),
+    ("torch zip", _begins(b"PK\3\4", b"PK\5\6"), _read_torch_zip),
     ("torch stream", _is_stream, lambda file: read_pickles(file.data, file.name)),
     (
         "Git LFS pointer",
         _begins(b"version https://git-lfs"),
         _refuse("is a Git LFS pointer, not the file itself. Run `git lfs pull` in its repository, then try again."),
     ),
-    ("gzip", _begins(b"\x1f\x8b"), _refuse("is compressed with gzip. Unpack it (gunzip), then pass what comes out.")),
-    ("bzip2", _begins(b"BZh"), _refuse("is compressed with bzip2. Unpack it (bunzip2), then pass what comes out.")),
-    ("xz", _begins(b"\xfd7zXZ"), _refuse("is compressed with xz. Unpack it (unxz), then pass what comes out.")),
+    ("gzip", _begins(b"\x1f\x8b"), _refuse_packed("gzip", "gunzip", lambda head: gzip.GzipFile(fileobj=head))),
+    ("bzip2", _begins(b"BZh"), _refuse_packed("bzip2", "bunzip2", bz2.BZ2File)),
+    ("xz", _begins(b"\xfd7zXZ"), _refuse_packed("xz", "unxz", lzma.LZMAFile)),
+    (
+        "zstd",
+        _begins(b"\x28\xb5\x2f\xfd"),
+        _refuse("is compressed with zstd. Unpack it (unzstd), then pass what comes out."),
+    ),
+    ("tar", _is_tar, _refuse_tar),
     ("7z", _begins(b"7z\xbc\xaf\x27\x1c"), _refuse("is a 7z archive. Unpack it, then pass the checkpoint inside.")),
     ("rar", _begins(b"Rar!"), _refuse("is a RAR archive. Unpack it, then pass the checkpoint inside.")),
     (
@@ -211,6 +318,16 @@ _KINDS: Final[tuple[tuple[str, Callable[[memoryview], bool], Callable[[Checkpoin
         _begins(b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF"),
         _refuse("is an image, not a checkpoint. Pass the generator's .pkl file."),
     ),
+    ("GGUF", _begins(b"GGUF"), _refuse("is a GGUF file (llama.cpp), not a StyleGAN. Pass a file of the StyleGAN family.")),
+    ("numpy", _begins(b"\x93NUMPY"), _refuse("is an array of NumPy (.npy): codes, perhaps. Pass the generator's file here.")),
+    ("TensorFlow Lite", _has_at(4, b"TFL3"), _refuse("is a TensorFlow Lite program. Pass the .pkl that it was made from.")),
+    ("TensorFlow SavedModel", _begins(b"\x08\x01\x12"), _refuse("is a TensorFlow SavedModel. Pass the .pkl of its training.")),
+    (
+        "ONNX",
+        _is_onnx,
+        _refuse("is an ONNX graph: weights that were built into a program. Pass the checkpoint it was made from."),
+    ),
+    ("msgpack", _is_msgpack, _refuse("is a msgpack file (Flax?), which is not read. Pass the .pkl or .pt it was made from.")),
     ("safetensors", _is_safetensors, lambda file: read_safetensors(file.data, file.name)),
     ("web page", _is_markup, _refuse_page),
     ("JSON", _is_json, _refuse_json),

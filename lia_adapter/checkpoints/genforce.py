@@ -12,15 +12,14 @@ from torch import Tensor
 
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
+from lia_adapter.checkpoints.networks import choose, discriminator_of, networks
 from lia_adapter.checkpoints.stylegan2 import assemble
-from lia_adapter.checkpoints.tables import Rule, Table, block_name, image, mirrored, only, rename, table
+from lia_adapter.checkpoints.tables import Rule, Table, block_name, image, mirrored, only, rename
 from lia_adapter.errors import CheckpointError
 
-__all__ = ["NAME", "generators", "matches", "read"]
+__all__ = ["NAME", "judge", "matches", "read"]
 
 NAME: Final = "stylegan2"
-
-_NORMAL: Final = "generator_smooth is absent, generator was taken: it was not averaged"
 
 
 def _layer(part: str) -> Callable[[re.Match[str]], str]:
@@ -93,24 +92,19 @@ def _discriminator(sizes: int) -> tuple[Rule, ...]:
     )
 
 
-def generators(document: Document) -> tuple[Table | None, Table | None, list[str]]:
-    """Generator and discriminator of one of genforce's files, and what to say about the choice.
+def judge(generator: Table | None, document: Document) -> Table | None:
+    """The discriminator of one of genforce's files.
 
     Args:
+        generator: The one that was chosen.
         document: The decoded file.
     """
-    for prefix in ((), ("models",)):
-        averaged, normal = table(document, *prefix, "generator_smooth"), table(document, *prefix, "generator")
-        found = averaged or normal
-        if found is not None:
-            return found, table(document, *prefix, "discriminator"), [] if averaged else [_NORMAL]
-    return table(document), None, []
+    return discriminator_of(generator, networks(document, "input0.weight", "layer0.weight", "layer1.weight"))
 
 
 def matches(document: Document) -> bool:
-    """Whether there is a table with genforce's names of a StyleGAN2."""
-    found = generators(document)[0]
-    return found is not None and found.has("synthesis.early_layer.const", "synthesis.layer0.noise_strength")
+    """Whether there is a generator with genforce's names of a StyleGAN2."""
+    return bool(_generators(document))
 
 
 def read(document: Document, sha256: str) -> Checkpoint:
@@ -123,13 +117,17 @@ def read(document: Document, sha256: str) -> Checkpoint:
     Raises:
         CheckpointError: Something in it is missing, unknown, or does not fit.
     """
-    found, discriminator, notes = generators(document)
+    found, notes = choose(_generators(document))
     if found is None:
         raise CheckpointError(f"{document.name} has no generator in it. A dict with generator_smooth was expected.")
-    d = None
+    discriminator, d = judge(found, document), None
     if discriminator is not None:
         convolutions = [re.fullmatch(r"layer([0-9]{1,2})\.filter\.kernel", name) for name in discriminator.nodes]
         sizes = sum(match is not None for match in convolutions)
-        d = rename(discriminator, _discriminator(sizes))
+        d = rename(discriminator, _discriminator(sizes), notes)
     conditional = found.has("mapping.label_weight")
-    return assemble(document, sha256, rename(found, _GENERATOR), d, notes, label="sum" if conditional else "project")
+    return assemble(document, sha256, rename(found, _GENERATOR, notes), d, notes, label="sum" if conditional else "project")
+
+
+def _generators(document: Document) -> list[Table]:
+    return networks(document, "synthesis.early_layer.const", "synthesis.layer0.noise_strength")

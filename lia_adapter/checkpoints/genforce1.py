@@ -12,9 +12,10 @@ from torch import Tensor
 
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
-from lia_adapter.checkpoints.genforce import generators
+from lia_adapter.checkpoints.genforce import judge
+from lia_adapter.checkpoints.networks import choose, networks
 from lia_adapter.checkpoints.stylegan1 import assemble, over_root_2
-from lia_adapter.checkpoints.tables import Rule, Table, block_name, image, mirrored, only, rename
+from lia_adapter.checkpoints.tables import Rule, Table, block_name, image, mirrored, only, rename, renamed
 from lia_adapter.errors import CheckpointError
 
 __all__ = ["NAME", "matches", "read"]
@@ -86,12 +87,8 @@ def _discriminator(sizes: int) -> tuple[Rule, ...]:
 
 
 def matches(document: Document) -> bool:
-    """Whether there is a table with genforce's or idinvert's names of a StyleGAN1 generator."""
-    found = generators(document)[0]
-    return found is not None and (
-        found.has("synthesis.layer0.const", "synthesis.layer0.apply_noise.weight")
-        or found.has("synthesis.layer0.const", "synthesis.layer0.epilogue.apply_noise.weight")
-    )
+    """Whether there is a generator with genforce's or idinvert's names of a StyleGAN1."""
+    return bool(_generators(document))
 
 
 def read(document: Document, sha256: str) -> Checkpoint:
@@ -104,19 +101,25 @@ def read(document: Document, sha256: str) -> Checkpoint:
     Raises:
         CheckpointError: Something in it is missing, unknown, or does not fit.
     """
-    found, other, notes = generators(document)
+    found, notes = choose(_generators(document))
     assert found is not None  # noqa: S101  (matches)
     older = found.has("synthesis.layer0.epilogue.bias")
     if older:
         notes.append("idinvert's generator: a tanh behind the last layer was assumed, as in all that were published")
     else:
         notes.append("no tanh, and fused up-convolutions from 128x128 on, were assumed, as by default: the file does not say")
-    tensors = rename(_renamed(found) if older else found, _rules(_mirror_from_last if older else mirrored))
-    discriminator = None
+    rules = _rules(_mirror_from_last if older else mirrored)
+    tensors = rename(renamed(found, _OLDER) if older else found, rules, notes)
+    other, discriminator = judge(found, document), None
     if other is not None:
         sizes = sum(re.fullmatch(r"layer[0-9]{1,2}\.blur\.kernel", name) is not None for name in other.nodes)
-        discriminator = rename(other, _discriminator(sizes))
+        discriminator = rename(other, _discriminator(sizes), notes)
     return assemble(document, sha256, tensors, discriminator, notes, final="tanh" if older else None, lod=_lod(found))
+
+
+def _generators(document: Document) -> list[Table]:
+    noises = ("synthesis.layer0.apply_noise.weight", "synthesis.layer0.epilogue.apply_noise.weight")
+    return [found for noise in noises for found in networks(document, "synthesis.layer0.const", noise)]
 
 
 def _lod(found: Table) -> float:
@@ -126,12 +129,3 @@ def _lod(found: Table) -> float:
     if lod.numel() != 1:
         raise CheckpointError(f"{found.document.name} is damaged: synthesis.lod is no single number. Get the file again.")
     return float(lod)
-
-
-def _renamed(found: Table) -> Table:
-    nodes = {}
-    for key, node in found.nodes.items():
-        for pattern, name in _OLDER:
-            key = re.sub(pattern, name, key)
-        nodes[key] = node
-    return Table(found.document, nodes)

@@ -7,7 +7,8 @@ from typing import Final
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.lia_encoder import check_encoder, stem_and_widths
-from lia_adapter.checkpoints.tables import Rule, rename, table
+from lia_adapter.checkpoints.networks import choose, networks
+from lia_adapter.checkpoints.tables import Rule, Table, rename
 from lia_adapter.errors import CheckpointError
 
 __all__ = ["NAME", "matches", "read"]
@@ -19,8 +20,11 @@ _N: Final = r"block([0-9]{1,2})"
 
 def matches(document: Document) -> bool:
     """Whether there is a table with its names."""
-    found = table(document)
-    return found is not None and found.has("block0.conv.weight", "block0.bn.bn.running_mean", "block1.conv1.weight")
+    return bool(_encoders(document))
+
+
+def _encoders(document: Document) -> list[Table]:
+    return networks(document, "block0.conv.weight", "block0.bn.bn.running_mean", "block1.conv1.weight")
 
 
 def _rules(last: int) -> tuple[Rule, ...]:
@@ -51,11 +55,11 @@ def read(document: Document, sha256: str) -> Checkpoint:
     Raises:
         CheckpointError: Something in it is missing, unknown, or does not fit.
     """
-    found = table(document)
+    found, notes = choose(_encoders(document), "encoder")
     blocks = [int(m[1]) for name in (found.nodes if found else ()) if (m := re.fullmatch(rf"{_N}\.fc\.weight", name))]
     if found is None or len(blocks) != 1:
         raise CheckpointError(f"{document.name}: the dense layer of idinvert's encoder is missing. Get the file again.")
-    tensors = rename(found, _rules(blocks[0]))
+    tensors = rename(found, _rules(blocks[0]), notes)
     channels, widths = stem_and_widths(tensors, document.name)
     matrix = tensors["dense.weight"]
     if matrix.ndim != 2:
@@ -78,5 +82,5 @@ def read(document: Document, sha256: str) -> Checkpoint:
     return Checkpoint(
         family="stylegan1", config={"generator": None, "discriminator": None, "encoder": config},
         tensors={f"encoder.{key}": tensor for key, tensor in tensors.items()}, sha256=sha256, symbols=document.names,
-        notes=("an encoder alone: it belongs to a generator of idinvert", *document.notes), source=document.name,
+        notes=("an encoder alone: it belongs to a generator of idinvert", *notes, *document.notes), source=document.name,
     )  # fmt: skip

@@ -16,10 +16,10 @@ from torch import Tensor
 from lia_adapter.checkpoints.decoder import Call, Symbol, clean
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.layout import check_tensors
-from lia_adapter.checkpoints.values import as_array, as_mapping, as_number, as_tensor
+from lia_adapter.checkpoints.values import as_array, as_mapping, as_number, as_tensor, check_finite
 from lia_adapter.errors import CheckpointError
 
-__all__ = ["MAX_SIDE", "Module", "as_module", "choose", "collect"]
+__all__ = ["MAX_SIDE", "Module", "as_module", "collect", "is_persistent"]
 
 MAX_SIDE: Final = 2**16
 """More pixels a side than any generator's image has."""
@@ -31,6 +31,7 @@ _MAX_SHARED: Final = 2
 _ARCHITECTURES: Final = ("orig", "skip", "resnet")
 # Unconditional networks of StyleGAN-XL's repository have a table of classes all the same.
 _UNUSED: Final = "mapping.embed.weight"
+_PERSISTENT: Final = "_reconstruct_persistent_obj"
 _DILL_ARRAY: Final = "dill._dill._create_array"
 
 
@@ -77,6 +78,11 @@ class Module:
         """Its own tensors' nodes. Layers frozen in training (freeze-D) keep weights among the buffers."""
         groups = [as_mapping(self.state.get(group)) or {} for group in ("_parameters", "_buffers")]
         return {name: node for group in groups for name, node in group.items() if node is not None}
+
+    def everything(self) -> dict[str, Any]:
+        """Nodes of its parts and of its own tensors by name."""
+        parts = as_mapping(self.state.get("_modules")) or {}
+        return {str(name): node for name, node in {**parts, **self.nodes()}.items() if node is not None}
 
     def tensor(self, name: str) -> Tensor:
         """One of its own tensors, which it must have."""
@@ -137,6 +143,11 @@ class Module:
         return architecture if architecture in _ARCHITECTURES else self.fail(f"is {clean(architecture)}")
 
 
+def is_persistent(node: Any) -> bool:
+    """Whether NVlabs' programs pickled it, with its source, and not torch alone."""
+    return isinstance(node, Call) and isinstance(node.function, Symbol) and node.function.name == _PERSISTENT
+
+
 def as_module(document: Document, node: Any, path: str) -> Module | None:
     """A view of a node, if it is a network of NVlabs' or torch's kind.
 
@@ -148,38 +159,13 @@ def as_module(document: Document, node: Any, path: str) -> Module | None:
     if not isinstance(node, Call) or not isinstance(node.function, Symbol):
         return None
     kind, state = node.function.name, node.state
-    if kind == "_reconstruct_persistent_obj":
+    if kind == _PERSISTENT:
         meta = as_mapping(node.args[0]) if node.args else None
         if meta is None or not isinstance(meta.get("class_name"), str):
             return None
         kind, state = meta["class_name"], meta.get("state")
     attributes = as_mapping(state)
     return Module(document, path, kind, attributes) if attributes is not None else None
-
-
-def choose(document: Document) -> tuple[Module | None, list[str]]:
-    """The generator to take, and a note if it is not the averaged one.
-
-    Args:
-        document: The decoded file.
-
-    Returns:
-        None where the tree is neither a network of NVlabs' kind nor a dict with one under G_ema or G.
-    """
-    tree = document.tree
-    mapping = as_mapping(tree)
-    if mapping is None:
-        return _persistent(document, tree, "the network"), ["the file is a bare network"]
-    averaged = _persistent(document, mapping.get("G_ema"), "G_ema")
-    if averaged is not None:
-        return averaged, []
-    return _persistent(document, mapping.get("G"), "G"), ["G_ema is absent, G was taken: it was not averaged"]
-
-
-def _persistent(document: Document, node: Any, path: str) -> Module | None:
-    function = node.function if isinstance(node, Call) else None
-    is_persistent = isinstance(function, Symbol) and function.name == "_reconstruct_persistent_obj"
-    return as_module(document, node, path) if is_persistent else None
 
 
 def collect(module: Module, shapes: dict[str, tuple[int, ...]], part: str, notes: list[str]) -> dict[str, Tensor]:
@@ -198,7 +184,8 @@ def collect(module: Module, shapes: dict[str, tuple[int, ...]], part: str, notes
     extra: list[str] = []
     for name, owner, node in _walk(module):
         if name in shapes:
-            tensors[name] = as_tensor(node, module.document, f"{part}.{name}")
+            label = f"{part}.{name}"
+            tensors[name] = check_finite(as_tensor(node, module.document, label), module.document, label)
             if name.endswith(".weight") and not re.match(r"mapping\.fc", name):
                 _check_gain(owner, tensors[name])
         else:

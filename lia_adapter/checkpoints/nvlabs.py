@@ -31,7 +31,8 @@ from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.layout import discriminator_shapes, generator_shapes
-from lia_adapter.checkpoints.modules import MAX_SIDE, Module, as_module, choose, collect
+from lia_adapter.checkpoints.modules import MAX_SIDE, Module, collect
+from lia_adapter.checkpoints.persistent import Choice, choose
 from lia_adapter.checkpoints.values import as_mapping, as_number
 from lia_adapter.errors import CheckpointError
 
@@ -48,8 +49,8 @@ def matches(document: Document) -> bool:
     Args:
         document: The decoded file.
     """
-    generator, _ = choose(document)
-    return generator is not None and not is_stylegan3(generator)
+    choice = choose(document)
+    return choice is not None and not is_stylegan3(choice.generator)
 
 
 def is_stylegan3(generator: Module) -> bool:
@@ -73,15 +74,16 @@ def read(document: Document, sha256: str) -> Checkpoint:
     Raises:
         CheckpointError: The generator is no StyleGAN2, or something in it is missing or does not fit.
     """
-    generator, notes = choose(document)
-    if generator is None:
+    choice = choose(document)
+    if choice is None:
         raise CheckpointError(f"{document.name} has no generator in it. A dict with G_ema was expected.")
+    generator, notes = choice.generator, list(choice.notes)
     backbone = generator.child("backbone")
     if backbone is None:
         _refuse_unknown(generator)
         config = _generator(generator)
         tensors = collect(generator, generator_shapes(config), "generator", notes)
-        return assemble(document, sha256, NAME, config, tensors, notes, coarsest=config["blocks"][0]["size"])
+        return assemble(document, sha256, NAME, choice, config, tensors, notes, coarsest=config["blocks"][0]["size"])
     _refuse_unknown(backbone)
     config = _generator(backbone) | {"makes": "planes"}
     tensors = collect(backbone, generator_shapes(config), "generator", notes)
@@ -94,13 +96,14 @@ def read(document: Document, sha256: str) -> Checkpoint:
         f"an EG3D: its mapping (cameras scaled by {scale:g}) and its planes were read; its renderer, decoder and upscaler "
         "were not, and without them there are no images"
     )
-    return assemble(document, sha256, NAME, config, tensors, notes, coarsest=None)
+    return assemble(document, sha256, NAME, choice, config, tensors, notes, coarsest=None)
 
 
 def assemble(
     document: Document,
     sha256: str,
     family: str,
+    choice: Choice,
     config: dict[str, Any],
     tensors: dict[str, Tensor],
     notes: list[str],
@@ -113,6 +116,7 @@ def assemble(
         document: The decoded file.
         sha256: Of the file.
         family: "stylegan2" or "stylegan3".
+        choice: The generator, and what it lies among.
         config: The generator's.
         tensors: The generator's, named `generator.…`.
         notes: What was ignored or chosen so far.
@@ -120,8 +124,7 @@ def assemble(
             than what this generator makes, and is ignored.
     """
     config_d = None
-    mapping = as_mapping(document.tree) or {}
-    discriminator = as_module(document, mapping.get("D"), "D")
+    mapping, discriminator = choice.beside, choice.judge
     if discriminator is None:
         notes.append("the file has no discriminator")
     elif coarsest is None or discriminator.child("b4") is None or not discriminator.children("conv0"):

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
-from lia_adapter.checkpoints.modules import Module, choose, collect
+from lia_adapter.checkpoints.modules import Module, collect
 from lia_adapter.checkpoints.nvlabs import assemble, is_stylegan3, read_mapping
+from lia_adapter.checkpoints.persistent import choose
 from lia_adapter.checkpoints.stylegan3 import check_layers, stylegan3_shapes
 from lia_adapter.checkpoints.values import as_mapping
 from lia_adapter.errors import CheckpointError
@@ -28,8 +29,8 @@ def matches(document: Document) -> bool:
     Args:
         document: The decoded file.
     """
-    generator, _ = choose(document)
-    return generator is not None and is_stylegan3(generator)
+    choice = choose(document)
+    return choice is not None and is_stylegan3(choice.generator)
 
 
 def read(document: Document, sha256: str) -> Checkpoint:
@@ -45,13 +46,14 @@ def read(document: Document, sha256: str) -> Checkpoint:
     Raises:
         CheckpointError: Something in the generator is missing, or does not fit.
     """
-    generator, notes = choose(document)
-    if generator is None:
+    choice = choose(document)
+    if choice is None:
         raise CheckpointError(f"{document.name} has no generator in it. A dict with G_ema was expected.")
+    generator, notes = choice.generator, list(choice.notes)
     config = _generator(generator)
     check_layers(config, document.name)
     tensors = _tensors(generator, config, notes)
-    return assemble(document, sha256, NAME, config, tensors, notes, coarsest=[4, 4])
+    return assemble(document, sha256, NAME, choice, config, tensors, notes, coarsest=[4, 4])
 
 
 def _generator(generator: Module) -> dict[str, Any]:

@@ -8,20 +8,20 @@ from typing import Final
 
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
+from lia_adapter.checkpoints.networks import choose, discriminator_of, networks
 from lia_adapter.checkpoints.stylegan2 import assemble
-from lia_adapter.checkpoints.tables import Table, table
+from lia_adapter.checkpoints.tables import Table
 
 __all__ = ["NAME", "matches", "read"]
 
 NAME: Final = "stylegan2"
 
 _ASSUMED: Final = "bare weights: leaky ReLU, no clamp and a learning rate multiplier of 0.01 in the mapping were assumed"
-_PLACES: Final = ((), ("G_ema",), ("g_ema",), ("state_dict",), ("G",))
 
 
 def matches(document: Document) -> bool:
-    """Whether there is a table with a StyleGAN2 generator's or discriminator's names."""
-    return _find(document) is not None
+    """Whether there is a StyleGAN2 generator or discriminator with NVlabs' names."""
+    return bool(_generators(document) or _discriminators(document))
 
 
 def read(document: Document, sha256: str) -> Checkpoint:
@@ -31,17 +31,16 @@ def read(document: Document, sha256: str) -> Checkpoint:
         document: The decoded file, for which `matches` is true.
         sha256: Of the file.
     """
-    found = _find(document)
-    tensors = {} if found is None else found.tensors()
-    if "b4.fc.weight" in tensors:
-        return assemble(document, sha256, None, tensors, [_ASSUMED])
-    discriminator = table(document, "D")
-    return assemble(document, sha256, tensors, None if discriminator is None else discriminator.tensors(), [_ASSUMED])
+    generator, notes = choose(_generators(document))
+    discriminator = discriminator_of(generator, _discriminators(document))
+    notes = [_ASSUMED, *notes]
+    tensors = None if generator is None else generator.tensors(notes)
+    return assemble(document, sha256, tensors, None if discriminator is None else discriminator.tensors(notes), notes)
 
 
-def _find(document: Document) -> Table | None:
-    for place in _PLACES:
-        found = table(document, *place)
-        if found and (found.has("mapping.fc0.weight", "synthesis.b4.const") or found.has("b4.fc.weight", "b4.out.weight")):
-            return found
-    return None
+def _generators(document: Document) -> list[Table]:
+    return networks(document, "mapping.fc0.weight", "synthesis.b4.const")
+
+
+def _discriminators(document: Document) -> list[Table]:
+    return networks(document, "b4.fc.weight", "b4.out.weight")

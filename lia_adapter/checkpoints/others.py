@@ -9,10 +9,12 @@ from typing import Any, Final
 from lia_adapter.checkpoints.decoder import Call, Symbol, clean
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.values import as_mapping
+from lia_adapter.checkpoints.zips import SHARD
 
 __all__ = ["explain"]
 
 _Keys = set[str]
+_PLAN: Final = "torch.distributed.checkpoint.metadata.Metadata"
 
 
 def explain(document: Document) -> str:
@@ -26,6 +28,8 @@ def explain(document: Document) -> str:
     """
     name, tree = document.name, document.tree
     top, inner = _keys(tree), _all_keys(tree)
+    if _PLAN in document.names:
+        return f"{name} is {SHARD}"
     for what, why, fits in _NEIGHBOURS:
         if fits(top, inner):
             return f"{name} holds {what}, which cannot be converted: {why}."

@@ -5,8 +5,9 @@
 - BasicSR: `{"params_ema"}` or `{"params"}`; a generator or a discriminator.
 - mmgeneration and mmagic: `{"state_dict": {"generator_ema.…", "generator.…", "discriminator.…"}, "meta"}`.
 
-The latter two rename; `_BASICSR` and `_MMAGIC` give them rosinality's names back, `_GENERATOR` and `_DISCRIMINATOR` the
-canonical ones. Weights of up-convolutions already have the orientation of the canonical form, style biases contain their 1.
+They lie wherever `networks` finds them. The latter two rename; `_BASICSR` and `_MMAGIC` give them rosinality's names back,
+`_GENERATOR` and `_DISCRIMINATOR` the canonical ones. Weights of up-convolutions already have the orientation of the canonical
+form, style biases contain their 1.
 """
 
 import re
@@ -17,9 +18,10 @@ from torch import Tensor
 
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
+from lia_adapter.checkpoints.networks import choose, discriminator_of, near, networks
 from lia_adapter.checkpoints.stylegan2 import assemble
-from lia_adapter.checkpoints.tables import Rule, Table, block_name, image, only, rename, table
-from lia_adapter.checkpoints.values import as_mapping, as_tensor
+from lia_adapter.checkpoints.tables import Rule, Table, block_name, image, only, rename, renamed
+from lia_adapter.checkpoints.values import as_tensor, check_finite
 from lia_adapter.errors import CheckpointError
 
 __all__ = ["NAME", "matches", "read"]
@@ -110,41 +112,54 @@ def _discriminator(sizes: int) -> tuple[Rule, ...]:
 
 
 _BASICSR: Final = (
-    (r"style_mlp\.", "style."),
-    (r"constant_input\.weight", "input.input"),
-    (r"style_conv1\.modulated_conv\.", "conv1.conv."),
-    (r"style_conv1\.weight", "conv1.noise.weight"),
-    (r"style_conv1\.", "conv1."),
-    (r"style_convs\.([0-9]{1,2})\.modulated_conv\.", r"convs.\1.conv."),
-    (r"style_convs\.([0-9]{1,2})\.weight", r"convs.\1.noise.weight"),
-    (r"style_convs\.", "convs."),
-    (r"(to_rgb1|to_rgbs\.[0-9]{1,2})\.modulated_conv\.", r"\1.conv."),
-    (r"noises\.noise(?=[0-9])", "noises.noise_"),
-    (r"conv_body\.", "convs."),
+    (r"^style_mlp\.", "style."),
+    (r"^constant_input\.weight", "input.input"),
+    (r"^style_conv1\.modulated_conv\.", "conv1.conv."),
+    (r"^style_conv1\.weight", "conv1.noise.weight"),
+    (r"^style_conv1\.", "conv1."),
+    (r"^style_convs\.([0-9]{1,2})\.modulated_conv\.", r"convs.\1.conv."),
+    (r"^style_convs\.([0-9]{1,2})\.weight", r"convs.\1.noise.weight"),
+    (r"^style_convs\.", "convs."),
+    (r"^(to_rgb1|to_rgbs\.[0-9]{1,2})\.modulated_conv\.", r"\1.conv."),
+    (r"^noises\.noise(?=[0-9])", "noises.noise_"),
+    (r"^conv_body\.", "convs."),
 )
 _MMAGIC: Final = (
-    (r"style_mapping\.", "style."),
-    (r"constant_input\.input", "input.input"),
-    (r"injected_noise_", "noises.noise_"),
-    (r"(.*)\.noise_injector\.weight", r"\1.noise.weight"),
-    (r"(.*)\.style_modulation\.linear\.weight_orig", r"\1.modulation.weight"),
-    (r"(.*)\.style_modulation\.bias", r"\1.modulation.bias"),
-    (r"(embed|style\.[0-9]{1,2}|final_linear\.[01])\.linear\.weight_orig", r"\1.weight"),
-    (r"(convs\.0\.0|convs\.[0-9]{1,2}\.(?:conv1\.0|conv2\.1|skip\.1)|final_conv\.0)\.conv\.weight_orig", r"\1.weight"),
-    (r"(.*)\.weight_orig", r"\1.weight"),
+    (r"^style_mapping\.", "style."),
+    (r"^constant_input\.input", "input.input"),
+    (r"^injected_noise_", "noises.noise_"),
+    (r"^(.*)\.noise_injector\.weight", r"\1.noise.weight"),
+    (r"^(.*)\.style_modulation\.linear\.weight_orig", r"\1.modulation.weight"),
+    (r"^(.*)\.style_modulation\.bias", r"\1.modulation.bias"),
+    (r"^(embed|style\.[0-9]{1,2}|final_linear\.[01])\.linear\.weight_orig", r"\1.weight"),
+    (r"^(convs\.0\.0|convs\.[0-9]{1,2}\.(?:conv1\.0|conv2\.1|skip\.1)|final_conv\.0)\.conv\.weight_orig", r"\1.weight"),
+    (r"^(.*)\.weight_orig", r"\1.weight"),
 )
-# Where the generator's table may lie, and what is then missing.
-_PLACES: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
-    ((), ""), (("g_ema",), ""), (("params_ema",), ""), (("g",), "g_ema"), (("params",), "params_ema"),
-)  # fmt: skip
-_IS_GENERATOR: Final = ("style.1.weight", "input.input", "conv1.conv.weight")
-_IS_DISCRIMINATOR: Final = ("convs.0.0.weight", "final_conv.0.weight", "final_linear.1.weight")
+# How to know a generator and a discriminator by their stored names, and what gives these rosinality's.
+_PROGRAMS: Final = (
+    (("style.1.weight", "input.input", "conv1.conv.weight"), ("convs.0.0.weight", "final_conv.0.weight"), ()),
+    (
+        ("style_mlp.1.weight", "constant_input.weight", "style_conv1.weight"),
+        ("conv_body.0.0.weight", "final_conv.0.weight"),
+        _BASICSR,
+    ),
+    (
+        ("style_mapping.1.linear.weight_orig", "constant_input.input", "conv1.conv.weight_orig"),
+        ("convs.0.0.conv.weight_orig", "final_conv.0.conv.weight_orig"),
+        _MMAGIC,
+    ),
+)
+_ENCODER: Final = "the encoder (pSp, e4e, ReStyle or a relative) was left aside: lia-adapt train-encoder makes one into y"
+_BGR: Final = (
+    "channels were assumed to be RGB; networks that mmagic itself trained draw BGR: pass --channel-order bgr to convert"
+)
 
 
 def matches(document: Document) -> bool:
-    """Whether there is a table with rosinality's names, or with those of its heirs."""
-    generator, discriminator, _ = _find(document)
-    return generator is not None or discriminator is not None
+    """Whether there is a network with rosinality's names, or with those of its heirs."""
+    return any(
+        networks(document, *generator) or networks(document, *discriminator) for generator, discriminator, _ in _PROGRAMS
+    )
 
 
 def read(document: Document, sha256: str) -> Checkpoint:
@@ -157,93 +172,42 @@ def read(document: Document, sha256: str) -> Checkpoint:
     Raises:
         CheckpointError: Something in it is missing, unknown, or does not fit.
     """
-    generator, discriminator, notes = _find(document)
+    found = [(networks(document, *g), networks(document, *d), names) for g, d, names in _PROGRAMS]
+    generator, notes = choose([table for generators, _, _ in found for table in generators])
+    discriminator = discriminator_of(generator, [table for _, discriminators, _ in found for table in discriminators])
     g = d = None
     if generator is not None:
-        g = rename(generator, _GENERATOR)
-        if "mapping.w_avg" not in g:
-            average = _average(document, notes)
-            if average is not None:
-                g["mapping.w_avg"] = average
+        names = next(names for generators, _, names in found if generator in generators)
+        if names is _MMAGIC:
+            notes.append(_BGR)
+        if networks(document, "encoder.input_layer.0.weight"):
+            notes.append(_ENCODER)
+        g = rename(_mapping_from_one(renamed(generator, names)), _GENERATOR, notes)
+        if "mapping.w_avg" not in g and (average := _average(generator, notes)) is not None:
+            g["mapping.w_avg"] = average
     if discriminator is not None:
+        names = next(names for _, discriminators, names in found if discriminator in discriminators)
+        discriminator = renamed(discriminator, names)
         blocks = sum(re.fullmatch(r"convs\.[0-9]{1,2}\.conv1\.0\.weight", name) is not None for name in discriminator.nodes)
-        d = rename(discriminator, _discriminator(blocks))
+        d = rename(discriminator, _discriminator(blocks), notes)
     return assemble(document, sha256, g, d, notes)
-
-
-def _find(document: Document) -> tuple[Table | None, Table | None, list[str]]:
-    """Generator, discriminator, and what to say about the choice."""
-    notes: list[str] = []
-    keys = as_mapping(document.tree) or {}
-    whole = table(document, "state_dict")
-    if whole is not None and any(name.startswith("decoder.") for name in whole.nodes):
-        if any(name.startswith("encoder.") for name in whole.nodes):
-            notes.append(
-                "the encoder (pSp, e4e, ReStyle or a relative) was left aside: lia-adapt train-encoder makes one into y"
-            )
-        return _generator(whole.below("decoder.")), None, notes
-    if whole is not None and any(re.match(r"generator(_ema)?\.|style_mapping\.", name) for name in whole.nodes):
-        return _of_mmagic(whole, notes)
-    for place, what in _PLACES:
-        found = table(document, *place)
-        if found is None:
-            continue
-        found = _renamed(found, _BASICSR)
-        generator = _generator(found)
-        if generator is None and not found.has(*_IS_DISCRIMINATOR):
-            continue
-        if what and generator is not None:
-            notes.append(f"{what} is absent, {place[0]} was taken: it was not averaged")
-        discriminator = table(document, "d") if "d" in keys else None
-        return generator, found if generator is None else discriminator, notes
-    return None, None, notes
-
-
-def _of_mmagic(whole: Table, notes: list[str]) -> tuple[Table | None, Table | None, list[str]]:
-    averaged = whole.below("generator_ema.")
-    if any(name.startswith("module.") for name in averaged.nodes):
-        averaged = averaged.below("module.")  # beside a counter of steps
-    generator = averaged if averaged.nodes else whole.below("generator.")
-    if not averaged.nodes and generator.nodes:
-        notes.append("generator_ema is absent, generator was taken: it was not averaged")
-    notes.append(
-        "channels were assumed to be RGB; networks that mmagic itself trained draw BGR: pass --channel-order bgr to convert"
-    )
-    discriminator = _renamed(whole.below("discriminator."), _MMAGIC)
-    found = _generator(_mapping_from_one(_renamed(generator if generator.nodes else whole, _MMAGIC)))
-    return found, discriminator if discriminator.has(*_IS_DISCRIMINATOR) else None, notes
 
 
 def _mapping_from_one(found: Table) -> Table:
     """A conditional network's mapping is counted from 0, because the normalisation has moved out of it."""
     if not found.has("style.0.weight"):
         return found
-    nodes = {
-        re.sub(r"^style\.([0-9]{1,2})", lambda m: f"style.{int(m[1]) + 1}", key): node for key, node in found.nodes.items()
-    }
-    return Table(found.document, nodes)
+    return renamed(found, ((r"^style\.([0-9]{1,2})", lambda m: f"style.{int(m[1]) + 1}"),))
 
 
-def _renamed(found: Table, names: tuple[tuple[str, str], ...]) -> Table:
-    nodes = {}
-    for key, node in found.nodes.items():
-        for pattern, name in names:
-            key = re.sub(f"^{pattern}", name, key)
-        nodes[key] = node
-    return Table(found.document, nodes)
-
-
-def _generator(found: Table) -> Table | None:
-    return found if found.has(*_IS_GENERATOR) else None
-
-
-def _average(document: Document, notes: list[str]) -> Tensor | None:
+def _average(generator: Table, notes: list[str]) -> Tensor | None:
     """latent_avg beside the weights: one row, or the same row for every layer."""
-    node = (as_mapping(document.tree) or {}).get("latent_avg")
+    node = near(generator, "latent_avg")
     if node is None:
         notes.append("the file has no latent_avg: the centre of truncation is measured from 10,000 samples of seed 0")
         return None
-    average = as_tensor(node, document, "latent_avg")
+    document = generator.document
+    average = check_finite(as_tensor(node, document, "latent_avg"), document, "latent_avg")
     if average.ndim == 2 and len(average) and torch.equal(average, average[:1].expand_as(average)):
         average = average[0]
     if average.ndim != 1:

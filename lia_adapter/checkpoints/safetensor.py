@@ -28,7 +28,8 @@ _MAX_AXES: Final = 16
 _METADATA: Final = "__metadata__"
 _DTYPES: Final = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "BOOL": torch.bool,
+    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8,
 }  # fmt: skip
 _NAMES: Final = {dtype: name for name, dtype in _DTYPES.items()}
 
@@ -139,10 +140,15 @@ def _table(text: bytes, size: int, length: int, name: str) -> tuple[Any, dict[st
     room, total = length - _LENGTH - size, 0
     entries: dict[str, _Entry] = {}
     for key, entry in header.items():
+        if isinstance(entry, dict) and isinstance(entry.get("dtype"), str) and entry["dtype"] not in _DTYPES:
+            raise CheckpointError(
+                f"{name} is a safetensors file in which {clean(key, 60)} is of type {clean(entry['dtype'], 20)}, which is not "
+                "read: numbers of so few bits are scaled in a way that each program has of its own. Save it in F16, BF16 or "
+                "F32."
+            )
         match entry:
             case {"dtype": str(kind), "shape": list(shape), "data_offsets": [int(first), int(last)]} if (
-                kind in _DTYPES
-                and len(shape) <= _MAX_AXES
+                len(shape) <= _MAX_AXES
                 and all(type(n) is int and n >= 0 for n in shape)
                 and math.prod(max(n, 1) for n in shape) < 2**63  # torch multiplies sizes even where one of them is 0
             ):

@@ -20,6 +20,7 @@ rule by which the paper places cutoffs and stopbands (Karras 2021, sec. 3.2, app
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 import torch
@@ -29,17 +30,18 @@ from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.layout import check_tensors, discriminator_shapes, generator_shapes
+from lia_adapter.checkpoints.networks import choose, discriminator_of, networks
 from lia_adapter.checkpoints.stylegan2 import infer_discriminator, infer_mapping
-from lia_adapter.checkpoints.tables import Table, table
+from lia_adapter.checkpoints.tables import Table
 from lia_adapter.errors import CheckpointError
 
 __all__ = ["NAME", "check_layers", "matches", "read", "stylegan3_shapes"]
 
 NAME: Final = "stylegan3"
 
-_PLACES: Final = ((), ("G_ema",), ("g_ema",), ("state_dict",), ("G",))
 _LAYER: Final = re.compile(r"synthesis\.(L([0-9]{1,3})_([0-9]{1,5})_([0-9]{1,5}))\.weight")
 _MAX_SIDE: Final = 2**16
+_MOVE: Final = "synthesis.input.transform"
 
 # All published StyleGAN3s share these (Karras 2021, sec. 3.2).
 _FIRST_CUTOFF: Final = 2.0
@@ -138,7 +140,7 @@ def matches(document: Document) -> bool:
     Args:
         document: The decoded file.
     """
-    return _find(document) is not None
+    return bool(_generators(document))
 
 
 def read(document: Document, sha256: str) -> Checkpoint:
@@ -151,22 +153,25 @@ def read(document: Document, sha256: str) -> Checkpoint:
     Raises:
         CheckpointError: The layers are not those of a published StyleGAN3, or a tensor is missing or does not fit.
     """
-    found = _find(document)
-    if found is None:
+    weights, notes = choose(_generators(document))
+    if weights is None:
         raise CheckpointError(f"{document.name} has no StyleGAN3 generator in it.")
-    weights, notes = found
-    tensors = {name: weights.tensor(name) for name in weights.nodes}
+    if weights.place.endswith("decoder"):
+        # stylegan3-editing's encoders: the picture's own move is left behind by the last one that they aligned.
+        weights = replace(weights, nodes={name: node for name, node in weights.nodes.items() if name != _MOVE})
+        notes.append("the generator of an encoder's file was taken; the encoder and the stored move of the picture were not")
+    tensors = weights.tensors(notes)
     notes.append(
         f"bare weights: leaky ReLU, a clamp of {_CLAMP:g}, an output scale of {_OUTPUT_SCALE:g} and a learning rate multiplier "
         "of 0.01 in the mapping were assumed"
     )
     config = _infer(tensors, document.name)
     chosen = _fitting(tensors, stylegan3_shapes(config), document.name, "generator")
-    config_d, discriminator = None, table(document, "D")
+    config_d, discriminator = None, discriminator_of(weights, networks(document, "b4.fc.weight", "b4.out.weight"))
     if discriminator is None:
         notes.append("the file has no discriminator")
     else:
-        tensors_d = discriminator.tensors()
+        tensors_d = discriminator.tensors(notes)
         config_d = infer_discriminator(tensors_d, document.name, coarsest=[4, 4])
         chosen |= _fitting(tensors_d, discriminator_shapes(config_d), document.name, "discriminator")
     return Checkpoint(
@@ -175,18 +180,8 @@ def read(document: Document, sha256: str) -> Checkpoint:
     )  # fmt: skip
 
 
-def _find(document: Document) -> tuple[Table, list[str]] | None:
-    needed = ("mapping.fc0.weight", "synthesis.input.freqs")
-    for place in _PLACES:
-        found = table(document, *place)
-        if found and found.has(*needed):
-            return found, []
-        if found and (decoder := found.below("decoder.")).has(*needed):
-            # stylegan3-editing's encoders: the picture's own move is left behind by the last one that they aligned.
-            nodes = {name: node for name, node in decoder.nodes.items() if name != "synthesis.input.transform"}
-            notes = ["the generator of an encoder's file was taken; the encoder and the stored move of the picture were not"]
-            return Table(document, nodes), notes
-    return None
+def _generators(document: Document) -> list[Table]:
+    return networks(document, "mapping.fc0.weight", "synthesis.input.freqs")
 
 
 def _fitting(tensors: Mapping[str, Tensor], shapes: dict[str, tuple[int, ...]], name: str, part: str) -> dict[str, Tensor]:

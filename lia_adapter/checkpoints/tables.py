@@ -1,33 +1,35 @@
-"""Tables of tensors by name ("state dicts"), wherever they lie in a tree."""
+"""Tables of tensors by name ("state dicts"), and their names in a family to the canonical ones."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
-from lia_adapter.checkpoints.decoder import Call, Symbol, clean
-from lia_adapter.checkpoints.document import Document, Stored
-from lia_adapter.checkpoints.values import as_mapping, as_tensor
+from lia_adapter.checkpoints.decoder import clean
+from lia_adapter.checkpoints.document import Document
+from lia_adapter.checkpoints.values import as_tensor, check_finite, is_scalar, kind_of, single_number
 from lia_adapter.errors import CheckpointError
 
-__all__ = ["Rule", "Table", "block_name", "image", "mirrored", "only", "rename", "table"]
-
-_PARALLEL = "module."  # what DistributedDataParallel puts in front of every name
+__all__ = ["Rule", "Table", "block_name", "image", "mirrored", "only", "rename", "renamed"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """Tensors by name; none is looked at before it is asked for.
 
     Attributes:
         document: What it is from.
         nodes: The tensors' nodes by name.
+        place: Where it lies in the tree, such as "state_dict.G_ema"; "" on top.
+        beside: Nodes of what else lies there, by name, and is no tensor.
     """
 
     document: Document
     nodes: Mapping[str, Any]
+    place: str = ""
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
     def has(self, *names: str) -> bool:
         """Whether all of these are there."""
@@ -37,18 +39,20 @@ class Table:
         """One tensor, in the file's memory.
 
         Raises:
-            CheckpointError: It is none of floats, or damaged.
+            CheckpointError: It is none of floats, or damaged, or holds NaN.
         """
-        return as_tensor(self.nodes[name], self.document, name)
+        return check_finite(as_tensor(self.nodes[name], self.document, name), self.document, name)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All tensors by name."""
-        return {name: self.tensor(name) for name in self.nodes}
+    def tensors(self, notes: list[str]) -> dict[str, Tensor]:
+        """All tensors by name, where the names are canonical already.
 
-    def below(self, prefix: str) -> "Table":
-        """Those whose names begin so, without the prefix."""
-        nodes = {name.removeprefix(prefix): node for name, node in self.nodes.items() if name.startswith(prefix)}
-        return Table(self.document, nodes)
+        Args:
+            notes: Gains one on what was left out.
+
+        Raises:
+            CheckpointError: Something that is no tensor of floats may be a part of the network.
+        """
+        return rename(self, (Rule(r".*\..*", lambda m: m[0]),), notes)
 
 
 @dataclass(frozen=True)
@@ -64,25 +68,6 @@ class Rule:
     pattern: str
     name: str | Callable[[re.Match[str]], str] | None
     change: Callable[[Tensor], Tensor] | None = None
-
-
-def table(document: Document, *path: str) -> Table | None:
-    """The table at a place in the tree, DistributedDataParallel's prefix taken off.
-
-    Args:
-        document: The decoded file.
-        path: Keys from the top of the tree down to the table.
-
-    Returns:
-        None where there is no dict, or none with tensors in it. Entries that are no tensors are left out.
-    """
-    node = document.tree
-    for key in path:
-        node = (as_mapping(node) or {}).get(key)
-    nodes = {name: value for name, value in (as_mapping(node) or {}).items() if isinstance(name, str) and _is_tensor(value)}
-    if nodes and all(name.startswith(_PARALLEL) for name in nodes):
-        nodes = {name.removeprefix(_PARALLEL): value for name, value in nodes.items()}
-    return Table(document, nodes) if nodes else None
 
 
 def block_name(index: int) -> str:
@@ -111,23 +96,55 @@ def mirrored(x: Tensor) -> Tensor:
     return x.flip(-1, -2)
 
 
-def rename(tensors: Table, rules: Sequence[Rule]) -> dict[str, Tensor]:
+def renamed(found: Table, names: Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]) -> Table:
+    """The same tensors under other names.
+
+    Args:
+        found: As in the file.
+        names: Regular expressions for a part of a name, and what takes its place; all that fit, in this order.
+    """
+
+    def new(name: str) -> str:
+        for pattern, replacement in names:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+    nodes = {new(name): node for name, node in found.nodes.items()}
+    return replace(found, nodes=nodes, beside={new(name): node for name, node in found.beside.items()})
+
+
+def rename(tensors: Table, rules: Sequence[Rule], notes: list[str]) -> dict[str, Tensor]:
     """The tensors by their canonical names.
 
     Args:
         tensors: As in the file.
         rules: The first that fits a name is applied.
+        notes: Gains one on counters and settings that lie beside the network.
 
     Raises:
-        CheckpointError: No rule fits a tensor, so that nobody knows what it would change, or two make one name.
+        CheckpointError: No rule fits a tensor, so that nobody knows what it would change, or two make one name, or what should
+            be a tensor is something else.
     """
     found: dict[str, Tensor] = {}
     unknown: list[str] = []
-    for stored in tensors.nodes:
+    left: list[str] = []
+    for stored, node in (*tensors.nodes.items(), *tensors.beside.items()):
         rule, match = next(((rule, match) for rule in rules if (match := re.fullmatch(rule.pattern, stored))), (None, None))
-        if rule is None or match is None:
+        if stored in tensors.beside:
+            if rule is not None and rule.name is not None and not is_scalar(node):
+                raise CheckpointError(
+                    f"{tensors.document.name}: {clean(stored, 60)} is {kind_of(node)}, and a tensor was expected. Save the "
+                    "network's state_dict() with tensors alone."
+                )
+            left.append(stored)
+        elif rule is not None and rule.name is None:
+            pass
+        elif _is_counter(stored, node, tensors.document, known=rule is not None):
+            left.append(stored)
+        elif rule is None or match is None:
             unknown.append(stored)
-        elif rule.name is not None:
+        else:
+            assert rule.name is not None  # noqa: S101
             name = match.expand(rule.name) if isinstance(rule.name, str) else rule.name(match)
             if name in found:
                 raise CheckpointError(f"{tensors.document.name} has {clean(name, 60)} twice. Get the file again.")
@@ -140,14 +157,20 @@ def rename(tensors: Table, rules: Sequence[Rule]) -> dict[str, Tensor]:
                     "fit its name. Get the file again."
                 ) from None
     if unknown:
-        shown = ", ".join(clean(name, 60) for name in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         raise CheckpointError(
             f"{tensors.document.name} has {len(unknown)} tensors that are not known in such a file and may change its images: "
-            f"{shown}. Pass the file that its generator was first published in."
+            f"{_listed(unknown)}. Pass the file that its generator was first published in."
         )
+    if left:
+        notes.append(f"beside the weights, and left out: {_listed(left)}")
     return found
 
 
-def _is_tensor(node: Any) -> bool:
-    function = node.function if isinstance(node, Call) else None
-    return isinstance(node, Stored) or (isinstance(function, Symbol) and str(function).startswith("torch._utils._rebuild_"))
+def _is_counter(name: str, node: Any, document: Document, *, known: bool) -> bool:
+    """Whether it is one number that belongs to no layer: a whole one, or an unknown one without a layer's name before."""
+    number = single_number(node, document)
+    return number is not None and (not number.is_floating_point() or (not known and not re.search(r"[./]", name)))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(clean(name, 60) for name in names[:5]) + (", ..." if len(names) > 5 else "")

@@ -22,7 +22,7 @@ from torch import Tensor
 from lia_adapter.checkpoints.decoder import Call, Symbol, clean
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.tables import Table
-from lia_adapter.checkpoints.values import as_array, as_mapping, as_number
+from lia_adapter.checkpoints.values import as_array, as_mapping, as_number, check_finite, kind_of
 from lia_adapter.errors import CheckpointError
 
 __all__ = [
@@ -76,10 +76,9 @@ class Variables(Table):
             return torch.tensor(float(number))
         array = as_array(node, self.document.name)
         if array is None or array.dtype.kind != "f":
-            raise CheckpointError(
-                f"{self.document.name}: the variable {clean(name, 80)} holds no floats. It is damaged: get the file again."
-            )
-        return torch.from_numpy(array)
+            found = kind_of(node) if array is None else f"an array of {array.dtype}"
+            raise CheckpointError(f"{self.document.name}: the variable {clean(name, 80)} is {found}, and floats were expected.")
+        return check_finite(torch.from_numpy(array), self.document, clean(name, 80))
 
 
 @dataclass(frozen=True)

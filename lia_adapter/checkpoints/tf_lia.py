@@ -101,9 +101,9 @@ def _mapping_config(tensors: dict[str, Tensor], name: str) -> dict[str, Any]:
     return {"coupling": coupling, "y_dim": y_dim, "c_dim": 0, "depth": depth, "width": width}
 
 
-def _encoder(network: Network, resolution: list[int]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _encoder(network: Network, resolution: list[int], notes: list[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Config and tensors of the encoder, without a prefix."""
-    tensors = rename(network.variables, _ENCODER_RULES)
+    tensors = rename(network.variables, _ENCODER_RULES, notes)
     name = network.variables.document.name
     channels, widths = stem_and_widths(tensors, name)
     config = {
@@ -163,6 +163,12 @@ def read(document: Document, sha256: str) -> Checkpoint:
         )
     if networks.encoder is None:
         return found
-    config, tensors = _encoder(networks.encoder, found.config["generator"]["resolution"])
+    beside: list[str] = []
+    config, tensors = _encoder(networks.encoder, found.config["generator"]["resolution"], beside)
     tensors = {f"encoder.{name}": tensor for name, tensor in tensors.items()}
-    return replace(found, config=found.config | {"encoder": config}, tensors={**found.tensors, **tensors})
+    return replace(
+        found,
+        config=found.config | {"encoder": config},
+        tensors={**found.tensors, **tensors},
+        notes=(*found.notes, *beside),
+    )

@@ -143,14 +143,16 @@ def generator_tensors(
             Rule(r"synthesis/(ToRGB)_lod([0-9]{1,2})/(weight)", _image_layer("synthesis.", side), conv),
             Rule(r"synthesis/(ToRGB)_lod([0-9]{1,2})/(bias)", _image_layer("synthesis.", side)),
         ],
+        notes,
     )
 
 
-def discriminator_tensors(network: Network) -> dict[str, Tensor]:
+def discriminator_tensors(network: Network, notes: list[str]) -> dict[str, Tensor]:
     """A discriminator's variables in StyleGAN1's canonical names.
 
     Args:
         network: The discriminator.
+        notes: Gains a sentence about what is no weight.
 
     Raises:
         CheckpointError: A variable is not known.
@@ -173,6 +175,7 @@ def discriminator_tensors(network: Network) -> dict[str, Tensor]:
             Rule(r"4x4/Dense1/weight", "b4.out.weight", dense),
             Rule(r"4x4/Dense1/bias", "b4.out.bias"),
         ],
+        notes,
     )
 
 
@@ -249,7 +252,7 @@ def _known_discriminator(network: Network, notes: list[str]) -> dict[str, Tensor
     """A discriminator's tensors; None, with a note, for one of an unknown kind: that costs nobody the generator."""
     try:
         check_settings(network, _FIXED, _READ, notes)
-        return discriminator_tensors(network)
+        return discriminator_tensors(network, notes)
     except CheckpointError as error:
         notes.append(f"the discriminator was ignored: {error}")
         return None

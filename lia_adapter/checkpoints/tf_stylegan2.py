@@ -72,7 +72,7 @@ def read(document: Document, sha256: str) -> Checkpoint:
     generator, discriminator, notes = networks.generator, networks.discriminator, list(networks.notes)
     check_settings(generator, _FIXED, _READ, notes)
     _refuse_growing(generator)
-    tensors = rename(generator.variables, _generator_rules(side_of(generator)))
+    tensors = rename(generator.variables, _generator_rules(side_of(generator)), notes)
     _add_filters(tensors, generator, "synthesis.")
     tensors_d = group = None
     label = "project"
@@ -181,7 +181,7 @@ def _discriminator_tensors(network: Network, notes: list[str]) -> dict[str, Tens
         return None
     try:
         check_settings(network, _FIXED | _ADA_GAMES, _READ, notes)
-        tensors = rename(network.variables, _discriminator_rules(side_of(network)))
+        tensors = rename(network.variables, _discriminator_rules(side_of(network)), notes)
     except CheckpointError as error:
         notes.append(f"the discriminator was ignored: {error}")
         return None

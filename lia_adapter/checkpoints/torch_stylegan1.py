@@ -7,13 +7,14 @@ resolution; lernapparat keeps the last one alone.
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
+from lia_adapter.checkpoints.networks import choose, discriminator_of, networks
 from lia_adapter.checkpoints.stylegan1 import assemble, over_root_2
-from lia_adapter.checkpoints.tables import Rule, Table, mirrored, only, rename, table
-from lia_adapter.errors import CheckpointError
+from lia_adapter.checkpoints.tables import Rule, Table, mirrored, only, rename
 
 __all__ = ["NAME", "matches", "read"]
 
@@ -69,7 +70,7 @@ def _numbered(found: Table) -> Table:
             finest = max(finest, int(match[1]))
         nodes[key] = node
     nodes = {re.sub(r"^g_synthesis\.torgb\.(weight|bias)$", rf"g_synthesis.torgb.{finest}.\1", k): n for k, n in nodes.items()}
-    return Table(found.document, nodes)
+    return replace(found, nodes=nodes)
 
 
 def _side(index: str, more: int = 0) -> int:
@@ -97,12 +98,8 @@ def _discriminator(blocks: int) -> tuple[Rule, ...]:
 
 
 def matches(document: Document) -> bool:
-    """Whether there is a table with these programs' names."""
-    found = table(document)
-    return found is not None and (
-        any(name.startswith(("g_mapping.", "g_synthesis.")) for name in found.nodes)
-        or found.has("final_block.conv.weight", "from_rgb.0.weight")
-    )
+    """Whether there is a network with these programs' names."""
+    return bool(_generators(document) or _discriminators(document))
 
 
 def read(document: Document, sha256: str) -> Checkpoint:
@@ -115,12 +112,21 @@ def read(document: Document, sha256: str) -> Checkpoint:
     Raises:
         CheckpointError: Something in it is missing, unknown, or does not fit.
     """
-    found = table(document)
-    if found is None:
-        raise CheckpointError(f"{document.name} has no generator in it. A table of weights was expected.")
-    if found.has("final_block.conv.weight"):
-        blocks = sum(re.fullmatch(r"blocks\.[0-9]{1,2}\.conv0\.weight", name) is not None for name in found.nodes)
-        return assemble(document, sha256, None, rename(found, _discriminator(blocks)), fromrgb_activation="linear")
-    tensors = rename(_numbered(found), _GENERATOR)
-    notes = [] if "mapping.w_avg" in tensors else ["the file has no average y: it is measured from 10,000 samples of seed 0"]
-    return assemble(document, sha256, tensors, None, notes, norm_eps=_EPS)
+    generator, notes = choose(_generators(document))
+    judge, tensors_d = discriminator_of(generator, _discriminators(document)), None
+    if judge is not None:
+        blocks = sum(re.fullmatch(r"blocks\.[0-9]{1,2}\.conv0\.weight", name) is not None for name in judge.nodes)
+        tensors_d = rename(judge, _discriminator(blocks), notes)
+    tensors = None if generator is None else rename(_numbered(generator), _GENERATOR, notes)
+    if tensors is not None and "mapping.w_avg" not in tensors:
+        notes.append("the file has no average y: it is measured from 10,000 samples of seed 0")
+    return assemble(document, sha256, tensors, tensors_d, notes, norm_eps=_EPS, fromrgb_activation="linear")
+
+
+def _generators(document: Document) -> list[Table]:
+    constants = ("g_synthesis.init_block.const", "g_synthesis.blocks.4x4.const")
+    return [found for constant in constants for found in networks(document, constant)]
+
+
+def _discriminators(document: Document) -> list[Table]:
+    return networks(document, "final_block.conv.weight", "from_rgb.0.weight")

@@ -77,7 +77,7 @@ def read_network_file(path: str | Path) -> NetworkFile:
     else:
         file = read_file(path)
         document = read_document(file)
-        refuse_denied(document.symbols, document.name)
+        refuse_denied(document)
         nodes = as_mapping(document.tree)
         if not nodes or not all(isinstance(name, str) for name in nodes):
             raise LIAError(f"{path.name} holds no state dict, that is, tensors by their names. {_GIVE}")
