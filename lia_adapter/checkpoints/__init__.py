@@ -27,6 +27,8 @@ from typing import Final, Protocol
 from lia_adapter.checkpoints import (
     genforce,
     genforce1,
+    gfpgan,
+    hammer,
     idinvert_encoder,
     nvlabs,
     nvlabs3,
@@ -62,8 +64,8 @@ class Family(Protocol):
 
 
 FAMILIES: Final[tuple[Family, ...]] = (
-    nvlabs, nvlabs3, nvlabs_state, stylegan3, rosinality, genforce, genforce1, idinvert_encoder, torch_stylegan1,
-    tf_lia, tf_stylegan1, tf_stylegan2,
+    nvlabs, nvlabs3, nvlabs_state, stylegan3, rosinality, gfpgan, hammer, genforce, genforce1, idinvert_encoder,
+    torch_stylegan1, tf_lia, tf_stylegan1, tf_stylegan2,
     tensorflow,  # whatever other networks of TensorFlow there are, to be refused by name
 )  # fmt: skip
 

@@ -225,7 +225,9 @@ def _read_torch_zip(file: CheckpointFile) -> Document:
     return read_zip(file.data, file.name)
 
 
-def _refuse_packed(how: str, unpack: str, opener: Callable[[io.BytesIO], io.BufferedIOBase]) -> Callable[[CheckpointFile], Document]:
+def _refuse_packed(
+    how: str, unpack: str, opener: Callable[[io.BytesIO], io.BufferedIOBase]
+) -> Callable[[CheckpointFile], Document]:
     """Of a file that is packed as a whole: says what is inside as far as its beginning tells."""
 
     def refuse(file: CheckpointFile) -> NoReturn:

@@ -18,7 +18,7 @@ from lia_adapter.checkpoints.tables import Table
 from lia_adapter.checkpoints.values import as_mapping, is_scalar, is_tensor
 from lia_adapter.errors import CheckpointError
 
-__all__ = ["averaged", "choose", "discriminator_of", "near", "networks"]
+__all__ = ["averaged", "choose", "discriminator_of", "names_in", "near", "networks"]
 
 # Names that wrappers of modules insert: DistributedDataParallel and AveragedModel, torch.compile, FSDP, activation
 # checkpointing, Lightning Fabric.
@@ -82,6 +82,11 @@ def networks(document: Document, *names: str) -> list[Table]:
             beside = {name: node for name, node in inside.items() if name not in nodes}
             found.append(Table(document, nodes, place.removesuffix("."), beside))
     return found
+
+
+def names_in(document: Document) -> list[str]:
+    """The dotted names of all values of the tree, without those of wrappers."""
+    return list(_leaves(document))
 
 
 def choose(found: Sequence[Table], what: str = "generator") -> tuple[Table | None, list[str]]:

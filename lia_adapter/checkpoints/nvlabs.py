@@ -13,7 +13,7 @@ The config that comes out, with a 32x32 example's values::
             lr_multiplier 0.01, has_average True
         blocks, from coarse to fine: name "b4", architecture "skip", in_channels 0, out_channels 32, size [4, 4],
             is_last False, conv0 None or like conv1: (kernel 3, activation "lrelu", clamp None, noise True),
-            torgb: None or (kernel 1, clamp None), filter [4, 4]
+            torgb: None or (kernel 1, clamp None), filter [4, 4], and in a GFPGAN's upsample "bilinear"
     discriminator: None or c_dim 0, channels 3, resolution [32, 32], mapping None or as above,
         blocks, from fine to coarse: name "b32", architecture "resnet", in_channels 0, mid_channels 32, out_channels 32,
             activation "lrelu", clamp None, fromrgb True, filter [4, 4]
@@ -165,7 +165,12 @@ def _refuse_unknown(generator: Module) -> None:
     if "fastgan" in (synthesis.kind if synthesis else generator.kind).lower():
         what, why = "a FastGAN generator (projected-gan)", "it has no mapping, so there is no y to find"
     elif mapping and (mapping.child("clip") or "x_avg" in mapping.nodes()):
-        what, why = "a StyleGAN-T generator", "its images follow a text, which a code alone does not give"
+        what, why = (
+            "a StyleGAN-T generator",
+            "its layers are others; without a text, lia_adapter.wrap takes it in its own program",
+        )
+    elif synthesis and any(block.child("transformer") for block in synthesis.children().values()):
+        what, why = "a GANformer", "it has a code for every part of the image; lia_adapter.wrap takes it in its own program"
     elif mapping is None or synthesis is None or not synthesis.children("conv1"):
         what = f"a network of class {clean(generator.kind, 40)}"
         why = "the parts of a StyleGAN2 or StyleGAN3 generator are missing in it"

@@ -3,17 +3,16 @@
 Nobody should have to guess why a file is refused: this table knows the neighbours by their keys.
 """
 
-from collections.abc import Callable
 from typing import Any, Final
 
-from lia_adapter.checkpoints.decoder import Call, Symbol, clean
+from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.checkpoints.document import Document
-from lia_adapter.checkpoints.values import as_mapping
+from lia_adapter.checkpoints.networks import names_in
+from lia_adapter.checkpoints.values import as_mapping, kind_of
 from lia_adapter.checkpoints.zips import SHARD
 
 __all__ = ["explain"]
 
-_Keys = set[str]
 _PLAN: Final = "torch.distributed.checkpoint.metadata.Metadata"
 
 
@@ -26,88 +25,78 @@ def explain(document: Document) -> str:
     Returns:
         The whole message.
     """
-    name, tree = document.name, document.tree
-    top, inner = _keys(tree), _all_keys(tree)
+    name, top = document.name, _keys(document.tree)
     if _PLAN in document.names:
         return f"{name} is {SHARD}"
-    for what, why, fits in _NEIGHBOURS:
-        if fits(top, inner):
+    names = [f".{key}" for key in names_in(document)]
+    for what, why, parts in _NEIGHBOURS:
+        if all(any(part in key for key in names) for part in parts):
             return f"{name} holds {what}, which cannot be converted: {why}."
     shown = ", ".join(clean(key, 40) for key in sorted(top)[:8]) + (", ..." if len(top) > 8 else "")
-    found = f"the keys {shown}" if top else f"a {_kind(tree)}"
+    found = f"the keys {shown}" if top else kind_of(document.tree)
     return (
         f"{name} has no known generator in it: it holds {found}. Expected is a file of the StyleGAN family: NVlabs' or "
         "TensorFlow's .pkl, rosinality's, genforce's, BasicSR's or mmagic's .pt or .pth, or a generator's bare weights."
     )
 
 
-def _begins(*starts: str) -> Callable[[_Keys, _Keys], bool]:
-    return lambda top, inner: all(any(key.startswith(start) for key in inner) for start in starts)
-
-
-def _has(*keys: str) -> Callable[[_Keys, _Keys], bool]:
-    return lambda top, inner: top.issuperset(keys)
-
-
-# What to call it, why it is refused and what to do, and how to know it by the keys on top and by all keys of the tables of
-# tensors, in this order.
-_NEIGHBOURS: Final[tuple[tuple[str, str, Callable[[_Keys, _Keys], bool]], ...]] = (
+_WRAP: Final = "lia_adapter.wrap takes it as it is in its own program"
+# What to call it, why it is refused and what to do, and how to know it: by parts of the dotted names of its tensors, all of
+# which must be there, in this order.
+_NEIGHBOURS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
     (
         "a lucidrains StyleGAN2",
-        "it is another network under the same name (z of unit length, no equalised learning rate, other noise)",
-        _has("GAN", "version"),
-    ),
-    (
-        "a GFPGAN face restorer",
-        "its generator is steered by the image to restore. Pass the StyleGAN2 that it was made from",
-        _begins("stylegan_decoder."),
+        "it is another network under the same name (z of unit length, no equalised learning rate, other noise). " + _WRAP,
+        (".GAN.", ".version"),
     ),
     (
         "a MobileStyleGAN",
         "its generator predicts wavelets. Pass the StyleGAN2 that it was distilled from",
-        _has("params", "ckpt"),
+        (".params.", ".ckpt."),
     ),
     (
         "an adriansahlman StyleGAN2",
         "this layout is not read. Pass the TensorFlow .pkl that it was made from",
-        _has("G_mapping", "G_synthesis"),
+        (".G_mapping.", ".G_synthesis."),
     ),
     (
         "a StyleGAN1 of rosinality/style-based-gan-pytorch",
-        "its function differs from StyleGAN's (normalisation after the activation, other gains)",
-        _begins("generator.progression."),
+        "its function differs from StyleGAN's (normalisation after the activation, other gains). " + _WRAP,
+        (".generator.progression.",),
     ),
     (
         "a rosinality alias-free GAN",
         "its function was never that of StyleGAN3. Pass a StyleGAN3 .pkl",
-        _begins("input.freqs", "convs.0.conv.modulation."),
+        (".input.freqs", ".convs.0.conv.modulation."),
+    ),
+    ("a CIPS", "it draws every pixel by itself, without convolutions. " + _WRAP, (".lff.", ".emb.input")),
+    ("a StyleSwin", "it is a transformer. " + _WRAP, (".relative_position_bias_table", ".style.1.weight")),
+    (
+        "a StyleMapGAN",
+        "its code is a map with a place for every part of the image, not one vector. " + _WRAP,
+        (".mapping_z.", ".decoder.convs."),
+    ),
+    ("a FastGAN", "it has no mapping, so there is no y to find", (".init.init.", ".se_64.")),
+    ("a BigGAN", "it has no mapping, so there is no y to find", (".blocks.0.0.conv1.", ".blocks.0.0.bn1.gain.")),
+    ("a BigGAN", "it has no mapping, so there is no y to find", (".gen_z.", ".embeddings.")),
+    (
+        "a network of PaddlePaddle",
+        "its weights are laid out in another way. Pass the file that it was converted from",
+        (".StructuredToParameterName@@",),
     ),
     (
         "a diffusion model",
         "it has no mapping from one code to one image. Pass a file of the StyleGAN family",
-        lambda top, inner: any("time_embed" in key or key.startswith("model.diffusion_model.") for key in inner),
+        (".model.diffusion_model.",),
     ),
-    (
-        "a classifier",
-        "it makes no images. Pass a generator; a perceptual network is given by --features",
-        lambda top, inner: bool(inner & {"fc.weight", "classifier.weight", "classifier.6.weight", "head.weight"}),
+    ("a diffusion model", "it has no mapping from one code to one image. Pass a file of the StyleGAN family", ("time_embed",)),
+    *(
+        ("a classifier", "it makes no images. Pass a generator; a perceptual network is given by --features", (part,))
+        for part in (".fc.weight", ".classifier.weight", ".classifier.6.weight", ".head.weight")
     ),
-)  # fmt: skip
+)
 
 
-def _keys(node: Any) -> _Keys:
+def _keys(node: Any) -> set[str]:
     mapping = as_mapping(node)
     return {key for key in mapping if isinstance(key, str)} if mapping is not None else set()
-
-
-def _all_keys(tree: Any) -> _Keys:
-    """The keys on top and one level below, where tables of tensors lie; DistributedDataParallel's prefix taken off."""
-    mapping = as_mapping(tree) or {}
-    keys = _keys(tree).union(*(_keys(value) for value in list(mapping.values())[:100]))
-    return {key.removeprefix("module.") for key in keys}
-
-
-def _kind(tree: Any) -> str:
-    if isinstance(tree, Call) and isinstance(tree.function, Symbol):
-        return f"call of {clean(tree.function)}"
-    return type(tree).__name__

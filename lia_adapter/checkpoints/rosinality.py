@@ -3,6 +3,7 @@
 - Training files `{"g", "d", "g_ema", ...}`, converted ones `{"g_ema", "latent_avg"}`, and bare weights.
 - pSp, e4e, ReStyle, HyperStyle: `{"state_dict": {"decoder.…", "encoder.…"}, "latent_avg"}`; the encoder is left aside.
 - BasicSR: `{"params_ema"}` or `{"params"}`; a generator or a discriminator.
+- stylegan2-torch (PyPI): other names for the same; its discriminator is left aside.
 - mmgeneration and mmagic: `{"state_dict": {"generator_ema.…", "generator.…", "discriminator.…"}, "meta"}`.
 
 They lie wherever `networks` finds them. The latter two rename; `_BASICSR` and `_MMAGIC` give them rosinality's names back,
@@ -24,7 +25,7 @@ from lia_adapter.checkpoints.tables import Rule, Table, block_name, image, only,
 from lia_adapter.checkpoints.values import as_tensor, check_finite
 from lia_adapter.errors import CheckpointError
 
-__all__ = ["NAME", "matches", "read"]
+__all__ = ["NAME", "average", "matches", "read"]
 
 NAME: Final = "stylegan2"
 
@@ -135,11 +136,23 @@ _MMAGIC: Final = (
     (r"^(convs\.0\.0|convs\.[0-9]{1,2}\.(?:conv1\.0|conv2\.1|skip\.1)|final_conv\.0)\.conv\.weight_orig", r"\1.weight"),
     (r"^(.*)\.weight_orig", r"\1.weight"),
 )
+_STYLEGAN2_TORCH: Final = (
+    (r"^mapping\.", "style."),
+    (r"^convs\.0\.", "conv1."),
+    # Its two lists of convolutions take turns in the one of rosinality.
+    (r"^(up_)?convs\.([0-9]{1,2})\.", lambda m: f"convs.{2 * int(m[2]) - (not m[1])}."),
+    (r"^to_rgbs\.0\.", "to_rgb1."),
+    (r"^to_rgbs\.([0-9]{1,2})\.", lambda m: f"to_rgbs.{int(m[1]) - 1}."),
+    (r"^(.*)\.affine\.", r"\1.conv.modulation."),
+    (r"^(.*)\.add_noise\.", r"\1.noise."),
+    (r"^(.*)\.leaky_relu\.", r"\1.activate."),
+    (r"^(conv1|convs\.[0-9]{1,2}|to_rgb1|to_rgbs\.[0-9]{1,2})\.(weight|blur\.kernel)$", r"\1.conv.\2"),
+)
 # How to know a generator and a discriminator by their stored names, and what gives these rosinality's.
 _PROGRAMS: Final = (
     (("style.1.weight", "input.input", "conv1.conv.weight"), ("convs.0.0.weight", "final_conv.0.weight"), ()),
     (
-        ("style_mlp.1.weight", "constant_input.weight", "style_conv1.weight"),
+        ("style_mlp.1.weight", "constant_input.weight", "style_conv1.activate.bias"),
         ("conv_body.0.0.weight", "final_conv.0.weight"),
         _BASICSR,
     ),
@@ -148,6 +161,7 @@ _PROGRAMS: Final = (
         ("convs.0.0.conv.weight_orig", "final_conv.0.conv.weight_orig"),
         _MMAGIC,
     ),
+    (("mapping.1.weight", "input.input", "convs.0.add_noise.weight"), ("no discriminator of it is read",), _STYLEGAN2_TORCH),
 )
 _ENCODER: Final = "the encoder (pSp, e4e, ReStyle or a relative) was left aside: lia-adapt train-encoder makes one into y"
 _BGR: Final = (
@@ -178,13 +192,18 @@ def read(document: Document, sha256: str) -> Checkpoint:
     g = d = None
     if generator is not None:
         names = next(names for generators, _, names in found if generator in generators)
+        if any(".iwt." in name for name in generator.nodes):
+            raise CheckpointError(
+                f"{document.name} holds a SWAGAN, which cannot be converted from its file: it draws wavelets. lia_adapter.wrap "
+                "takes the generator as it is in its own program."
+            )
         if names is _MMAGIC:
             notes.append(_BGR)
         if networks(document, "encoder.input_layer.0.weight"):
             notes.append(_ENCODER)
         g = rename(_mapping_from_one(renamed(generator, names)), _GENERATOR, notes)
-        if "mapping.w_avg" not in g and (average := _average(generator, notes)) is not None:
-            g["mapping.w_avg"] = average
+        if "mapping.w_avg" not in g and (centre := average(generator, notes)) is not None:
+            g["mapping.w_avg"] = centre
     if discriminator is not None:
         names = next(names for _, discriminators, names in found if discriminator in discriminators)
         discriminator = renamed(discriminator, names)
@@ -200,19 +219,27 @@ def _mapping_from_one(found: Table) -> Table:
     return renamed(found, ((r"^style\.([0-9]{1,2})", lambda m: f"style.{int(m[1]) + 1}"),))
 
 
-def _average(generator: Table, notes: list[str]) -> Tensor | None:
-    """latent_avg beside the weights: one row, or the same row for every layer."""
+def average(generator: Table, notes: list[str]) -> Tensor | None:
+    """latent_avg beside the weights: one row, or the same row for every layer.
+
+    Args:
+        generator: Where to look.
+        notes: Gains one where there is none.
+
+    Raises:
+        CheckpointError: It has rows that differ.
+    """
     node = near(generator, "latent_avg")
     if node is None:
         notes.append("the file has no latent_avg: the centre of truncation is measured from 10,000 samples of seed 0")
         return None
     document = generator.document
-    average = check_finite(as_tensor(node, document, "latent_avg"), document, "latent_avg")
-    if average.ndim == 2 and len(average) and torch.equal(average, average[:1].expand_as(average)):
-        average = average[0]
-    if average.ndim != 1:
+    centre = check_finite(as_tensor(node, document, "latent_avg"), document, "latent_avg")
+    if centre.ndim == 2 and len(centre) and torch.equal(centre, centre[:1].expand_as(centre)):
+        centre = centre[0]
+    if centre.ndim != 1:
         raise CheckpointError(
-            f"{document.name}: latent_avg has shape {list(average.shape)} and its rows differ; one row [y_dim] was expected. "
+            f"{document.name}: latent_avg has shape {list(centre.shape)} and its rows differ; one row [y_dim] was expected. "
             "Pass the generator's own file."
         )
-    return average
+    return centre

@@ -35,7 +35,7 @@ from lia_adapter.checkpoints.stylegan2 import infer_discriminator, infer_mapping
 from lia_adapter.checkpoints.tables import Table
 from lia_adapter.errors import CheckpointError
 
-__all__ = ["NAME", "check_layers", "matches", "read", "stylegan3_shapes"]
+__all__ = ["NAME", "assemble", "check_layers", "matches", "read", "stylegan3_shapes"]
 
 NAME: Final = "stylegan3"
 
@@ -161,19 +161,42 @@ def read(document: Document, sha256: str) -> Checkpoint:
         weights = replace(weights, nodes={name: node for name, node in weights.nodes.items() if name != _MOVE})
         notes.append("the generator of an encoder's file was taken; the encoder and the stored move of the picture were not")
     tensors = weights.tensors(notes)
-    notes.append(
+    judge = discriminator_of(weights, networks(document, "b4.fc.weight", "b4.out.weight"))
+    return assemble(document, sha256, tensors, None if judge is None else judge.tensors(notes), notes)
+
+
+def assemble(
+    document: Document,
+    sha256: str,
+    generator: dict[str, Tensor],
+    discriminator: dict[str, Tensor] | None,
+    notes: list[str],
+) -> Checkpoint:
+    """A checkpoint from weights in canonical names.
+
+    Args:
+        document: What they are from.
+        sha256: Of the file.
+        generator: The generator's, without a prefix.
+        discriminator: The discriminator's.
+        notes: What was ignored or chosen so far.
+
+    Raises:
+        CheckpointError: The layers are not those of a published StyleGAN3, or a tensor is missing or does not fit.
+    """
+    notes = [
+        *notes,
         f"bare weights: leaky ReLU, a clamp of {_CLAMP:g}, an output scale of {_OUTPUT_SCALE:g} and a learning rate multiplier "
-        "of 0.01 in the mapping were assumed"
-    )
-    config = _infer(tensors, document.name)
-    chosen = _fitting(tensors, stylegan3_shapes(config), document.name, "generator")
-    config_d, discriminator = None, discriminator_of(weights, networks(document, "b4.fc.weight", "b4.out.weight"))
+        "of 0.01 in the mapping were assumed",
+    ]
+    config = _infer(generator, document.name)
+    chosen = _fitting(generator, stylegan3_shapes(config), document.name, "generator")
+    config_d = None
     if discriminator is None:
         notes.append("the file has no discriminator")
     else:
-        tensors_d = discriminator.tensors(notes)
-        config_d = infer_discriminator(tensors_d, document.name, coarsest=[4, 4])
-        chosen |= _fitting(tensors_d, discriminator_shapes(config_d), document.name, "discriminator")
+        config_d = infer_discriminator(discriminator, document.name, coarsest=[4, 4])
+        chosen |= _fitting(discriminator, discriminator_shapes(config_d), document.name, "discriminator")
     return Checkpoint(
         family=NAME, config={"generator": config, "discriminator": config_d}, tensors=chosen, sha256=sha256,
         symbols=document.names, notes=tuple(notes) + document.notes, source=document.name,

@@ -106,5 +106,8 @@ def _part_limits(activated: Iterable[Config], filtered: Iterable[Config]) -> Ite
     others = {part["activation"] for part in activated} - {"lrelu"}
     if others:
         yield f"the activation {', '.join(sorted(others))}"
+    filtered = list(filtered)
+    if any(part.get("upsample") for part in filtered):
+        yield "bilinear up-sampling"
     if any(list(part["filter"]) != _FILTER for part in filtered):
         yield "low-pass filters that are not 4x4"

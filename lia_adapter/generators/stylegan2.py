@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lia_adapter.errors import LIAError
@@ -233,6 +234,7 @@ class SynthesisLayer(nn.Module):
         up: 1, or 2 to double the resolution.
         config: `conv0` or `conv1` of a block.
         filter_shape: Shape of the low-pass filter.
+        bilinear: Whether the resolution is doubled by bilinear interpolation (GFPGAN), not by the filter.
     """
 
     noise_const: Tensor
@@ -247,8 +249,11 @@ class SynthesisLayer(nn.Module):
         up: int,
         config: Config,
         filter_shape: tuple[int, ...],
+        *,
+        bilinear: bool = False,
     ) -> None:
         super().__init__()
+        self.bilinear = bilinear and up == 2
         self.up, self.act, self.clamp = up, str(config["activation"]), config["clamp"]
         k = int(config["kernel"])
         self.affine = Dense(y_dim, in_channels, bias_init=1.0)
@@ -293,7 +298,9 @@ class SynthesisLayer(nn.Module):
         clamp = None if self.clamp is None else self.clamp * gain
         gain = gain * ACTIVATIONS[self.act].gain
         noise = self.noise(x, noise_mode)
-        if self.up == 1:
+        if self.bilinear:
+            x = interpolated(x)
+        if self.up == 1 or self.bilinear:
             x = conv2d(x, self.weight, padding=self.weight.shape[-1] // 2)
             return modconv_epilogue(x, scale, noise, self.bias, act=self.act, gain=gain, clamp=clamp, overwrite_x=True)
         x, padding = conv_up2(x, self.weight, self.resample_filter)
@@ -374,12 +381,16 @@ class SynthesisBlock(nn.Module):
         self.architecture, self.is_first = str(config["architecture"]), config["conv0"] is None
         in_channels, out_channels = int(config["in_channels"]), int(config["out_channels"])
         size, filter_shape = tuple(config["size"]), tuple(config["filter"])
+        bilinear = config.get("upsample") == "bilinear"
         self.register_buffer("resample_filter", default_filter(filter_shape))
         if self.is_first:
             self.const = nn.Parameter(torch.randn(out_channels, *size))
         else:
-            self.conv0 = SynthesisLayer(in_channels, out_channels, y_dim, size, 2, config["conv0"], filter_shape)
+            self.conv0 = SynthesisLayer(
+                in_channels, out_channels, y_dim, size, 2, config["conv0"], filter_shape, bilinear=bilinear
+            )
         self.conv1 = SynthesisLayer(out_channels, out_channels, y_dim, size, 1, config["conv1"], filter_shape)
+        self.bilinear = bilinear
         self.num_conv, self.size = 1 if self.is_first else 2, size
         self.has_torgb = config["torgb"] is not None
         if self.has_torgb:
@@ -404,7 +415,7 @@ class SynthesisBlock(nn.Module):
             x = self.conv0(x, next(y), noise_mode)
             x = self.conv1(x, next(y), noise_mode)
         if image is not None:
-            image = upsample2d(image, self.resample_filter)
+            image = interpolated(image) if self.bilinear else upsample2d(image, self.resample_filter)
         if self.has_torgb:
             drawn = self.torgb(x, next(y))
             image = drawn if image is None else image + drawn
@@ -489,6 +500,11 @@ class StyleGAN2(nn.Module):
 def default_filter(shape: tuple[int, ...]) -> Tensor:
     """StyleGAN2's [1, 3, 3, 1] where the shape is 4x4; otherwise a box of that shape, to be filled from a file."""
     return setup_filter([1.0, 3.0, 3.0, 1.0] if shape == (4, 4) else torch.ones(shape))
+
+
+def interpolated(x: Tensor) -> Tensor:
+    """Doubles the size of x [N, C, H, W] by bilinear interpolation, whose pixels beyond the border repeat it."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def upsample2d(x: Tensor, f: Tensor) -> Tensor:
