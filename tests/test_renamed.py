@@ -127,7 +127,7 @@ def test_a_restorers_generator_interpolates_before_it_convolves(tmp_path: Path) 
     generator, _ = build(checkpoint.family, checkpoint.config, checkpoint.tensors)
     assert generator is not None
     conv0 = generator.get_submodule("synthesis.b8.conv0")
-    x, y = torch.randn(2, conv0.weight.shape[1], 4, 4), torch.randn(2, 16)
+    x, y = torch.randn(2, STORED["synthesis.b8.conv0.weight"].shape[1], 4, 4), torch.randn(2, 16)
     with torch.no_grad():
         drawn = conv0(x.clone(), y, "const")
         # As the program says it: the kernel of each sample, scaled and normalised, on the interpolated picture.

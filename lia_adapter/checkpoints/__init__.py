@@ -21,6 +21,7 @@ A new family is one new file with `NAME`, `matches(document)` and `read(document
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -42,6 +43,7 @@ from lia_adapter.checkpoints import (
     torch_stylegan1,
 )
 from lia_adapter.checkpoints.base import Checkpoint, Inspection
+from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.checkpoints.denied import mentions, refuse_denied
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.files import CheckpointFile, container, lift, read_document, read_file
@@ -70,11 +72,13 @@ FAMILIES: Final[tuple[Family, ...]] = (
 )  # fmt: skip
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+def read_checkpoint(path: str | os.PathLike[str], *, assume: Mapping[str, str] | None = None) -> Checkpoint:
     """Read a generator from a file without running anything that is in the file.
 
     Args:
         path: A checkpoint of any program of the StyleGAN family; `lia-adapt inspect` tells what a file is.
+        assume: What the file itself does not say, where the usual is wrong: {"fused_scale": "all"}. `lia-adapt inspect` tells
+            what was assumed.
 
     Returns:
         Structure and weights of the networks in it: mostly a generator, and often a discriminator.
@@ -84,15 +88,16 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             and what to do.
     """
     file = read_file(path)
-    checkpoint = _read(read_document(file), file)
+    checkpoint = _read(read_document(file), file, assume or {})
     return replace(checkpoint, tensors=lift(checkpoint.tensors, file))
 
 
-def inspect_file(path: str | os.PathLike[str]) -> Inspection:
+def inspect_file(path: str | os.PathLike[str], *, assume: Mapping[str, str] | None = None) -> Inspection:
     """Say what a file is and what it names, also if it is damaged or hostile.
 
     Args:
         path: Any file.
+        assume: See `read_checkpoint`.
 
     Returns:
         What could be found out. A refusal is its `problem`, not an exception.
@@ -106,7 +111,7 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
     try:
         document = read_document(file)
         symbols = document.names
-        checkpoint = _read(document, file)
+        checkpoint = _read(document, file, assume or {})
     except CheckpointError as error:
         problem = str(error)
     return Inspection(
@@ -121,10 +126,18 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
     )
 
 
-def _read(document: Document, file: CheckpointFile) -> Checkpoint:
+def _read(document: Document, file: CheckpointFile, wanted: Mapping[str, str]) -> Checkpoint:
     refuse_denied(document)
+    document = replace(document, wanted=wanted)
     for family in FAMILIES:
         if family.matches(document):
             checkpoint = family.read(document, file.sha256)
-            return replace(checkpoint, notes=checkpoint.notes + mentions(document))
+            assumed = tuple(document.assumptions)
+            if unused := sorted(set(wanted) - {assumption.key for assumption in assumed}):
+                known = ", ".join(f"{a.key} ({' or '.join(a.options)})" for a in assumed) or "nothing"
+                raise CheckpointError(
+                    f"{document.name} does not depend on {', '.join(clean(key, 40) for key in unused)}. What it does not say "
+                    f"itself, and can be assumed of it: {known}."
+                )
+            return replace(checkpoint, notes=checkpoint.notes + mentions(document), assumptions=assumed)
     raise CheckpointError(explain(document))

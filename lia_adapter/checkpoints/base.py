@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lia_adapter.checkpoints.document import Assumption
 from lia_adapter.errors import CheckpointError
 
 __all__ = ["Checkpoint", "Inspection"]
@@ -25,6 +26,7 @@ class Checkpoint:
         symbols: Every class and function that the file names, "module.name", sorted. None of them was looked up.
         notes: What was ignored or chosen on the way, as sentences.
         source: The file's name.
+        assumptions: What the file does not say and was assumed.
     """
 
     family: str
@@ -34,6 +36,7 @@ class Checkpoint:
     symbols: tuple[str, ...]
     notes: tuple[str, ...]
     source: str
+    assumptions: tuple[Assumption, ...] = ()
 
     def content(self) -> str:
         """The networks in it, in words: "a discriminator and an encoder"."""

@@ -7,7 +7,7 @@ tensor is such a stream of its own, wrapped in `torch.storage._load_from_bytes(b
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import torch
@@ -24,7 +24,7 @@ from lia_adapter.checkpoints.decoder import (
 )
 from lia_adapter.errors import CheckpointError
 
-__all__ = ["Document", "Storage", "Stored", "as_bytes", "from_decoded", "read_pickles", "storage_id"]
+__all__ = ["Assumption", "Document", "Storage", "Stored", "as_bytes", "from_decoded", "read_pickles", "storage_id"]
 
 MAGIC: Final = 0x1950A86A20F9469CFC6C
 PROTOCOL: Final = 1001
@@ -110,6 +110,23 @@ class Stored:
 
 
 @dataclass(frozen=True)
+class Assumption:
+    """Something that no file of a kind says, and that changes images.
+
+    Attributes:
+        key: Its name, as in "fused_scale".
+        value: What was assumed.
+        options: What could be.
+        why: What it is, as a sentence.
+    """
+
+    key: str
+    value: str
+    options: tuple[str, ...]
+    why: str
+
+
+@dataclass(frozen=True)
 class Document:
     """What a file, or a torch stream within one, holds.
 
@@ -121,6 +138,8 @@ class Document:
         streams: The nested streams, by the id of the `Call` node that holds their bytes.
         calls: Its calls, without those of nested streams.
         notes: What a reader should know, such as bytes that were ignored.
+        wanted: What the user says of things that the file does not, by their names.
+        assumptions: What was asked for of these, in the order of asking.
     """
 
     name: str
@@ -130,6 +149,26 @@ class Document:
     streams: Mapping[int, "Document"]
     calls: tuple[Call, ...] = ()
     notes: tuple[str, ...] = ()
+    wanted: Mapping[str, str] = field(default_factory=dict)
+    assumptions: list[Assumption] = field(default_factory=list)
+
+    def assume(self, key: str, default: str, options: tuple[str, ...], why: str) -> str:
+        """What to take where the file does not say: the user's word, or the default.
+
+        Args:
+            key: What it is called.
+            default: What most files have.
+            options: What it may be.
+            why: What it is, as a sentence.
+
+        Raises:
+            CheckpointError: The user's word is none of the options.
+        """
+        value = self.wanted.get(key, default)
+        if value not in options:
+            raise CheckpointError(f"{self.name}: {key} is {clean(value, 40)}, and {' or '.join(options)} was expected.")
+        self.assumptions.append(Assumption(key, value, options, why))
+        return value
 
     def every_call(self) -> Iterator[Call]:
         """All calls, also those of nested streams."""

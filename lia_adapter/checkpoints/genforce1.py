@@ -23,6 +23,7 @@ __all__ = ["NAME", "matches", "read"]
 NAME: Final = "stylegan1 of genforce"
 
 _FUSED_FROM: Final = 5  # block of 128x128
+_BLOCKS: Final = 16  # more than any has
 _N: Final = r"([0-9]{1,2})"
 # idinvert's names and genforce's.
 _OLDER: Final = (
@@ -47,8 +48,10 @@ def _mirror_from_last(x: Tensor) -> Tensor:
     return x.permute(3, 2, 0, 1).flip(-1, -2) if x.ndim == 4 else x
 
 
-def _rules(fused: Callable[[Tensor], Tensor]) -> tuple[Rule, ...]:
-    up = "|".join(str(2 * block) for block in range(_FUSED_FROM, 16))
+def _rules(fused: Callable[[Tensor], Tensor], scale: str) -> tuple[Rule, ...]:
+    """Rules for a generator whose up-convolutions are fused from a block on: auto, all or none."""
+    first = {"auto": _FUSED_FROM, "all": 1, "none": _BLOCKS}[scale]
+    up = "|".join(str(2 * block) for block in range(first, _BLOCKS)) or "none"
     return (
         Rule(rf"mapping\.dense{_N}\.weight", r"mapping.fc\1.weight"),
         Rule(rf"mapping\.dense{_N}\.bias", r"mapping.fc\1.bias", over_root_2),
@@ -104,17 +107,19 @@ def read(document: Document, sha256: str) -> Checkpoint:
     found, notes = choose(_generators(document))
     assert found is not None  # noqa: S101  (matches)
     older = found.has("synthesis.layer0.epilogue.bias")
-    if older:
-        notes.append("idinvert's generator: a tanh behind the last layer was assumed, as in all that were published")
-    else:
-        notes.append("no tanh, and fused up-convolutions from 128x128 on, were assumed, as by default: the file does not say")
-    rules = _rules(_mirror_from_last if older else mirrored)
+    final = document.assume(
+        "final", "tanh" if older else "none", ("none", "tanh"), "What comes behind the last layer: idinvert's have a tanh."
+    )
+    scale = document.assume(
+        "fused_scale", "auto", ("auto", "all", "none"), "Which up-convolutions are fused; auto: those to 128x128 and more."
+    )
+    rules = _rules(_mirror_from_last if older else mirrored, scale)
     tensors = rename(renamed(found, _OLDER) if older else found, rules, notes)
     other, discriminator = judge(found, document), None
     if other is not None:
         sizes = sum(re.fullmatch(r"layer[0-9]{1,2}\.blur\.kernel", name) is not None for name in other.nodes)
         discriminator = rename(other, _discriminator(sizes), notes)
-    return assemble(document, sha256, tensors, discriminator, notes, final="tanh" if older else None, lod=_lod(found))
+    return assemble(document, sha256, tensors, discriminator, notes, final="tanh" if final == "tanh" else None, lod=_lod(found))
 
 
 def _generators(document: Document) -> list[Table]:

@@ -108,12 +108,17 @@ def choose(found: Sequence[Table], what: str = "generator") -> tuple[Table | Non
     ranks = [_rank(table) for table in found]
     best = [table for table, rank in zip(found, ranks, strict=True) if rank == min(ranks)]
     chosen = best[0]
+    places = tuple(table.place for table in found)
+    if what in document.wanted:
+        chosen = found[places.index(document.assume(what, "", places, f"Which {what} to take."))]
+        return chosen, [f"{_called(chosen)} was taken, as it was asked for"]
     if any(not _same(chosen, other) for other in best[1:]):
-        places = ", ".join(_called(table) for table in best)
         raise CheckpointError(
-            f"{document.name} holds {len(best)} {what}s, and nothing says which is the one to take: {places}. Save the one "
-            "that you want in a file of its own."
+            f"{document.name} holds {len(best)} {what}s, and nothing says which is the one to take: "
+            f"{', '.join(_called(table) for table in best)}. Say it: --assume {what}={clean(best[0].place, 60)}"
         )
+    if len(found) > 1:
+        document.assume(what, chosen.place, places, f"Which {what} to take.")
     notes = []
     left = [_called(table) for table in found if table not in best]
     if left:

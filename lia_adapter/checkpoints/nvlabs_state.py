@@ -4,7 +4,7 @@ Their names are the canonical ones. Such a file says nothing of clamps: NVlabs' 
 trained in half precision ever reach.
 """
 
-from typing import Final
+from typing import Any, Final
 
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
@@ -16,7 +16,8 @@ __all__ = ["NAME", "matches", "read"]
 
 NAME: Final = "stylegan2"
 
-_ASSUMED: Final = "bare weights: leaky ReLU, no clamp and a learning rate multiplier of 0.01 in the mapping were assumed"
+_ASSUMED: Final = "bare weights: leaky ReLU and a learning rate multiplier of 0.01 in the mapping were assumed"
+_CLAMP: Final = 256.0
 
 
 def matches(document: Document) -> bool:
@@ -35,7 +36,24 @@ def read(document: Document, sha256: str) -> Checkpoint:
     discriminator = discriminator_of(generator, _discriminators(document))
     notes = [_ASSUMED, *notes]
     tensors = None if generator is None else generator.tensors(notes)
-    return assemble(document, sha256, tensors, None if discriminator is None else discriminator.tensors(notes), notes)
+    checkpoint = assemble(document, sha256, tensors, None if discriminator is None else discriminator.tensors(notes), notes)
+    if (
+        document.assume("clamp", "none", ("none", "256"), "Whether layers are clamped, as NVlabs' of half precision are.")
+        == "256"
+    ):
+        for part in ("generator", "discriminator"):
+            _clamp(checkpoint.config[part])
+    return checkpoint
+
+
+def _clamp(config: Any) -> None:
+    """Sets the clamp of all layers of a config."""
+    if isinstance(config, dict):
+        config |= {"clamp": _CLAMP} if "clamp" in config else {}
+        config = list(config.values())
+    if isinstance(config, list):
+        for part in config:
+            _clamp(part)
 
 
 def _generators(document: Document) -> list[Table]:

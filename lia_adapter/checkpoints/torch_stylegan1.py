@@ -117,10 +117,25 @@ def read(document: Document, sha256: str) -> Checkpoint:
     if judge is not None:
         blocks = sum(re.fullmatch(r"blocks\.[0-9]{1,2}\.conv0\.weight", name) is not None for name in judge.nodes)
         tensors_d = rename(judge, _discriminator(blocks), notes)
-    tensors = None if generator is None else rename(_numbered(generator), _GENERATOR, notes)
+    tensors = None if generator is None else rename(_grown(_numbered(generator), document), _GENERATOR, notes)
     if tensors is not None and "mapping.w_avg" not in tensors:
         notes.append("the file has no average y: it is measured from 10,000 samples of seed 0")
     return assemble(document, sha256, tensors, tensors_d, notes, norm_eps=_EPS, fromrgb_activation="linear")
+
+
+def _grown(found: Table, document: Document) -> Table:
+    """The blocks that were grown when the file was saved: huangzh13's holds those to come as well, untrained."""
+    sides = sorted({int(m[1]) for name in found.nodes if (m := re.match(r"g_synthesis\.torgb\.([0-9]{1,5})\.weight", name))})
+    if len(sides) < 2:
+        return found
+    depth = document.assume(
+        "depth", str(len(sides)), tuple(str(i + 1) for i in range(len(sides))), "Up to which block it was grown; 1 draws 4x4."
+    )
+    most = 4 << int(depth) - 1
+    size = re.compile(r"g_synthesis\.(?:blocks|torgb)\.([0-9]{1,5})")
+    return replace(
+        found, nodes={name: node for name, node in found.nodes.items() if not (m := size.match(name)) or int(m[1]) <= most}
+    )
 
 
 def _generators(document: Document) -> list[Table]:
