@@ -26,8 +26,8 @@ from lia_adapter.errors import CheckpointError, LIAError
 from lia_adapter.files import atomic_write
 from lia_adapter.generators import (
     Generator,
-    LIAEncoder,
     Original,
+    PublishedEncoder,
     WrappedGenerator,
     broadcast,
     build,
@@ -100,7 +100,7 @@ class LIA(nn.Module):
         generator: Generator,
         mapping: InvertibleMapping | None = None,
         discriminator: nn.Module | None = None,
-        encoder: Encoder | LIAEncoder | None = None,
+        encoder: Encoder | PublishedEncoder | None = None,
         typicality: Typicality | None = None,
         *,
         family: str | None = None,
@@ -514,18 +514,18 @@ def _load_lia(path: Path, generator: Generator | str | Path | None) -> LIA:
         module, discriminator = build(family, config, tensors)
         built = module  # type: ignore[assignment]
     mapping, typicality = None, None
-    encoder: Encoder | LIAEncoder | None = None
+    encoder: Encoder | PublishedEncoder | None = None
     try:
         if header["mapping"]:
             mapping = filled(partial(InvertibleMapping.from_config, header["mapping"]), tensors, "mapping.")
         if header.get("encoder"):
             published = "kind" in header["encoder"]
-            make: Callable[[], Encoder | LIAEncoder] = partial(
-                LIAEncoder if published else Encoder.from_config, header["encoder"]
-            )
-            encoder = filled(make, tensors, "encoder.")
+            if published:
+                encoder = build_encoder({"encoder": header["encoder"]}, tensors)
+            else:
+                encoder = filled(partial(Encoder.from_config, header["encoder"]), tensors, "encoder.")
             if not published:
-                typicality = filled(partial(Typicality, encoder.y_dim), tensors, "typicality.")
+                typicality = filled(partial(Typicality, header["encoder"]["y_dim"]), tensors, "typicality.")
     except (RuntimeError, TypeError, KeyError, ValueError) as error:
         raise CheckpointError(
             f"{path.name} is damaged: its mapping or encoder does not fit its config ({str(error)[:200]})."

@@ -13,6 +13,7 @@ from torch import Tensor
 from lia_adapter.checkpoints import Checkpoint, read_checkpoint
 from lia_adapter.errors import CheckpointError
 from lia_adapter.generators import build
+from lia_adapter.lia import load
 from tests import toys
 
 Weights = dict[str, Tensor]
@@ -161,3 +162,93 @@ def test_neighbours_are_called_by_their_names(tmp_path: Path, names: tuple[str, 
         torch.save({"g_ema": {prefix + name: torch.ones(2, 2) for name in names}}, tmp_path / "x.pt")
         with pytest.raises(CheckpointError, match=said):
             read_checkpoint(tmp_path / "x.pt")
+
+
+# -- ALAE
+
+
+def alae(blocks: int = 3, width: int = 4, y_dim: int = 6) -> dict[str, Weights]:
+    """The parts of a file as ALAE's program writes it, with random weights."""
+    random = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=random)
+
+    decoder = {"const": draw(1, width, 4, 4)}
+    encoder: Weights = {}
+    for i in range(blocks):
+        decoder |= {f"to_rgb.{i}.to_rgb.weight": draw(3, width, 1, 1), f"to_rgb.{i}.to_rgb.bias": draw(3)}
+        encoder |= {f"from_rgb.{i}.from_rgb.weight": draw(width, 3, 1, 1), f"from_rgb.{i}.from_rgb.bias": draw(width)}
+        for k in (1, 2):
+            block, layer_ = f"decode_block.{i}", f"encode_block.{i}"
+            if i or k == 2:
+                decoder[f"{block}.conv_{k}.weight"] = draw(width, width, 3, 3)
+            decoder |= {f"{block}.noise_weight_{k}": draw(1, width, 1, 1), f"{block}.bias_{k}": draw(1, width, 1, 1)}
+            decoder |= {f"{block}.style_{k}.weight": draw(2 * width, y_dim), f"{block}.style_{k}.bias": draw(2 * width)}
+            encoder |= {f"{layer_}.conv_{k}.weight": draw(width, width, 3, 3), f"{layer_}.bias_{k}": draw(1, width, 1, 1)}
+            encoder |= {f"{layer_}.style_{k}.weight": draw(y_dim, 2 * width), f"{layer_}.style_{k}.bias": draw(y_dim)}
+    mapping = {f"map_blocks.{i}.fc.weight": draw(y_dim, y_dim) for i in range(3)}
+    mapping |= {f"map_blocks.{i}.fc.bias": draw(y_dim) for i in range(3)}
+    average = draw(1, y_dim).expand(2 * blocks, -1).clone()
+    return {
+        "generator": {name: tensor * 2 for name, tensor in decoder.items()}, "generator_s": decoder, "mapping_fl_s": mapping,
+        "discriminator_s": encoder, "dlatent_avg": {"buff": average},
+    }  # fmt: skip
+
+
+def alae_encoded(weights: Weights, x: Tensor, blocks: int) -> Tensor:
+    """As the paper and the program say it, its slope applied twice at first, its kernels fused with the halving."""
+    x = F.conv2d(x, weights["from_rgb.0.from_rgb.weight"], weights["from_rgb.0.from_rgb.bias"])
+    x = F.leaky_relu(F.leaky_relu(x, 0.2), 0.2)
+    y = torch.zeros(())
+    taps = torch.tensor([1.0, 2.0, 1.0])
+    low = (torch.outer(taps, taps) / 16).expand(x.shape[1], 1, 3, 3)
+    for i in range(blocks):
+        for k in (1, 2):
+            own = f"encode_block.{i}."
+            kernel = weights[f"{own}conv_{k}.weight"]
+            if k == 1:
+                x = F.conv2d(x, kernel, padding=1)
+            else:
+                w = F.pad(kernel, (1, 1, 1, 1))
+                w = (w[:, :, 1:, 1:] + w[:, :, :-1, 1:] + w[:, :, 1:, :-1] + w[:, :, :-1, :-1]) / 4
+                x = F.conv2d(F.conv2d(x, low, padding=1, groups=x.shape[1]), w, stride=2, padding=1)
+            x = F.leaky_relu(x + weights[f"{own}bias_{k}"], 0.2)
+            deviation, mean = torch.std_mean(x, dim=(2, 3), correction=0)
+            y = y + F.linear(
+                torch.cat([mean, deviation], 1), weights[f"{own}style_{k}.weight"], weights[f"{own}style_{k}.bias"]
+            )
+            x = F.instance_norm(x)
+    return y
+
+
+def test_an_alae_brings_its_mapping_its_generator_and_its_encoder(tmp_path: Path) -> None:
+    stored, x, z = alae(), torch.randn(2, 3, 16, 16), torch.randn(2, 6)
+    torch.save({"models": stored, "auxiliary": {"step": 3}}, tmp_path / "alae.pth")
+    lia = load(tmp_path / "alae.pth")
+    mapped = z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+    for i in range(3):
+        own = stored["mapping_fl_s"]
+        mapped = F.leaky_relu(F.linear(mapped, own[f"map_blocks.{i}.fc.weight"], own[f"map_blocks.{i}.fc.bias"]), 0.2)
+    with torch.no_grad():
+        torch.testing.assert_close(lia.to_y(z), mapped, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(lia.encode(x), alae_encoded(stored["discriminator_s"], x, 3), rtol=1e-4, atol=1e-4)
+        assert torch.equal(lia.y_mean, stored["dlatent_avg"]["buff"][0])
+    lia.save(tmp_path / "again.safetensors")
+    with torch.no_grad():
+        assert torch.equal(load(tmp_path / "again.safetensors").encode(x), lia.encode(x))
+    layer_ = lia.generator.get_submodule("synthesis.b8.conv0")  # type: ignore[attr-defined]
+    x = torch.randn(1, 4, 4, 4)
+    with torch.no_grad():
+        doubled = F.interpolate(x, scale_factor=2.0)
+        torch.testing.assert_close(
+            layer_.convolve(doubled), F.conv2d(doubled, stored["generator_s"]["decode_block.1.conv_1.weight"], padding=1)
+        )
+
+
+def test_an_alae_without_its_mapping_is_refused(tmp_path: Path) -> None:
+    stored = alae()
+    del stored["mapping_fl_s"]
+    torch.save({"models": stored}, tmp_path / "alae.pth")
+    with pytest.raises(CheckpointError, match="no mapping"):
+        read_checkpoint(tmp_path / "alae.pth")

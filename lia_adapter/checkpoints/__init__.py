@@ -26,6 +26,7 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from lia_adapter.checkpoints import (
+    alae,
     genforce,
     genforce1,
     gfpgan,
@@ -66,7 +67,7 @@ class Family(Protocol):
 
 
 FAMILIES: Final[tuple[Family, ...]] = (
-    nvlabs, nvlabs3, nvlabs_state, stylegan3, rosinality, gfpgan, hammer, genforce, genforce1, idinvert_encoder,
+    nvlabs, nvlabs3, nvlabs_state, stylegan3, rosinality, gfpgan, alae, hammer, genforce, genforce1, idinvert_encoder,
     torch_stylegan1, tf_lia, tf_stylegan1, tf_stylegan2,
     tensorflow,  # whatever other networks of TensorFlow there are, to be refused by name
 )  # fmt: skip

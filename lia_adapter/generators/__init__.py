@@ -16,6 +16,7 @@ from lia_adapter.errors import CheckpointError, ConfigError
 from lia_adapter.generators.base import Generator, broadcast, filled, truncate
 from lia_adapter.generators.discriminator import Discriminator, lower_discriminator
 from lia_adapter.generators.discriminator1 import Discriminator1
+from lia_adapter.generators.encoder_alae import ALAEEncoder
 from lia_adapter.generators.encoder_lia import LIAEncoder
 from lia_adapter.generators.original import Original, in_chunks
 from lia_adapter.generators.pictures import device_of, graphs_at_once, picture_bytes, pictures_at_once
@@ -34,6 +35,7 @@ __all__ = [
     "LIAEncoder",
     "MappingNetwork",
     "Original",
+    "PublishedEncoder",
     "StyleGAN1",
     "StyleGAN2",
     "StyleGAN3",
@@ -57,6 +59,9 @@ __all__ = [
     "truncate",
     "wrap",
 ]
+
+PublishedEncoder = LIAEncoder | ALAEEncoder
+"""An encoder that came with its generator."""
 
 _JUDGED = 256  # pixels a side, at most, of what a discriminator sees that learns along
 
@@ -120,8 +125,8 @@ def of_class(config: Mapping[str, Any], label: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def build_encoder(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LIAEncoder | None:
-    """Builds the encoder that a checkpoint may have beside its generator (the official LIA), or alone (idinvert).
+def build_encoder(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PublishedEncoder | None:
+    """Builds the encoder that a checkpoint may have beside its generator (the official LIA, ALAE), or alone (idinvert).
 
     Args:
         config: Canonical config; its "encoder".
@@ -129,6 +134,8 @@ def build_encoder(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> L
     """
     if config.get("encoder") is None:
         return None
+    if config["encoder"]["kind"] == "alae":
+        return filled(partial(ALAEEncoder, config["encoder"]), tensors, "encoder.")
     return filled(partial(LIAEncoder, config["encoder"]), tensors, "encoder.")
 
 
