@@ -75,9 +75,7 @@ def procrustes(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _Core(nn.Module):
-    """A bijection z <-> u whose log-determinant has a part that depends on its weights alone, which takes long and is not always
-    asked for.
-    """
+    """A bijection z <-> u. A part of its log-determinant depends on the weights alone; it takes long, and only when asked for."""
 
     def run(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """z [N, D], c [N, c_dim] -> u and log|det du/dz| but for the weights' part."""
