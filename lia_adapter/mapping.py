@@ -75,7 +75,7 @@ def procrustes(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _Core(nn.Module):
-    """A bijection z <-> u. A part of its log-determinant depends on the weights alone; it takes long, and only when asked for."""
+    """A bijection z <-> u. The part of its log-determinant that the weights alone make takes long: `run` leaves it out."""
 
     def run(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """z [N, D], c [N, c_dim] -> u and log|det du/dz| but for the weights' part."""
