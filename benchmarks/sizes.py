@@ -46,6 +46,7 @@ class Run:
 
     Attributes:
         seconds: From its start to its end.
+        cpu: Seconds of all its threads together.
         first: To the first thing that it said.
         peak: Bytes in memory at most.
         code: Its exit code; negative for a signal.
@@ -53,6 +54,7 @@ class Run:
     """
 
     seconds: float
+    cpu: float
     first: float
     peak: int
     code: int
@@ -75,7 +77,8 @@ def run(command: Sequence[str], limit: int | None = None) -> Run:
         first = first or time.monotonic() - start
         last = line.strip() or last
     _, status, usage = os.wait4(process.pid, 0)
-    return Run(time.monotonic() - start, first, usage.ru_maxrss * 1024, os.waitstatus_to_exitcode(status), last)
+    seconds, cpu = time.monotonic() - start, usage.ru_utime + usage.ru_stime
+    return Run(seconds, cpu, first, usage.ru_maxrss * 1024, os.waitstatus_to_exitcode(status), last)
 
 
 def generator_file(folder: Path, family: str, side: int) -> Path:
@@ -150,7 +153,7 @@ def main() -> None:
     start = run([sys.executable, "-c", mapped])
     limit = None if args.limit is None else args.limit + int(start.last) * resource.getpagesize()
     print(f"import torch: {torch_alone.seconds:.1f} s, {torch_alone.peak / 2**20:.0f} MB")
-    print("job  build  seconds  first line, s  memory, MB  exit  last line")
+    print("job  build  seconds  CPU seconds  first line, s  memory, MB  exit  last line")
     builds = {"this": here} | ({"other": args.against} if args.against else {})
     for job in args.jobs.split(","):
         for name, cli in builds.items():
@@ -158,7 +161,7 @@ def main() -> None:
             work.mkdir(exist_ok=True)
             found = run(commands(cli, str(Path(cli).with_name("python")), file, work, args.side)[job], limit)
             peak = (found.peak - torch_alone.peak) / 2**20
-            figures = f"{found.seconds:.1f}  {found.first:.1f}  {peak:.0f}  {found.code}  {found.last[:90]}"
+            figures = f"{found.seconds:.1f}  {found.cpu:.1f}  {found.first:.1f}  {peak:.0f}  {found.code}  {found.last[:90]}"
             print(f"{job}  {name}  {figures}", flush=True)
 
 

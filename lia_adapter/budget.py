@@ -92,7 +92,10 @@ def human(size: float) -> str:
 def used_memory(device: torch.device | str = "cpu") -> int:
     """What this process holds, beyond the program itself: bytes in main memory, or of tensors on a GPU."""
     device = torch.device(device)
-    return torch.cuda.memory_allocated(device) if device.type == "cuda" else max(0, _resident() - _PROGRAM)
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    _give_back()
+    return max(0, _resident() - _PROGRAM)
 
 
 def free_memory(device: torch.device | str = "cpu") -> int:
@@ -309,6 +312,14 @@ def map_large_tensors() -> None:
 
 
 # -- what the machine says
+
+
+def _give_back() -> None:
+    """Gives the system what glibc keeps of memory that was freed."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):
+        pass  # no glibc
 
 
 def _resident() -> int:

@@ -74,7 +74,33 @@ def procrustes(a: Tensor, b: Tensor) -> Tensor:
     return rotation
 
 
-class DenseCore(nn.Module):
+class _Core(nn.Module):
+    """A bijection z <-> u. The part of its log-determinant that the weights alone make takes long: `run` leaves it out."""
+
+    def run(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """z [N, D], c [N, c_dim] -> u and log|det du/dz| but for the weights' part."""
+        raise AssertionError("a subclass defines it")
+
+    def undo(self, u: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """u [N, D], c [N, c_dim] -> z and log|det du/dz| (of the other direction) but for the weights' part."""
+        raise AssertionError("a subclass defines it")
+
+    def log_det_weights(self, like: Tensor) -> Tensor:
+        """The weights' part of log|det du/dz|, in the dtype of another tensor."""
+        raise AssertionError("a subclass defines it")
+
+    def to_u(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """z [N, D], c [N, c_dim] -> u and log|det du/dz|."""
+        u, log_det = self.run(z, c)
+        return u, log_det + self.log_det_weights(z)
+
+    def to_z(self, u: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """u [N, D], c [N, c_dim] -> z and log|det dz/du|."""
+        z, log_det = self.undo(u, c)
+        return z, -log_det - self.log_det_weights(u)
+
+
+class DenseCore(_Core):
     """u = layer_L(… layer_1(z)), each layer x -> leaky_relu(x @ W.T + b) with a square W.
 
     Args:
@@ -132,17 +158,8 @@ class DenseCore(nn.Module):
             x = _solve(self.weights[i].to(x), x - self._shift(c, u) if i == 0 else x)
         return x, slopes
 
-    def to_u(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """z [N, D], c [N, c_dim] -> u and log|det du/dz|."""
-        u, slopes = self.run(z, c)
-        return u, slopes + self._log_det_weights(z)
-
-    def to_z(self, u: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """u [N, D], c [N, c_dim] -> z and log|det dz/du|."""
-        z, slopes = self.undo(u, c)
-        return z, -slopes - self._log_det_weights(u)
-
-    def _log_det_weights(self, like: Tensor) -> Tensor:
+    def log_det_weights(self, like: Tensor) -> Tensor:
+        """Of its square matrices."""
         return torch.stack([torch.linalg.slogdet(w.to(like))[1] for w in self.weights]).sum()
 
 
@@ -162,7 +179,7 @@ class _LIADense(nn.Module):
         return F.leaky_relu(F.linear(x, self.weight * self.gain, self.bias * self.LR_MULTIPLIER), 0.2)
 
 
-class _Couplings(nn.Module):
+class _Couplings(_Core):
     """A chain of couplings, written in the direction y -> z as in LIA: reverse the features, then change one half by the other.
 
     Ends with a rotation of z, which no Gaussian notices and which brings z near the original seeds.
@@ -204,21 +221,9 @@ class _Couplings(nn.Module):
         answer: Tensor = self.layers[i](x.to(dtype))
         return answer.to(kept.dtype)
 
-    def to_z(self, u: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """u [N, D], c [N, c_dim] -> z and log|det dz/du|."""
-        x, log_det = u, u.new_zeros(len(u))
-        for i in range(self.depth):
-            kept, changed = x.flip(1).split([self.first, self.dim - self.first], dim=1)
-            shift, log_scale = self.coupling(i, kept, c)
-            if log_scale is not None:
-                changed, log_det = changed * log_scale.exp(), log_det + log_scale.sum(dim=1)
-            x = torch.cat([kept, changed + shift], dim=1)
-        return x @ self.rotation.to(x), log_det + torch.linalg.slogdet(self.rotation.to(x))[1]
-
-    def to_u(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """z [N, D], c [N, c_dim] -> u and log|det du/dz|."""
-        rotation = self.rotation.to(z)
-        x, log_det = _solve(rotation.t(), z), z.new_zeros(len(z)) - torch.linalg.slogdet(rotation)[1]
+    def run(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """z [N, D], c [N, c_dim] -> u and log|det du/dz| but for the rotation's part."""
+        x, log_det = _solve(self.rotation.to(z).t(), z), z.new_zeros(len(z))
         for i in reversed(range(self.depth)):
             kept, changed = x.split([self.first, self.dim - self.first], dim=1)
             shift, log_scale = self.coupling(i, kept, c)
@@ -227,6 +232,22 @@ class _Couplings(nn.Module):
                 changed, log_det = changed * (-log_scale).exp(), log_det - log_scale.sum(dim=1)
             x = torch.cat([kept, changed], dim=1).flip(1)
         return x, log_det
+
+    def undo(self, u: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """u [N, D], c [N, c_dim] -> z and log|det du/dz| (of the other direction) but for the rotation's part."""
+        x, log_det = u, u.new_zeros(len(u))
+        for i in range(self.depth):
+            kept, changed = x.flip(1).split([self.first, self.dim - self.first], dim=1)
+            shift, log_scale = self.coupling(i, kept, c)
+            if log_scale is not None:
+                changed, log_det = changed * log_scale.exp(), log_det - log_scale.sum(dim=1)
+            x = torch.cat([kept, changed + shift], dim=1)
+        return x @ self.rotation.to(x), log_det
+
+    def log_det_weights(self, like: Tensor) -> Tensor:
+        """Of the rotation, which is one up to rounding."""
+        log_det: Tensor = torch.linalg.slogdet(self.rotation.to(like))[1]
+        return -log_det
 
 
 class AdditiveCouplings(_Couplings):
@@ -374,11 +395,13 @@ class InvertibleMapping(nn.Module):
 
     def to_y(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """φ⁻¹: z [N, y_dim], c [N, c_dim] -> y [N, y_dim]."""
-        return self.to_y_with_log_det(z, c)[0]
+        x, c = self._prepare(z, c, "z")
+        return self.from_core(self.core.run(x, c)[0], c)[0].to(self.offset.dtype)
 
     def to_z(self, y: Tensor, c: Tensor | None = None) -> Tensor:
         """φ: y [N, y_dim], c [N, c_dim] -> z [N, y_dim], float64."""
-        return self.to_z_with_log_det(y, c)[0]
+        x, c = self._prepare(y, c, "y")
+        return self.core.undo(self.to_core(x, c)[0], c)[0]
 
     def to_y_with_log_det(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """y [N, y_dim] and log|det dy/dz| [N]."""

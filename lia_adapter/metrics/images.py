@@ -1,8 +1,9 @@
 """How much two images differ, pixel by pixel: mean squared error, PSNR, SSIM."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from lia_adapter.ops import upfirdn2d
 
 __all__ = ["mse", "psnr", "ssim"]
 
@@ -56,15 +57,9 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     window = least - 1 + least % 2
     steps = torch.arange(window, device=a.device, dtype=a.dtype) - window // 2
     weights = torch.softmax(-(steps**2) / (2 * (_SIGMA * window / _WINDOW) ** 2), dim=0)
-    channels = a.shape[1]
-    rows = weights.reshape(1, 1, -1, 1).expand(channels, 1, -1, 1)
-
-    def blur(x: Tensor) -> Tensor:
-        return F.conv2d(F.conv2d(x, rows, groups=channels), rows.transpose(2, 3), groups=channels)
-
-    mean_a, mean_b = blur(a), blur(b)
-    variance_a, variance_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
-    covariance = blur(a * b) - mean_a * mean_b
+    mean_a, mean_b = upfirdn2d(a, weights), upfirdn2d(b, weights)
+    variance_a, variance_b = upfirdn2d(a * a, weights) - mean_a**2, upfirdn2d(b * b, weights) - mean_b**2
+    covariance = upfirdn2d(a * b, weights) - mean_a * mean_b
     similarity = ((2 * mean_a * mean_b + _C1) * (2 * covariance + _C2)) / (
         (mean_a**2 + mean_b**2 + _C1) * (variance_a + variance_b + _C2)
     )

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lia_adapter.errors import LIAError
+from lia_adapter.ops import upfirdn2d
 
 __all__ = ["Patches", "image_swd", "patch_bytes"]
 
@@ -126,10 +127,7 @@ def _laplacian_pyramid(x: Tensor) -> Iterator[Tensor]:
 
 
 def _blur(x: Tensor) -> Tensor:
-    channels = x.shape[1]
-    rows = torch.tensor(_BINOMIAL).to(x).reshape(1, 1, -1, 1).expand(channels, 1, -1, 1)
-    x = F.pad(x, (2, 2, 2, 2), mode="reflect")
-    return F.conv2d(F.conv2d(x, rows, groups=channels), rows.transpose(2, 3), groups=channels)
+    return upfirdn2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), torch.tensor(_BINOMIAL).to(x))
 
 
 def _normalised(patches: Tensor) -> Tensor:
