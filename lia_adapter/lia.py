@@ -442,7 +442,8 @@ def is_lia_file(path: str | Path) -> bool:
             header = json.loads(b"{" + file.read(size - 1))
     except (OSError, ValueError, RecursionError):
         return False
-    return FORMAT in (header.get("__metadata__") or {})
+    metadata = header.get("__metadata__")
+    return isinstance(metadata, dict) and FORMAT in metadata
 
 
 def load(
@@ -558,7 +559,7 @@ def read_header(path: Path) -> dict[str, Any]:
             "provenance": dict, "version": int,
         }  # fmt: skip
         bad = [key for key, kind in expected.items() if not isinstance(header[key], kind)]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path.name} is damaged: its header cannot be read ({error}).") from error
     if bad:
         raise CheckpointError(f"{path.name} is damaged: {', '.join(bad)} in its header is of the wrong kind.")

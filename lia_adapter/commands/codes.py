@@ -131,6 +131,6 @@ def _read(path: Path) -> Codes:
         sizes = {len(codes.names), len(codes.placements), *(len(t) for t in tensors.values())}
         if len(sizes) != 1 or not {"y", "z", "mse", "typicality", "z_size"} <= tensors.keys():
             raise ValueError("its parts do not fit together")
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise LIAError(f"{path.name} is no readable codes file: {error}. Run lia-adapt encode again.") from error
     return codes
