@@ -3,10 +3,14 @@
 PYTHON ?= python3
 # Tests on two to four cores at once; a single test is easier to follow without.
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal
-# The stamp is written last, so that a set-up that was interrupted is done again.
+# A stamp is written last, so that a set-up that was interrupted is done again.
 READY := .venv/.ready
+FUZZ := .venv/.fuzz
+# Inputs that were found, from one fuzzing to the next.
+CORPUS := .fuzz
+RUNS := 1000000
 
-.PHONY: help demo test test-all lint types clean
+.PHONY: help demo test test-all fuzz lint types clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -18,8 +22,11 @@ demo: $(READY) ## see everything at work on the model that ships
 test: $(READY) ## run the tests that take minutes
 	.venv/bin/pytest -m "not slow" $(PARALLEL)
 
-test-all: $(READY) ## run all tests
+test-all: $(FUZZ) ## run all tests
 	.venv/bin/pytest --timeout 3600 $(PARALLEL)
+
+fuzz: $(FUZZ) ## fuzz every entry point, a million inputs in all; fewer: RUNS=10000
+	OMP_NUM_THREADS=1 .venv/bin/python -m tests.fuzz --runs $(RUNS) --corpus $(CORPUS)
 
 lint: $(READY) ## check the style
 	.venv/bin/ruff check .
@@ -38,4 +45,8 @@ $(READY): pyproject.toml
 	@# venv does not mend a half-made .venv, which has no pip; a whole one is kept, as torch is a large download.
 	.venv/bin/pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	.venv/bin/pip install -e '.[dev]'
+	@touch $@
+
+$(FUZZ): $(READY)
+	.venv/bin/pip install -e '.[dev,fuzz]'
 	@touch $@

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lia_adapter.budget import GRADIENT, allowance, at_once, in_parts, seconds_of
 from lia_adapter.checkpoints import Checkpoint, read_checkpoint
+from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.checkpoints.safetensor import MAX_HEADER, read_tensors, write_tensors
 from lia_adapter.download import fetch
 from lia_adapter.encoder import Encoder, one_code
@@ -442,7 +443,8 @@ def is_lia_file(path: str | Path) -> bool:
             header = json.loads(b"{" + file.read(size - 1))
     except (OSError, ValueError, RecursionError):
         return False
-    return FORMAT in (header.get("__metadata__") or {})
+    metadata = header.get("__metadata__")
+    return isinstance(metadata, dict) and FORMAT in metadata
 
 
 def load(
@@ -507,33 +509,31 @@ def _load_lia(path: Path, generator: Generator | str | Path | None) -> LIA:
     header = read_header(path)
     tensors = read_tensors(path)
     discriminator: nn.Module | None = None
-    if header["adapter_only"]:
-        built, discriminator, family, config = _bound_generator(path, header, generator)
-    else:
-        family, config = str(header["family"]), header["config"]
-        module, discriminator = build(family, config, tensors)
-        built = module  # type: ignore[assignment]
     mapping, typicality = None, None
     encoder: Encoder | PublishedEncoder | None = None
     try:
+        if header["adapter_only"]:
+            built, discriminator, family, config = _bound_generator(path, header, generator)
+        else:
+            family, config = str(header["family"]), header["config"]
+            module, discriminator = build(family, config, tensors)
+            built = module  # type: ignore[assignment]
         if header["mapping"]:
             mapping = filled(partial(InvertibleMapping.from_config, header["mapping"]), tensors, "mapping.")
         if header.get("encoder"):
-            published = "kind" in header["encoder"]
-            if published:
+            if "kind" in header["encoder"]:  # published with its generator
                 encoder = build_encoder({"encoder": header["encoder"]}, tensors)
             else:
                 encoder = filled(partial(Encoder.from_config, header["encoder"]), tensors, "encoder.")
-            if not published:
-                typicality = filled(partial(Typicality, header["encoder"]["y_dim"]), tensors, "typicality.")
-    except (RuntimeError, TypeError, KeyError, ValueError) as error:
-        raise CheckpointError(
-            f"{path.name} is damaged: its mapping or encoder does not fit its config ({str(error)[:200]})."
-        ) from error
-    return LIA(
-        built, mapping, discriminator, encoder, typicality,
-        family=family, config=config, provenance=header["provenance"], metrics=header["metrics"],
-    )  # fmt: skip
+                typicality = filled(partial(Typicality, encoder.y_dim), tensors, "typicality.")
+        return LIA(
+            built, mapping, discriminator, encoder, typicality,
+            family=family, config=config, provenance=header["provenance"], metrics=header["metrics"],
+        )  # fmt: skip
+    except LIAError:
+        raise
+    except Exception as error:  # the config is whatever the file says, and networks of it raise about anything
+        raise CheckpointError(f"{path.name} is damaged: a network in it does not fit its config ({_reason(error)}).") from error
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -546,7 +546,8 @@ def read_header(path: Path) -> dict[str, Any]:
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(FORMAT)
     except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path.name} is damaged: {error}. Download it again, or run lia-adapt convert again.") from error
+        again = "Download it again, or run lia-adapt convert again."
+        raise CheckpointError(f"{path.name} is damaged: {_reason(error)}. {again}") from error
     if text is None:
         raise CheckpointError(
             f"{path.name} is a .safetensors file, but not one that lia-adapt wrote. lia-adapt inspect tells what it holds."
@@ -558,23 +559,28 @@ def read_header(path: Path) -> dict[str, Any]:
             "provenance": dict, "version": int,
         }  # fmt: skip
         bad = [key for key, kind in expected.items() if not isinstance(header[key], kind)]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path.name} is damaged: its header cannot be read ({error}).") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path.name} is damaged: its header cannot be read ({_reason(error)}).") from error
     if bad:
         raise CheckpointError(f"{path.name} is damaged: {', '.join(bad)} in its header is of the wrong kind.")
     if header["version"] > VERSION:
         raise CheckpointError(
-            f"{path.name} has format version {header['version']}; this program reads up to {VERSION}. "
+            f"{path.name} has format version {clean(header['version'], 20)}; this program reads up to {VERSION}. "
             "Run pip install -U lia-adapter."
         )
     return dict(header)
+
+
+def _reason(error: Exception) -> str:
+    """An error of other people's code as one short line: it may quote the file."""
+    return clean(" ".join(str(error).split()), 200)
 
 
 def _bound_generator(
     path: Path, header: Mapping[str, Any], generator: Generator | str | Path | None
 ) -> tuple[Generator, nn.Module | None, str | None, dict[str, Any]]:
     """The generator that an adapter belongs to; refuses a different one."""
-    source = header["provenance"].get("source", "its checkpoint")
+    source = clean(header["provenance"].get("source", "its checkpoint"))
     if generator is None:
         raise LIAError(
             f"{path.name} holds the adapter alone, made for {source}: give that, too (generator=…, --generator FILE)."

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.errors import LIAError
 from lia_adapter.files import atomic_write
 from lia_adapter.lia import LIA, fingerprint
@@ -131,6 +132,7 @@ def _read(path: Path) -> Codes:
         sizes = {len(codes.names), len(codes.placements), *(len(t) for t in tensors.values())}
         if len(sizes) != 1 or not {"y", "z", "mse", "typicality", "z_size"} <= tensors.keys():
             raise ValueError("its parts do not fit together")
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise LIAError(f"{path.name} is no readable codes file: {error}. Run lia-adapt encode again.") from error
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        why = clean(" ".join(str(error).split()), 200)
+        raise LIAError(f"{path.name} is no readable codes file: {why}. Run lia-adapt encode again.") from error
     return codes

@@ -184,6 +184,8 @@ def _open_zip(path: Path) -> _Zip:
     for entry in entries:
         name = entry.filename.replace("\\", "/")  # as some programs on Windows write
         parts = name.split("/")
+        if not name:  # ZipInfo.is_dir would raise an IndexError
+            raise LIAError(f"{path} is a damaged zip file: one of its entries has no name. {again}")
         if entry.is_dir() or any(_is_hidden(part) for part in parts if part != ".."):
             continue
         if ".." in parts or parts[0] == "":

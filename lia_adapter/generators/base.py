@@ -174,9 +174,9 @@ def filled(make: Callable[[], M], tensors: Mapping[str, Tensor], prefix: str) ->
     Raises:
         RuntimeError: A tensor is missing, left over, or has another shape.
     """
-    with _Unfilled():
-        module = make()
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    with _Unfilled(len(own)):
+        module = make()
     module.load_state_dict(_apart(own), assign=True)
     return module.eval().requires_grad_(False)
 
@@ -185,12 +185,25 @@ class _Unfilled(TorchFunctionMode):
     """Leaves the memory of new weights untouched, so that it takes no room and no time: they are about to be replaced.
 
     Torch's meta device would do, but it loads half of torch's compiler, 150 MB in a second, for the first division on it.
+
+    Args:
+        tensors: How many there are to replace them. A config that asks for a million layers is to fail here, and not when the
+            memory is full of them.
     """
 
     MAKE = (torch.randn, torch.rand, torch.zeros)
     FILL = (Tensor.zero_, nn.init.uniform_, nn.init.kaiming_uniform_)
 
+    def __init__(self, tensors: int) -> None:
+        super().__init__()
+        self.calls_left = 1_000 + 100 * tensors  # our modules need some ten calls of torch a tensor
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls_left -= 1
+        if self.calls_left < 0:
+            raise RuntimeError("the config asks for far more layers than there are tensors")
+        if func == torch.eye:
+            return torch.empty(args[0], args[0], **(kwargs or {}))
         if func in self.FILL:
             return None
         if func == Tensor.div:  # by a learning rate

@@ -75,7 +75,7 @@ class Checks:
         try:
             values = json.loads(path.read_text())
             return Checks(**values) if values.pop("identity") == identity else None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
     def keep(self, path: Path, identity: str) -> None:
