@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from lia_adapter.data.decode import Deep, decode, open_deep
+from lia_adapter.data.decode import Deep, open_deep
 from lia_adapter.data.notes import say_once
 from lia_adapter.errors import LIAError
 
@@ -22,7 +22,7 @@ class Depths:
 
     Args:
         read: Gives the bytes of a file by its name.
-        names: Of all images of the data set, also of those that are not asked for: a split must not change the others' brightness.
+        names: Of all images of the data set, also of those that are not asked for: a split must change no brightness.
         path: Of the data set, for the one line that is told.
         bits: What the user says; None: as many as the largest value of each kind of file takes, at least 8.
     """
@@ -52,7 +52,7 @@ class Depths:
         found = {kind: max(8, most.bit_length()) for kind, most in largest.items()}
         for kind, bits in found.items():
             say_once(
-                f"{self._path}: {count[kind]:,} {kind} taken as {bits} bits, 0 to {2**bits - 1:,}, as their largest value is "
+                f"{self._path}: {count[kind]:,} {kind}, taken as {bits} bits, 0 to {2**bits - 1:,}, as their largest value is "
                 f"{largest[kind]:,} (--bits N says otherwise)"
             )
         return found

@@ -7,18 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lia_adapter.data.notes import say_once
 from lia_adapter.data.source import LABELS, Source
-from lia_adapter.errors import ConfigError, LIAError
+from lia_adapter.errors import LIAError
 
-__all__ = ["Label", "check_label_given", "label_rows", "label_words", "read_labels"]
+__all__ = ["read_labels"]
 
-Label = int | Sequence[float]
-"""A class number, or the c_dim numbers of a label c."""
-
-_CAMERA = 25  # numbers of EG3D's label: a matrix of 4x4 that places the camera, and one of 3x3 for its lens
 _MAX_FLOAT32 = torch.finfo(torch.float32).max
 _MAX_CLASS = 2**31
 _CORRECT, _BELONGS = "Correct the file.", "Does this data set belong to this generator?"
@@ -54,9 +49,9 @@ def read_labels(source: Source, names: Sequence[str], c_dim: int | None = None) 
     if missing := [name for name in names if name not in labels]:
         raise LIAError(f"{where} has no label for {_count(missing)}{needed or '; expected one for all, or none'}. {_CORRECT}")
     if extra := len(labels.keys() - set(names)):
-        say_once(f"{where}: {extra:,} labels are of images that are not there, and were not looked at")
+        say_once(f"{where}: left out: {extra:,} label{'s' if extra > 1 else ''} of images that are not there")
     if twice := len(pairs) - len(labels):
-        say_once(f"{where}: {twice:,} images have more than one label; the last counts")
+        say_once(f"{where}: {twice:,} label{'s' if twice > 1 else ''} too many: of two for one image the last counts")
     found = [_value(labels[name], name, where) for name in names]
     for name, label in zip(names, found, strict=True):
         if isinstance(label, list) != isinstance(found[0], list):
@@ -68,40 +63,6 @@ def read_labels(source: Source, names: Sequence[str], c_dim: int | None = None) 
             classes = f"the generator's classes are 0 to {c_dim - 1}"
             raise LIAError(f"{where} gives {name!r} the class {label}, but {classes}. {_BELONGS}")
     return found  # type: ignore[return-value]
-
-
-def check_label_given(label: Label | None, c_dim: int) -> None:
-    """Finds out whether a label that the user gives fits a generator.
-
-    Raises:
-        ConfigError: It does not.
-    """
-    if label is None:
-        return
-    if isinstance(label, int):
-        if not 0 <= label < c_dim:
-            expected = f"0 to {c_dim - 1}" if c_dim else "none: the generator has no classes"
-            raise ConfigError(f"the class of the images is {label}; expected {expected}.")
-        return
-    if len(label) != c_dim:
-        expected = f"expected {label_words(c_dim)}" if c_dim else "expected none: the generator takes no labels"
-        raise ConfigError(f"the label has {len(label)} numbers; {expected}.")
-
-
-def label_words(c_dim: int) -> str:
-    """What labels of so many entries are, in words."""
-    camera = ": those of a camera, 16 of its place (4x4) and 9 of its lens (3x3), where it is EG3D's" if c_dim == _CAMERA else ""
-    return f"{c_dim} numbers{camera}"
-
-
-def label_rows(label: Label, c_dim: int, n: int) -> Tensor:
-    """Labels c, float32 [n, c_dim], all of one class or all the same numbers."""
-    if isinstance(label, int):
-        row = torch.zeros(c_dim)
-        row[label] = 1
-    else:
-        row = torch.tensor(label, dtype=torch.float32)
-    return row.expand(n, c_dim)
 
 
 def _all_pairs(source: Source, names: set[str]) -> tuple[str, list[tuple[str, Any]] | None]:

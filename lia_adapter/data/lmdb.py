@@ -1,4 +1,6 @@
-"""LMDB's data files, as LSUN comes in and rosinality's programs write, read without LMDB's library: that trusts a file, and one wrong number kills the process.
+"""LMDB's data files, as LSUN comes in and rosinality's program writes, read without LMDB's library.
+
+That trusts a file, and one wrong number kills the process.
 
 The format is that of LMDB 0.9 on 64-bit little-endian machines: a B+ tree of pages, from the root that the newer of the first
 two pages names. A leaf holds keys in ascending order, each with its value or, if that is long, the first of the pages that do.

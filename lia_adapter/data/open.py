@@ -9,11 +9,13 @@ from torch import Tensor
 
 from lia_adapter.data.fit import check_fit
 from lia_adapter.data.images import ImageFiles, ImageSet
-from lia_adapter.data.labels import Label, check_label_given, label_rows, read_labels
+from lia_adapter.data.labels import read_labels
 from lia_adapter.data.notes import say_once
 from lia_adapter.data.source import Source, image_names, left_out, open_source
 from lia_adapter.data.toyfaces import ToyFaces, face_name
 from lia_adapter.errors import ConfigError, LIAError
+from lia_adapter.generators.base import one_class
+from lia_adapter.generators.labels import Label, check_given_label
 
 __all__ = ["open_images"]
 
@@ -34,8 +36,8 @@ def open_images(
     """Opens a data set; its images are read later, one by one.
 
     Args:
-        path: A folder (searched recursively), a dataset zip of NVlabs' form, a folder with an LMDB (`data.mdb`), one image file,
-            or "toyfaces" for 100,000 drawn faces, "toyfaces:N" for N of them (a folder of that name needs its whole path).
+        path: A folder (searched recursively), a dataset zip of NVlabs' form, a folder with an LMDB (`data.mdb`), one image
+            file, or "toyfaces" for 100,000 drawn faces, "toyfaces:N" for N of them (a folder of that name needs its whole path).
         resolution: (H, W) to fit the images to.
         channels: 1 for gray, 3 for RGB, 4 for RGBA.
         fit: One of `FITS`.
@@ -51,7 +53,7 @@ def open_images(
         LIAError: There is no such data set, it holds no images, its labels do not match, or an argument does not fit.
     """
     check_fit(channels, fit)
-    check_label_given(label, c_dim)
+    check_given_label(label, c_dim)
     if bits is not None and not 1 <= bits <= 32:
         raise ConfigError(f"the images are said to have {bits} bits; expected 1 to 32.")
     if (match := re.fullmatch(r"toyfaces(?::([1-9][0-9]{0,8}))?", str(path))) is not None:
@@ -76,7 +78,8 @@ def open_images(
 def _labels(source: Source, names: Sequence[str], c_dim: int, label: Label | None) -> Tensor:
     """Of all images: class numbers, int64 [n], or float32 [n, c_dim]."""
     if label is not None:
-        return torch.full([len(names)], label) if isinstance(label, int) else label_rows(label, c_dim, len(names))
+        n = len(names)
+        return torch.full([n], label) if isinstance(label, int) else one_class(label, c_dim, n, torch.zeros(()))
     values = read_labels(source, names, c_dim)
     assert values is not None  # noqa: S101  (of labels that are needed, none are missing)
     return torch.tensor(values, dtype=torch.int64 if isinstance(values[0], int) else torch.float32)

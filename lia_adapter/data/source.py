@@ -91,9 +91,10 @@ def image_names(source: Source) -> list[str]:
     """
     names = sorted(name for name in source.sizes if ending(name) in ENDINGS or (not ending(name) and _is_image(source, name)))
     if not names:
-        here = f", but {listed(source.sizes)}" if source.sizes else ""
+        here = f"; they are {listed(source.sizes)}" if source.sizes else ""
+        read = ", ".join(sorted(ENDINGS))
         raise LIAError(
-            f"{source.path} holds no images: of its {len(source.sizes):,} files none ends in {', '.join(sorted(ENDINGS))}{here}."
+            f"{source.path} holds no images: of its {len(source.sizes):,} files none ends in {read}{here}."
             f"{_first_why(source, source.sizes)}"
         )
     return names
