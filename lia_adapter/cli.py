@@ -411,7 +411,7 @@ def sample(
     check_given_label(label, c_dim)
     if c_dim and label is None:
         raise ConfigError(
-            f"this generator is conditional: give --class 0 to {c_dim - 1} or, where labels are no classes, --label A,B,... of "
+            f"this generator is conditional: give --class 0 to {c_dim - 1} or, where labels are continuous, --label A,B,... of "
             f"{label_words(c_dim)}."
         )
     if dry_run:

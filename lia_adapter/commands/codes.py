@@ -34,7 +34,8 @@ class Codes:
     Attributes:
         names: Of the images, within their data set.
         tensors: y [N, y_dim]; z [N, y_dim] (float64); mse [N], of the reconstruction on [-1, 1]; typicality [N] in [0, 1], NaN
-            where the LIA has no encoder; z_size [N] (of those of another program y alone); and, where there are any, ys [N, num_ws, y_dim] and c [N, c_dim].
+            where the LIA has no encoder; z_size [N]; and, where there are any, ys [N, num_ws, y_dim] and c [N, c_dim]. Codes of
+            another program are y, or y and ys, alone.
         placements: Where each image lies in its picture, as `Placement.to_json` says it.
         generator: Fingerprint of the generator that they belong to.
         about: Where they come from, as JSON: data, split, fit, how they were made.

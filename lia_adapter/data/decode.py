@@ -2,12 +2,13 @@
 
 import contextlib
 import io
+import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
@@ -16,7 +17,7 @@ from lia_adapter.errors import LIAError
 
 __all__ = ["Bits", "Deep", "decode", "open_deep", "upright"]
 
-_PNG_DEPTH, _PNG_COLOUR = 24, 25  # where a PNG says its bits a channel, and whether it has colours or transparency
+_PNG_DEPTH = 24  # where a PNG says its bits a channel
 _TIFF_BITS = 258
 
 
@@ -147,7 +148,7 @@ def _deep(image: Image.Image, data: bytes = b"") -> Deep | None:
 
     Args:
         image: As Pillow opened it.
-        data: Its file: of colours of 16 bits Pillow gives the upper 8 alone, and those of a PNG are read from the file.
+        data: Its file: of colours of 16 bits Pillow gives the upper 8 alone, and the others are read from the file.
     """
     kind = image.format or "images"
     if image.mode == "I" or image.mode.startswith("I;16"):
@@ -156,16 +157,34 @@ def _deep(image: Image.Image, data: bytes = b"") -> Deep | None:
         if values.min() < 0:
             raise LIAError("its pixels are whole numbers below 0; save it with 8 bits")
         return Deep(f"{kind} of {bits} bits", values, bits)
-    if image.format == "PNG" and data[_PNG_DEPTH : _PNG_DEPTH + 1] == b"\x10" and data[_PNG_COLOUR] in (2, 4, 6):
-        from torchvision.io import ImageReadMode, decode_png
+    if not data or image.mode not in ("RGB", "RGBA", "LA"):
+        return None
+    if image.format == "PNG":
+        is_deep = data[_PNG_DEPTH] == 16
+    else:
+        is_deep = image.format == "TIFF" and min(getattr(image, "tag_v2", {}).get(_TIFF_BITS, (8,))) == 16
+    if not is_deep:
+        return None
+    high, low = np.asarray(image).astype(np.uint16), _lower_bytes(data)
+    return Deep(f"colour {kind} of 16 bits", high * 256 + (high if low is None else low), 16, coarse=low is None)
 
-        pixels = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)  # [C, H, W]
-        return Deep("colour PNG of 16 bits", pixels.numpy().transpose(1, 2, 0), 16)
-    if image.format == "TIFF" and image.mode in ("RGB", "RGBA", "LA"):
-        depths = getattr(image, "tag_v2", {}).get(_TIFF_BITS, (8,))
-        if min(depths) == 16:
-            return Deep("colour TIFF of 16 bits", np.asarray(image).astype(np.uint16) * 257, 16, coarse=True)
-    return None
+
+def _lower_bytes(data: bytes) -> NDArray[np.uint8] | None:
+    """The lower bytes of an image of colours of 16 bits, [H, W, C]; None where they can't be had.
+
+    Pillow takes the upper byte of each number. Told that the order of bytes is the other one, it takes the lower.
+    """
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        tiles = []
+        for tile in image.tile:
+            mode, *others = (tile.args,) if isinstance(tile.args, str) else tuple(tile.args or ("",))
+            match = re.fullmatch(r"((?:RGB|RGBA|RGBX);16)([BLN])", str(mode))
+            if match is None:
+                return None
+            swapped = match[1] + ("L" if match[2] == "B" or (match[2] == "N" and sys.byteorder == "big") else "B")
+            tiles.append(tile._replace(args=(swapped, *others) if others else swapped))
+        image.tile = tiles
+        return np.asarray(image)
 
 
 def _eight_bits(deep: Deep, bits: Bits) -> Image.Image:
@@ -176,7 +195,7 @@ def _eight_bits(deep: Deep, bits: Bits) -> Image.Image:
         raise LIAError(f"its largest value is {deep.largest:,}, and {count} bits go to {top:,}")
     if deep.coarse and count < deep.bits:
         raise LIAError(
-            f"it uses {count} of its 16 bits, of which only the upper 8 are read in a TIFF with colours; save it as PNG"
+            f"it uses {count} of its 16 bits, of which only the upper 8 are read in such a {deep.kind}; save it as RGB or gray"
         )
     scaled = deep.values * np.float64(255 / top)
     if deep.values.ndim == 3 and deep.values.shape[2] in (2, 4):  # transparency is on the scale of the type

@@ -100,8 +100,9 @@ def why_not_read(head: bytes, name: str = "") -> str:
         head: Its first 64 bytes.
         name: Its name.
     """
-    kind = _BY_NAME.get(kind_of(head) or "") or _BY_ENDING.get(ending(name))
-    if kind is None or kind.is_read:
+    kinds = (_BY_ENDING.get(ending(name)), _BY_NAME.get(kind_of(head) or ""))  # a camera's raw file begins as TIFF
+    kind = next((kind for kind in kinds if kind is not None and not kind.is_read), None)
+    if kind is None:
         return ""
     instead = "save it as PNG or JPEG"
     if kind.needs == "pillow_heif":

@@ -37,7 +37,8 @@ def open_images(
 
     Args:
         path: A folder (searched recursively), a dataset zip of NVlabs' form, a folder with an LMDB (`data.mdb`), one image
-            file, or "toyfaces" for 100,000 drawn faces, "toyfaces:N" for N of them (a folder of that name needs its whole path).
+            file, or "toyfaces" for 100,000 drawn faces, "toyfaces:N" for N of them (a folder of that name needs its whole
+            path).
         resolution: (H, W) to fit the images to.
         channels: 1 for gray, 3 for RGB, 4 for RGBA.
         fit: One of `FITS`.

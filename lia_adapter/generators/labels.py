@@ -32,5 +32,5 @@ def check_given_label(label: Label | None, c_dim: int) -> None:
             expected = f"0 to {c_dim - 1}" if c_dim else "none: this generator is unconditional"
             raise ConfigError(f"the class is {label}; expected {expected}.")
     elif len(label) != c_dim:
-        expected = label_words(c_dim) if c_dim else "none: this generator is unconditional"
+        expected = f"{label_words(c_dim)}, which may be any" if c_dim else "none: this generator is unconditional"
         raise ConfigError(f"the label has {len(label)} number{'' if len(label) == 1 else 's'}; expected {expected}.")
