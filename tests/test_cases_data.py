@@ -169,8 +169,8 @@ def test_images_of_the_case(cases: Path, tmp_path: Path, name: str) -> None:
         assert result.returncode == 0 and result.stdout.startswith("images     1,"), result.stderr
 
 
-KINDS = {"AVIF": "avif", "BMP": "bmp", "DDS": "dds", "GIF": "gif", "JPEG": "jpe", "JPEG2000": "jp2", "PCX": "pcx", "PNG": "apng",
-         "PPM": "pnm", "QOI": "qoi", "SGI": "sgi", "TGA": "tga", "TIFF": "tiff", "WEBP": "webp"}  # fmt: skip
+KINDS = {"AVIF": "avif", "BMP": "bmp", "DDS": "dds", "GIF": "gif", "JPEG": "jpe", "JPEG2000": "jp2", "PCX": "pcx",
+         "PNG": "apng", "PPM": "pnm", "QOI": "qoi", "SGI": "sgi", "TGA": "tga", "TIFF": "tiff", "WEBP": "webp"}  # fmt: skip
 NEEDS = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}
 
 
