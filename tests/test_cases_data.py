@@ -300,7 +300,8 @@ def labelled(path: Path, labels: object, folder: str = "") -> Path:
     "labels",
     [
         [["0.png", 1], ["1.png", 0]], [["0.png", 1.0], ["1.png", 0.0]], [["0.png", True], ["1.png", False]],
-        [["0.png", "1"], ["1.png", "0"]], [["0.png", 1], ["1.png", 0], ["2.png", "cat"]], [["0.png", [0, 1]], ["1.png", [1, 0]]],
+        [["0.png", "1"], ["1.png", "0"]], [["0.png", 1], ["1.png", 0], ["2.png", "cat"]],
+        [["0.png", [0, 1]], ["1.png", [1, 0]]],
         [["0.png", [False, True]], ["1.png", [True, False]]], [["0.png", ["0", "1"]], ["1.png", ["1.0", "0"]]],
         [["0.png", 0], ["1.png", 0], ["0.png", 1]], {"0.png": 1, "1.png": 0},
     ],
@@ -452,7 +453,8 @@ def test_every_command_on_images_takes_a_label_of_numbers(tmp_path: Path) -> Non
         assert result.returncode == 0, result.stderr
         assert "expected 2 numbers" in refused_after_work(run(command, *inputs, "-o", out, "--label", "1", cwd=tmp_path))
     assert run("reconstruct", "l.safetensors", "encode.safetensors", "-o", "again", cwd=tmp_path).returncode == 0
-    assert (tmp_path / "again" / "000.png").exists() and json.loads((tmp_path / "again" / "grid.json").read_text())["originals"] is None
+    assert (tmp_path / "again" / "000.png").exists()
+    assert json.loads((tmp_path / "again" / "grid.json").read_text())["originals"] is None
     one = load(toys.checkpoint(tmp_path / "c.pkl", c_dim=2), label=(0.5, -2.0))
     both = load(tmp_path / "c.pkl")
     assert one.generator.c_dim == 0 and torch.allclose(one.sample([4]), both.sample([4], c=c[:1]), atol=1e-6)
@@ -582,7 +584,7 @@ RESTYLE = {f"{i}.jpg": [some(4, 16).numpy(), MANY[i].numpy()] for i in range(3)}
         (lambda path: np.savez(path / "c.npz", MANY.numpy()) or path / "c.npz", MANY),
         (lambda path: save_torch(path / "a.pt", ROSINALITY), Y),
         (lambda path: save_torch(path / "a.pt", ROSINALITY, _use_new_zipfile_serialization=False), Y),
-        (lambda path: save_torch(path / "a.pt", {n: v | {"latent": MANY[i]} for i, (n, v) in enumerate(ROSINALITY.items())}), MANY),
+        (lambda path: save_torch(path / "a.pt", {f"{i}.jpg": {"img": Y, "latent": MANY[i]} for i in range(3)}), MANY),
         (lambda path: save_torch(path / "latents.pt", MANY), MANY),
         (lambda path: save_torch(path / "0.pt", torch.nn.Parameter(YS.half())), YS.half().float()),
         (lambda path: save_torch(path / "l.pth", [MANY[i : i + 1] for i in range(3)]), MANY),
