@@ -3,6 +3,7 @@
 Exit codes: 0 done, 2 wrong input or file, 130 interrupted, 143 terminated (state saved), 1 a bug.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -18,12 +19,14 @@ from lia_adapter.budget import VARIABLE, free_memory, human, is_out_of_memory, m
 from lia_adapter.cli_data import dataset
 from lia_adapter.cli_export import export
 from lia_adapter.cli_images import evaluate, invert, reconstruct
-from lia_adapter.cli_options import dry_run, echo_estimate, memory
+from lia_adapter.cli_options import bits, dry_run, echo_estimate, labels, memory
 from lia_adapter.cli_train import train
 from lia_adapter.config import load_recipe, parse_overrides, parse_seeds, to_toml
+from lia_adapter.data.notes import LOGGER, say_once
 from lia_adapter.download import fetch, source_stem
 from lia_adapter.errors import ConfigError, LIAError
 from lia_adapter.files import check_writable
+from lia_adapter.generators.labels import Label, check_given_label, label_words
 from lia_adapter.terminal import ProgressLine, device_name
 
 __all__ = ["main"]
@@ -38,6 +41,7 @@ class _Group(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Runs a command and ends the process."""
         signal.signal(signal.SIGTERM, _terminated)
+        _tell_notes()
         map_large_tensors()
         kwargs["standalone_mode"] = False
         try:
@@ -60,6 +64,19 @@ class _Group(click.Group):
 
 def _terminated(number: int, frame: FrameType | None) -> None:
     _fail("terminated; give the same command again: long runs go on from their last save.", 143)
+
+
+class _ToStderr(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints what is told of data sets, where a line of progress gives way to it."""
+        click.echo(record.getMessage(), err=True)
+
+
+def _tell_notes() -> None:
+    """Makes what is told of data sets come on stderr, of many processes by the first."""
+    say_once.cache_clear()
+    if not LOGGER.handlers:
+        LOGGER.addHandler(_ToStderr() if os.environ.get("RANK", "0") == "0" else logging.NullHandler())
 
 
 def _no_memory() -> str:
@@ -88,7 +105,7 @@ def main() -> None:
 @click.option("--seed", type=int, help="Of the fit.")
 @click.option("--steps", type=int, help="Training steps.")
 @click.option("--coupling", help="auto, dense, additive (LIA's own) or affine.")
-@click.option("--class", "class_", type=int, help="Of a conditional checkpoint, the one class to take.")
+@labels("the generator to make: a conditional checkpoint becomes one of this label alone")
 @click.option("--channel-order", default="rgb", show_default=True, help="bgr where images come out blue for red (mmagic).")
 @click.option("--features", type=Path, help="torchvision's squeezenet1_0 as .safetensors, to compare images with.")
 @click.option("--sha256", help="What CKPT must hash to.")
@@ -105,7 +122,7 @@ def convert(
     seed: int | None,
     steps: int | None,
     coupling: str | None,
-    class_: int | None,
+    label: Label | None,
     channel_order: str,
     features: Path | None,
     sha256: str | None,
@@ -137,7 +154,7 @@ def convert(
     progress = ProgressLine()
     path = fetch(ckpt, sha256=sha256, progress=lambda done, total: progress("download, bytes", done, total))
     progress(f"open {source_stem(ckpt)}", 0, None)
-    lia = load(path, device=device_name(device), label=class_, channel_order=channel_order)
+    lia = load(path, device=device_name(device), label=label, channel_order=channel_order)
     if "://" in ckpt:  # without what may be a password or a token
         address = urlsplit(ckpt)
         lia.provenance["address"] = f"{address.scheme}://{address.hostname}{address.path}"
@@ -174,7 +191,8 @@ def convert(
 @click.option("--data", type=Path, required=True, help="A folder of images, or a data-set zip of NVlabs' form.")
 @click.option("-o", "--out", type=Path, help="The result; default <stem>-encoder.safetensors in the current folder.")
 @click.option("--recipe", default="encoder", show_default=True, help="encoder, encoder-cpu or a .toml file.")
-@click.option("--class", "class_", type=int, help="The class of all images, where the data set has no labels.")
+@labels("all images, where the data set has no labels")
+@bits
 @click.option("--features", help="A perceptual network: a file of any torchvision network, vgg16 (fetched), or none.")
 @click.option("--generator", help="The checkpoint of an adapter-only LIA.")
 @click.option("--device", default=None, help="cpu, cuda, ...; default: cuda where there is one. One for each under torchrun.")
@@ -187,7 +205,8 @@ def train_encoder(
     data: Path,
     out: Path | None,
     recipe: str,
-    class_: int | None,
+    label: Label | None,
+    bits: int | None,
     features: str | None,
     generator: str | None,
     device: str | None,
@@ -206,7 +225,7 @@ def train_encoder(
     from lia_adapter.training import ranks
     from lia_adapter.training.encoder import EncoderConfig, train_encoder_lia
 
-    given = {"features": features, "label": class_}
+    given = {"features": features, "label": label, "bits": bits}
     config = load_recipe(
         EncoderConfig,
         recipe,
@@ -221,6 +240,7 @@ def train_encoder(
         if progress:
             progress(f"open {source_stem(lia)}", 0, None)
         opened = load(lia, generator=generator, device=device_name(own))
+        check_given_label(label, opened.generator.c_dim)
         if first:
             for target in (out, *report_paths(out).values()):
                 check_writable(target)
@@ -250,7 +270,8 @@ def train_encoder(
 @click.option("-o", "--out", type=Path, default=Path("codes.safetensors"), show_default=True, help="The codes.")
 @click.option("--fit", default="crop", show_default=True, help="crop, letterbox or stretch.")
 @click.option("--split", default="all", show_default=True, help='Which images: all, "first 100", "last 100", "list names.txt".')
-@click.option("--class", "class_", type=int, help="The class of all images, where the data set has no labels.")
+@labels("all images, where the data set has no labels")
+@bits
 @click.option("--batch", type=click.IntRange(1), help="Images a pass, at most; default: what memory and speed allow.")
 @click.option("--generator", help="The checkpoint of an adapter-only LIA.")
 @click.option("--device", default=None, help="cpu, cuda, ...; default: cuda where there is one. One for each under torchrun.")
@@ -262,7 +283,8 @@ def encode(
     out: Path,
     fit: str,
     split: str,
-    class_: int | None,
+    label: Label | None,
+    bits: int | None,
     batch: int | None,
     generator: str | None,
     device: str | None,
@@ -289,10 +311,10 @@ def encode(
         check_writable(out)
         if dry_run:
             if first:
-                count = count_images(opened, images, split)
+                count = count_images(opened, images, split, label)
                 echo_estimate(estimate(opened, Work(drawn=count, encoded=count)))
             return
-        paths = encode_images(opened, images, out, fit=fit, split=split, label=class_, batch=batch, progress=progress)
+        paths = encode_images(opened, images, out, fit=fit, split=split, label=label, bits=bits, batch=batch, progress=progress)
         if not first:
             return
         codes = joined([read_codes(path) for path in paths])
@@ -353,7 +375,7 @@ def inspect(file: str) -> None:
 @click.argument("file")
 @click.option("--seeds", default="0-15", show_default=True, help="StyleGAN's seeds: 0-63, 1,5,42, or both.")
 @click.option("--trunc", type=float, default=1.0, show_default=True, help="Truncation psi.")
-@click.option("--class", "class_", type=int, help="Class number, for a conditional generator.")
+@labels("all pictures, for a conditional generator")
 @click.option("-o", "--out", required=True, help="A picture of all, .png, or a folder for a picture of each.")
 @click.option("--generator", help="The checkpoint of an adapter-only FILE.")
 @click.option("--device", default=None, help="cpu, cuda, ...; default: cuda where there is one.")
@@ -363,7 +385,7 @@ def sample(
     file: str,
     seeds: str,
     trunc: float,
-    class_: int | None,
+    label: Label | None,
     out: str,
     generator: str | None,
     device: str | None,
@@ -386,15 +408,16 @@ def sample(
     if (makes := getattr(lia.generator, "makes", "images")) != "images":
         raise LIAError(f"this generator makes {makes}, which only a renderer turns into images. Use it from Python.")
     c_dim = lia.generator.c_dim
-    if class_ is not None and not 0 <= class_ < c_dim:
-        expected = f"0 to {c_dim - 1}" if c_dim else "no --class: this generator is unconditional"
-        raise ConfigError(f"--class is {class_}; expected {expected}.")
-    if c_dim and class_ is None:
-        raise ConfigError(f"this generator is class-conditional: give --class 0 to {c_dim - 1}.")
+    check_given_label(label, c_dim)
+    if c_dim and label is None:
+        raise ConfigError(
+            f"this generator is conditional: give --class 0 to {c_dim - 1} or, where labels are continuous, --label A,B,... of "
+            f"{label_words(c_dim)}."
+        )
     if dry_run:
         echo_estimate(estimate(lia, Work(drawn=sum(map(len, files.values())))))
         return
-    sample_seeds(lia, files, psi=trunc, label=class_, progress=progress)
+    sample_seeds(lia, files, psi=trunc, label=label, progress=progress)
     first, more = next(iter(files)), len(files) - 1
     click.echo(f"wrote {first}{f' and {more:,} more' if more else ''}: {sum(map(len, files.values())):,} pictures")
 
@@ -471,11 +494,18 @@ def _describe(lia: Any) -> str:
     lines = [
         f"family     {lia.family}, {count:,} parameters",
         f"images     {width} x {height}, {g.channels} channels, {g.num_ws} layers",
-        f"codes      z {g.z_dim}, y {g.y_dim}" + (f", {g.c_dim} classes" if g.c_dim else ", unconditional"),
+        f"codes      z {g.z_dim}, y {g.y_dim}" + (f", {_labels(g)}" if g.c_dim else ", unconditional"),
         f"has        {'discriminator' if lia.discriminator is not None else 'no discriminator'}, "
         f"{'average y' if g.y_mean is not None else 'no average y'}" + (", encoder" if lia.encoder is not None else ""),
     ]
     return "\n".join(lines)
+
+
+def _labels(generator: Any) -> str:
+    """What a conditional generator is given, in words."""
+    if getattr(generator, "makes", "images") != "images":
+        return f"labels of {label_words(generator.c_dim)}"
+    return f"{generator.c_dim} classes (or labels of {label_words(generator.c_dim)})"
 
 
 def _describe_lia(name: str, header: dict[str, Any]) -> str:

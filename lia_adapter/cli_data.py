@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from lia_adapter.cli_options import bits
 from lia_adapter.errors import ConfigError
 from lia_adapter.files import check_writable
 from lia_adapter.terminal import ProgressLine
@@ -26,12 +27,14 @@ _LISTED = 10  # unreadable images that are named
     "--split", default="all", show_default=True,
     help='Which images: all, "first N", "last N", "list FILE", or one of these after "not".',
 )  # fmt: skip
+@bits
 @click.option("--max", "limit", type=click.IntRange(min=1), help="Stop after so many images that could be read.")
-def dataset(source: str, out: Path, size: str, fit: str, split: str, limit: int | None) -> None:
+def dataset(source: str, out: Path, size: str, fit: str, split: str, bits: int | None, limit: int | None) -> None:
     """Make a data-set zip of SOURCE, its images all of one size, that train and NVlabs' programs read.
 
-    SOURCE is a folder (searched recursively), a data-set zip, a folder with LSUN's LMDB (data.mdb), or toyfaces. Images are
-    taken in order of their names, those of an LMDB in its own order, and labels are kept. OUT appears when it is whole.
+    SOURCE is a folder (searched recursively), a data-set zip, a folder with an LMDB (data.mdb, LSUN's or rosinality's), or
+    toyfaces. Images are taken in order of their names, those of an LMDB in its own order, and labels are kept. OUT appears when
+    it is whole.
     """
     from lia_adapter.commands.dataset import make_dataset
 
@@ -42,7 +45,7 @@ def dataset(source: str, out: Path, size: str, fit: str, split: str, limit: int 
         raise ConfigError(f"-o {out} must end in .zip; expected for example {out.name}.zip.")
     check_writable(out)
     width, height = int(match[1]), int(match[2])
-    written = make_dataset(source, out, (height, width), fit=fit, split=split, limit=limit, progress=ProgressLine())
+    written = make_dataset(source, out, (height, width), fit=fit, split=split, limit=limit, bits=bits, progress=ProgressLine())
     click.echo(f"images     {written.images:,}, {width} x {height}, {'with' if written.labelled else 'without'} labels")
     if written.enlarged:
         click.echo(f"enlarged   {written.enlarged:,}, which were smaller than {width} x {height}")

@@ -5,16 +5,17 @@ from typing import Any
 
 import click
 
-from lia_adapter.cli_options import dry_run, echo_estimate, memory
+from lia_adapter.cli_options import bits, dry_run, echo_estimate, labels, memory
 from lia_adapter.errors import ConfigError
 from lia_adapter.files import check_writable
+from lia_adapter.generators.labels import Label
 from lia_adapter.terminal import ProgressLine, device_name
 
 __all__ = ["evaluate", "invert", "reconstruct"]
 
 _FITS = click.Choice(["crop", "letterbox", "stretch"])
 _SPLIT = 'Which images: all, "first N", "last N", "list FILE", or one of these after "not".'
-_CLASS = click.option("--class", "class_", type=int, help="The class of all images, where the data set has no labels.")
+_LABELS = labels("all images, where the data set has no labels")
 
 
 @click.command()
@@ -23,8 +24,10 @@ _CLASS = click.option("--class", "class_", type=int, help="The class of all imag
 @click.option("-o", "--out", type=Path, required=True, help="Folder for the pictures.")
 @click.option("--fit", type=_FITS, help="How images come to the generator's size; default crop.")
 @click.option("--split", help=f"{_SPLIT} Default all.")
-@_CLASS
+@_LABELS
+@bits
 @click.option("--trunc", type=float, default=1.0, show_default=True, help="Truncation psi.")
+@click.option("--trust-codes", is_flag=True, help="Say that CODES of another program are of LIA's generator.")
 @click.option("--no-paste", is_flag=True, help="Leave out the whole pictures with the reconstruction pasted back.")
 @click.option("--batch", type=click.IntRange(min=1), help="Images a pass, at most; default: what memory and speed allow.")
 @click.option("--generator", help="The checkpoint of an adapter-only LIA.")
@@ -37,8 +40,10 @@ def reconstruct(
     out: Path,
     fit: str | None,
     split: str | None,
-    class_: int | None,
+    label: Label | None,
+    bits: int | None,
     trunc: float,
+    trust_codes: bool,
     no_paste: bool,
     batch: int | None,
     generator: str | None,
@@ -47,11 +52,12 @@ def reconstruct(
 ) -> None:
     """Draw images, or the images of a file of codes, as the generator of LIA sees them.
 
-    IMAGES is a folder, a data-set zip or one picture; CODES a .safetensors of lia-adapt encode or invert. Writes into the
-    folder OUT a PNG of each reconstruction, the same pasted back into the whole picture, and grid.png, grid.html and grid.json
-    with originals and reconstructions side by side.
+    IMAGES is a folder, a data-set zip or one picture; CODES a .safetensors of lia-adapt encode or invert, or what another
+    program found: projected_w.npz, latents.npy, a projector's .pt. Writes into the folder OUT a PNG of each reconstruction,
+    the same pasted back into the whole picture, and grid.png, grid.html and grid.json with originals and reconstructions side
+    by side.
     """
-    from lia_adapter.commands.codes import read_codes
+    from lia_adapter.commands.codes import is_codes_file, open_codes
     from lia_adapter.commands.estimates import Work, count_images, estimate
     from lia_adapter.commands.reconstruct import reconstruct_images
     from lia_adapter.lia import load
@@ -60,13 +66,14 @@ def reconstruct(
     progress(f"open {Path(file).name}", 0, None)
     lia = load(file, generator=generator, device=device_name(device))
     if dry_run:
-        known = source.endswith(".safetensors")
-        count = len(read_codes(source).names) if known else count_images(lia, source, split or "all")
+        known = is_codes_file(source)
+        codes = open_codes(source, lia, trust=trust_codes).names if known else ()
+        count = len(codes) if known else count_images(lia, source, split or "all", label)
         echo_estimate(estimate(lia, Work(drawn=count, encoded=0 if known else count)))
         return
     figures = reconstruct_images(
-        lia, source, out, fit=fit, split=split, label=class_, psi=trunc, paste=not no_paste, batch=batch,
-        progress=progress,
+        lia, source, out, fit=fit, split=split, label=label, bits=bits, trust_codes=trust_codes, psi=trunc,
+        paste=not no_paste, batch=batch, progress=progress,
     )  # fmt: skip
     if figures["mse"] is not None:
         click.echo(f"mse        {figures['mse']:.4f}, mean over {len(figures['mse_of']):,} images, on [-1, 1]")
@@ -89,7 +96,8 @@ def reconstruct(
 @click.option("--features", type=Path, help="A torchvision network (.pth, .safetensors), to compare what it sees, too.")
 @click.option("--fit", type=_FITS, default="crop", show_default=True, help="How images come to the generator's size.")
 @click.option("--split", default="all", show_default=True, help=_SPLIT)
-@_CLASS
+@_LABELS
+@bits
 @click.option("--batch", type=click.IntRange(min=1), help="Images at once, at most; default: what memory and speed allow.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of random starts.")
 @click.option("--generator", help="The checkpoint of an adapter-only LIA.")
@@ -106,7 +114,8 @@ def invert(
     features: Path | None,
     fit: str,
     split: str,
-    class_: int | None,
+    label: Label | None,
+    bits: int | None,
     batch: int | None,
     seed: int,
     generator: str | None,
@@ -129,12 +138,12 @@ def invert(
     progress(f"open {Path(file).name}", 0, None)
     lia = load(file, generator=generator, device=device_name(device))
     if dry_run:
-        count = count_images(lia, images, split)
+        count = count_images(lia, images, split, label)
         echo_estimate(estimate(lia, Work(drawn=3 * count, encoded=count, gradients=count * steps)))
         return
     codes = invert_images(
-        lia, images, out, space=space, start=start, steps=steps, features=features, fit=fit, split=split, label=class_,
-        batch=batch, seed=seed, progress=progress,
+        lia, images, out, space=space, start=start, steps=steps, features=features, fit=fit, split=split, label=label,
+        bits=bits, batch=batch, seed=seed, progress=progress,
     )  # fmt: skip
     before, after, error = (float(codes.tensors[name].double().mean()) for name in ("start_loss", "loss", "mse"))
     click.echo(f"loss       {before:.4f} -> {after:.4f}, mean over {len(codes.names):,} images")
@@ -149,7 +158,8 @@ def invert(
 @click.option("-o", "--out", type=Path, required=True, help="The figures, .json.")
 @click.option("--split", default="all", show_default=True, help=_SPLIT)
 @click.option("--fit", type=_FITS, default="crop", show_default=True, help="How images come to the generator's size.")
-@_CLASS
+@_LABELS
+@bits
 @click.option("--features", type=Path, help="A torchvision network (.pth, .safetensors): adds perceptual measures.")
 @click.option("--fid", is_flag=True, help="Fréchet distances by Inception's features, the usual FID; needs torch-fidelity.")
 @click.option("--batch", type=click.IntRange(min=1), help="Images a pass, at most; default: what memory and speed allow.")
@@ -162,7 +172,8 @@ def evaluate(
     data: str,
     out: Path,
     split: str,
-    class_: int | None,
+    label: Label | None,
+    bits: int | None,
     fit: str,
     features: Path | None,
     fid: bool,
@@ -189,12 +200,12 @@ def evaluate(
     progress(f"open {Path(file).name}", 0, None)
     lia = load(file, generator=generator, device=device_name(device))
     if dry_run:
-        count = count_images(lia, data, split)
+        count = count_images(lia, data, split, label)
         lengths = 0 if features is None else 4 * count
         echo_estimate(estimate(lia, Work(drawn=2 * count + 2 * min(count, 1000) + lengths, encoded=2 * count, seconds=20)))
         return
     figures = measure(
-        lia, data, fit=fit, split=split, label=class_, features=features, fid=fid, batch=batch, progress=progress
+        lia, data, fit=fit, split=split, label=label, bits=bits, features=features, fid=fid, batch=batch, progress=progress
     )
     paths = write_evaluate_report(lia, figures, out)
     click.echo(_summary(figures))
@@ -214,6 +225,9 @@ def _summary(figures: dict[str, Any]) -> str:
         "known_answer": f"{answer['correlation']:.3f} correlation, mse of drawn images {answer['mse']:.4f}",
         "typicality": f"{typicality['unusual']:.1%} of the images unusual (1% is usual), size of z {typicality['z_size']:.3g}",
     }
+    if between := frechet.get("interval"):
+        said = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in between.items())
+        lines["frechet"] += f"\n{'':<19} {said} (95 %): so few images that it is rough, and larger than of many"
     if "perceptual" in figures:
         path = figures["path_length"]
         lines["perceptual"] = f"{figures['perceptual']:.4f}; {figures['network']}"

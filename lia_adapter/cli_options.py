@@ -1,13 +1,17 @@
 """Options that several commands share."""
 
+import functools
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import click
 
 from lia_adapter.budget import VARIABLE, parse_memory
+from lia_adapter.errors import ConfigError
 
-__all__ = ["dry_run", "echo_estimate", "memory"]
+__all__ = ["bits", "dry_run", "echo_estimate", "labels", "memory"]
 
 
 def _keep(context: click.Context, option: click.Parameter, value: str | None) -> None:
@@ -21,6 +25,49 @@ memory = click.option(
     help="What the job may take, such as 6GB (or LIA_MEMORY); default: half of what is free.",
 )  # fmt: skip
 dry_run = click.option("-n", "--dry-run", is_flag=True, help="Print what would run and what it would take, and stop.")
+bits = click.option(
+    "--bits", type=click.IntRange(1, 32), metavar="N",
+    help="Of integer images of more than 8 bits, how many count; default: as many as their largest value takes.",
+)  # fmt: skip
+
+
+class _Numbers(click.ParamType):  # type: ignore[type-arg]  # generic to its stubs, not to every release
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = (math.nan,)
+        if not all(math.isfinite(number) for number in numbers):
+            self.fail(f"{value!r:.80} is no label; expected numbers with commas between them, such as 1.0,100.0", param, ctx)
+        return numbers
+
+
+def labels(of: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The options --class and --label, of which a command gets one as `label`: an int, a tuple of floats, or None.
+
+    Args:
+        of: What has the label, for the help.
+    """
+
+    def options(command: Callable[..., None]) -> Callable[..., None]:
+        @click.option("--class", "class_", type=int, metavar="N", help=f"The class of {of}.")
+        @click.option(
+            "--label", "numbers", type=_Numbers(), metavar="A,B,...",
+            help=f"The label of {of}, where labels are no classes but numbers: 1.0,100.0, or the 25 of EG3D's camera.",
+        )  # fmt: skip
+        @functools.wraps(command)
+        def run(*args: Any, class_: int | None, numbers: tuple[float, ...] | None, **kwargs: Any) -> None:
+            if class_ is not None and numbers is not None:
+                raise ConfigError("--class and --label both say what the label is; give one of them.")
+            command(*args, label=class_ if numbers is None else numbers, **kwargs)
+
+        return run
+
+    return options
 
 
 def echo_estimate(lines: Mapping[str, str]) -> None:

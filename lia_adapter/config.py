@@ -7,6 +7,7 @@ in `__post_init__`, by raising `ConfigError`.
 import difflib
 import importlib.resources
 import json
+import math
 import re
 import sys
 import tomllib
@@ -37,6 +38,7 @@ MAX_SEEDS = 100_000
 """More seeds than this in one list are a slip of the keyboard."""
 
 _EXPECTED = {int: "a whole number", float: "a finite number", str: "text in quotes", bool: "true or false"}
+_LISTS = {int: "whole numbers", float: "numbers"}
 
 
 class _Dataclass(Protocol):
@@ -50,7 +52,8 @@ def load_recipe(cls: type[T], name: str, overrides: Mapping[str, Any] | None = N
     """Read a recipe and apply overrides to it.
 
     Args:
-        cls: A flat dataclass with fields of the types int, float, str, bool, one of these or None, and tuple[int, ...].
+        cls: A flat dataclass with fields of the types int, float, str, bool, one of these or None, tuple[int, ...]
+            and tuple[float, ...].
         name: The name of a recipe that ships with lia-adapter, such as `convert`, or a path that ends in `.toml`.
         overrides: Values that replace the recipe's. Keys that neither names keep the dataclass's default.
         table: The table of the recipe to read, such as "encoder"; None for what stands above all tables. See `has_table`.
@@ -193,8 +196,11 @@ def _fit(name: str, key: str, value: Any, hint: Any) -> Any:
     for kind in _kinds(hint):
         if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:  # false for nan, too
             return float(value)
-        if get_origin(kind) is tuple and isinstance(value, list | tuple) and all(type(item) is int for item in value):
-            return tuple(value)
+        if get_origin(kind) is tuple and isinstance(value, list | tuple):
+            if get_args(kind)[0] is float and all(type(item) in (int, float) and math.isfinite(item) for item in value):
+                return tuple(map(float, value))
+            if all(type(item) is int for item in value):
+                return tuple(value)
         if kind in (int, str, bool, type(None)) and type(value) is kind:  # bool is a subclass of int: no isinstance
             return value
     raise ConfigError(f"recipe {name}: {key} = {value!r} does not fit; expected {_expected(hint)}.")
@@ -206,7 +212,7 @@ def _kinds(hint: Any) -> tuple[Any, ...]:
 
 def _expected(hint: Any) -> str:
     kinds = [kind for kind in _kinds(hint) if kind is not type(None)]
-    return " or ".join(_EXPECTED.get(kind, "a list of whole numbers") for kind in kinds)
+    return " or ".join(_EXPECTED.get(kind) or f"a list of {_LISTS[get_args(kind)[0]]}" for kind in kinds)
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:

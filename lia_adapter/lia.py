@@ -39,6 +39,7 @@ from lia_adapter.generators import (
     picture_bytes,
     truncate,
 )
+from lia_adapter.generators.labels import Label
 from lia_adapter.inversion import Y_RATE, Inversion, ReconstructionLoss, optimise, search_coordinates
 from lia_adapter.mapping import InvertibleMapping, covariance_root
 from lia_adapter.metrics.typicality import Typicality
@@ -452,7 +453,7 @@ def load(
     *,
     generator: Generator | str | Path | None = None,
     device: torch.device | str = "cpu",
-    label: int | None = None,
+    label: Label | None = None,
     channel_order: str = "rgb",
 ) -> LIA:
     """Opens a LIA file, or any known checkpoint (then without an invertible mapping).
@@ -461,7 +462,8 @@ def load(
         path_or_url: A local file, or an HTTPS address, which is kept in the cache.
         generator: For a file that holds the adapter alone: the generator, or the path of its checkpoint.
         device: Where to put the weights.
-        label: Of a conditional checkpoint, the one class to take: the generator is then unconditional.
+        label: Of a conditional checkpoint, the one class to take, or the numbers of a label: the generator is then
+            unconditional.
         channel_order: "bgr" for a checkpoint whose images come out with red and blue exchanged (mmagic trains such); in the
             result they are RGB, like all images here.
 
@@ -481,7 +483,7 @@ def load(
     return lia.to(device).eval().requires_grad_(False)
 
 
-def from_checkpoint(checkpoint: Checkpoint, *, label: int | None = None, channel_order: str = "rgb") -> LIA:
+def from_checkpoint(checkpoint: Checkpoint, *, label: Label | None = None, channel_order: str = "rgb") -> LIA:
     """The networks of a checkpoint, which share its tensors' memory; see `load`."""
     if channel_order == "bgr":
         checkpoint = checkpoint.from_bgr()
@@ -499,7 +501,7 @@ def from_checkpoint(checkpoint: Checkpoint, *, label: int | None = None, channel
             "source": checkpoint.source,
             "source_sha256": checkpoint.sha256,
             "notes": list(checkpoint.notes),
-            "class": label,
+            "class": label if label is None or isinstance(label, int) else list(label),
             "channel_order": channel_order,
         },
     )

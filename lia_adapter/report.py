@@ -16,6 +16,8 @@ from torch import Tensor
 
 from lia_adapter.budget import in_parts
 from lia_adapter.files import atomic_write
+from lia_adapter.generators.base import one_class
+from lia_adapter.generators.labels import Label
 from lia_adapter.lia import LIA, seed_to_z
 from lia_adapter.resize import resize
 from lia_adapter.training.encoder import encoder_verdict
@@ -52,9 +54,12 @@ _COLOURS = ("#1f6fb4", "#d0661c", "#2a8f4c", "#8a4fb0", "#777")
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """Images [N, C, H, W] in [-1, 1] -> uint8 [N, H, W, 3], rounded and clamped as StyleGAN's own programs do."""
+    """Images [N, C, H, W] in [-1, 1] -> uint8 [N, H, W, C], rounded and clamped as StyleGAN's own programs do.
+
+    One channel is gray and becomes RGB, which is what sheets and pages show; three are RGB, and four RGBA.
+    """
     x = (x * 127.5 + 128).clamp(0, 255).to(torch.uint8)
-    x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
+    x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, : 4 if x.shape[1] == 4 else 3]
     if x.shape[1] == 2:
         x = torch.cat([x, x[:, :1]], dim=1)
     return x.permute(0, 2, 3, 1).cpu()
@@ -84,7 +89,7 @@ class Sheet:
         for one in x.split(1):  # as what becomes of an image on the way takes as much memory again as it does
             tile = Image.fromarray(to_uint8(resize(one.float(), most=self._most))[0].numpy())
             if self._image is None:
-                self._image = Image.new("RGB", (self.columns * tile.width, self.rows * tile.height), "white")
+                self._image = Image.new(tile.mode, (self.columns * tile.width, self.rows * tile.height), "white")
             row, column = divmod(self._filled[of], self.columns)
             self._image.paste(tile, (column * tile.width, (row * len(self._filled) + of) * tile.height))
             self._filled[of] += 1
@@ -137,7 +142,7 @@ def one_hot(classes: Sequence[int], c_dim: int) -> Tensor | None:
 
 @torch.no_grad()
 def drawn(
-    lia: LIA, seeds: Sequence[int], *, psi: float = 1.0, label: int | None = None, original: bool = False
+    lia: LIA, seeds: Sequence[int], *, psi: float = 1.0, label: Label | None = None, original: bool = False
 ) -> Iterator[Tensor]:
     """Images of seeds, as many at a time as memory and speed allow.
 
@@ -145,14 +150,16 @@ def drawn(
         lia: Draws them.
         seeds: N numbers in 0 .. 2³² - 1.
         psi: Truncation; 1 is none.
-        label: The class of all images of a conditional generator; None: they take turns with the seeds.
+        label: The class of all images of a conditional generator, or the numbers of their label; None: classes take turns
+            with the seeds.
         original: Whether by the generator's own mapping.
 
     Yields:
         x [n, C, H, W], about in [-1, 1] (not clamped), of the next n seeds.
     """
     g = lia.generator
-    c = one_hot([seed % max(g.c_dim, 1) if label is None else label for seed in seeds], g.c_dim)
+    turns = [seed % max(g.c_dim, 1) for seed in seeds]
+    c = one_hot(turns, g.c_dim) if label is None else one_class(label, g.c_dim, len(seeds), torch.zeros(()))
     if not original:
         yield from lia.pictures(seeds, psi=psi, c=c)
         return

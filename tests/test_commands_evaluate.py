@@ -131,13 +131,13 @@ def test_without_a_network_perceptual_measures_are_left_out_and_said_so(figures:
 
 
 def test_a_network_adds_perceptual_measures(lia: LIA, folder: Path, network: Path, tmp_path: Path) -> None:
-    found = evaluate(lia, folder, features=network, split="first 4")
-    x = tensors(folder)[:4].float()
+    found = evaluate(lia, folder, features=network, split="first 10")
+    x = tensors(folder)[:10].float()
     with torch.no_grad():
         expected = perceptual_distance(load_network(network), lia.reconstruct(x), x)
     assert found["perceptual"] == pytest.approx(float(expected.mean()), rel=1e-3)
     assert found["frechet"]["features"].startswith("SqueezeNet 1.1") and found["network"].startswith("SqueezeNet 1.1")
-    assert found["path_length"]["pairs"] == 4
+    assert found["path_length"]["pairs"] == 10
     assert all(math.isfinite(found["path_length"][space]) and found["path_length"][space] > 0 for space in ("z", "y"))
     assert found["left_out"] == {}
     page = write_evaluate_report(lia, found, tmp_path / "e.json")["html"].read_text()
@@ -169,10 +169,11 @@ def test_swd_takes_a_part_of_many_images(lia: LIA, folder: Path, monkeypatch: py
 
 def test_a_conditional_lia_takes_the_labels_of_the_data_set(network: Path, tmp_path: Path) -> None:
     lia = toys.with_encoder(toys.stylegan(c_dim=3))
-    folder = toys.pictures(tmp_path / "in", 3)
+    folder = toys.pictures(tmp_path / "in", 10)
     with pytest.raises(LIAError, match="label"):
         evaluate(lia, folder)
-    (folder / "dataset.json").write_text('{"labels": [["000.png", 2], ["001.png", 0], ["002.png", 0]]}')
+    labels = [[f"{i:03d}.png", 2 * (i == 0)] for i in range(10)]
+    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
     found = evaluate(lia, folder, features=network, batch=2)
     assert found["round_trip"] < 1e-4 and found["path_length"]["z"] > 0
     write_evaluate_report(lia, found, tmp_path / "e.json")
@@ -191,11 +192,11 @@ def test_unreadable_images_are_left_out(lia: LIA, folder: Path, tmp_path: Path) 
 def test_wrong_inputs_are_told(lia: LIA, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(LIAError, match="train-encoder"):
         evaluate(toys.stylegan(), folder)
-    with pytest.raises(LIAError, match="found one"):
+    with pytest.raises(LIAError, match="at least 10; found 1 image in"):
         evaluate(lia, folder, split="first 1")
-    torn = toys.pictures(tmp_path, 1)
+    torn = toys.pictures(tmp_path, 9)
     (torn / "bad.png").write_bytes(b"")
-    with pytest.raises(LIAError, match=r"can read 1; 'bad.png': it is empty"):
+    with pytest.raises(LIAError, match=r"can read 9; 'bad.png': it is empty"):
         evaluate(lia, torn)
 
 

@@ -149,8 +149,8 @@ def test_zips_that_are_refused(tmp_path: Path) -> None:
 
 def test_a_number_of_channels_or_a_fit_that_there_is_not(tmp_path: Path) -> None:
     path = folder(tmp_path, {"a.png": picture(1)})
-    with pytest.raises(ConfigError, match="draws 4 channels"):
-        open_images(path, (4, 4), 4)
+    with pytest.raises(ConfigError, match="draws 2 channels"):
+        open_images(path, (4, 4), 2)
     with pytest.raises(ConfigError, match="there is no fit 'cut'"):
         opened(path, fit="cut")
 
@@ -263,23 +263,19 @@ def test_without_conditions_labels_are_not_looked_at(tmp_path: Path, content: by
         (b"{}", "is not of the form"),
         (dataset([["a.png"]]), "is not of the form"),
         (dataset([[0, "a.png"]]), "is not of the form"),
-        (dataset({"a.png": 0}), "is not of the form"),
+        (dataset({"a.png": 0}), r"has no label for 'b\.png'"),
         (dataset([["a.png", 0]]), r"has no label for 'b\.png', but the generator"),
-        (dataset([["z.png", 0]]), r"has a label for 'z\.png' that .* does not hold"),
-        (dataset([[n, 0] for n in ("a.png", "b.png", "y.png", "x.png")]), r"for 'y\.png' and 1 other images that"),
-        (dataset([["a.png", 0], ["b.png", 0], ["a.png", 1]]), "names 1 images more than once"),
+        (dataset([["z.png", 0]]), r"has no label for 'a\.png' and 1 other images, but"),
         (dataset([["a.png", 0], ["b.png", 2]]), r"gives 'b\.png' the class 2, but the generator's classes are 0 to 1"),
-        (dataset([["a.png", -1], ["b.png", 0]]), r"the class -1, but"),
-        (dataset([["a.png", 10**4000], ["b.png", 0]]), r"the class 10{19}, but"),
+        (dataset([["a.png", -1], ["b.png", 0]]), r"gives 'a\.png' the label -1; expected a whole number from 0"),
+        (dataset([["a.png", 10**4000], ["b.png", 0]]), r"gives 'a\.png' the label 10{39}; expected"),
         (dataset([["a.png", [1, 0, 0]], ["b.png", [0, 0, 1]]]), r"gives 'a\.png' 3 numbers, but the generator takes 2"),
         (dataset([["a.png", [1, 0]], ["b.png", [0]]]), r"gives 'b\.png' 1 numbers"),
         (dataset([["a.png", [1, 0]], ["b.png", 1]]), r"mixes class numbers and lists: 'a\.png' and 'b\.png'"),
         (dataset([["a.png", [1, float("nan")]], ["b.png", [0, 1]]]), "not all finite numbers"),
         (dataset([["a.png", [1, 10**400]], ["b.png", [0, 1]]]), "not all finite numbers"),
-        (dataset([["a.png", [True, 0]], ["b.png", [0, 1]]]), "not all finite numbers"),
-        (dataset([["a.png", True], ["b.png", 0]]), "the label True, which is neither"),
-        (dataset([["a.png", "cat"], ["b.png", "dog"]]), "the label 'cat', which is neither"),
-        (dataset([["a.png", 1.0], ["b.png", 0.0]]), "the label 1.0, which is neither"),
+        (dataset([["a.png", "cat"], ["b.png", "dog"]]), "the label 'cat'; expected a whole number"),
+        (dataset([["a.png", 1.5], ["b.png", 0.0]]), "the label 1.5; expected a whole number"),
     ],
 )
 def test_labels_that_do_not_match(tmp_path: Path, make: Maker, content: bytes | None, message: str) -> None:

@@ -42,11 +42,13 @@ def test_every_byte_survives_the_way_to_an_image_and_back() -> None:
     assert torch.equal(to_uint8(x)[0, :, :, 0].flatten().long(), values)
 
 
-@pytest.mark.parametrize(("channels", "shown"), [(1, [0, 0, 0]), (2, [0, 1, 0]), (3, [0, 1, 2]), (4, [0, 1, 2])])
-def test_any_number_of_channels_becomes_three(channels: int, shown: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("channels", "shown"), [(1, [0, 0, 0]), (2, [0, 1, 0]), (3, [0, 1, 2]), (4, [0, 1, 2, 3]), (5, [0, 1, 2])]
+)
+def test_any_number_of_channels_becomes_three_and_transparency_stays(channels: int, shown: list[int]) -> None:
     x = torch.linspace(-1, 1, 2 * channels * 6).reshape(2, channels, 2, 3)
     found = to_uint8(x)
-    assert found.shape == (2, 2, 3, 3)
+    assert found.shape == (2, 2, 3, len(shown))
     for i, channel in enumerate(shown):
         assert torch.equal(found[..., i], (x[:, channel] * 127.5 + 128).clamp(0, 255).to(torch.uint8))
 

@@ -1,4 +1,7 @@
-"""A file of codes: what `encode` and `invert` write and later commands read, bound to its generator by hash."""
+"""A file of codes: what `encode` and `invert` write and later commands read, bound to its generator by hash.
+
+Files of other programs have no hash: there the user's word counts.
+"""
 
 import json
 from collections.abc import Sequence
@@ -12,11 +15,15 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lia_adapter.checkpoints.decoder import clean
-from lia_adapter.errors import LIAError
+from lia_adapter.commands import projected
+from lia_adapter.data import Placement
+from lia_adapter.encoder import one_code
+from lia_adapter.errors import ConfigError, LIAError
 from lia_adapter.files import atomic_write
+from lia_adapter.generators.labels import Label
 from lia_adapter.lia import LIA, fingerprint
 
-__all__ = ["Codes", "check_generator", "joined", "read_codes", "shard_paths"]
+__all__ = ["Codes", "check_generator", "is_codes_file", "joined", "open_codes", "read_codes", "said", "shard_paths"]
 
 _FORMAT, _VERSION = "lia-adapter-codes", 1
 
@@ -28,7 +35,8 @@ class Codes:
     Attributes:
         names: Of the images, within their data set.
         tensors: y [N, y_dim]; z [N, y_dim] (float64); mse [N], of the reconstruction on [-1, 1]; typicality [N] in [0, 1], NaN
-            where the LIA has no encoder; z_size [N]; and, where there are any, ys [N, num_ws, y_dim] and c [N, c_dim].
+            where the LIA has no encoder; z_size [N]; and, where there are any, ys [N, num_ws, y_dim] and c [N, c_dim]. Codes of
+            another program are y, or y and ys, alone.
         placements: Where each image lies in its picture, as `Placement.to_json` says it.
         generator: Fingerprint of the generator that they belong to.
         about: Where they come from, as JSON: data, split, fit, how they were made.
@@ -89,6 +97,48 @@ def read_codes(path: str | Path) -> Codes:
         what = f"{missing[0]} is missing" if missing else f"there are shards of another run beside those of {count}"
         raise LIAError(f"the codes {path} are not whole: {what}. Run the same lia-adapt encode again.")
     return joined([_read(shard) for shard in shards])
+
+
+def is_codes_file(path: str | Path) -> bool:
+    """Whether a file is one of codes, by its name: ours, or one of another program."""
+    return Path(path).suffix.lower() in (".safetensors", *projected.ENDINGS)
+
+
+def open_codes(path: str | Path, lia: LIA, *, trust: bool = False) -> Codes:
+    """Codes for a LIA: a file of ours, which must be of the same generator, or one of another program.
+
+    Args:
+        path: See `read_codes` and `read_projected`.
+        lia: That is to draw them.
+        trust: Whether the user says that codes of another program are of this generator. Ours have a hash for that.
+
+    Raises:
+        LIAError: The file cannot be read, is of another generator, or does not say of which.
+    """
+    path, g = Path(path), lia.generator
+    if path.suffix.lower() not in projected.ENDINGS:
+        codes = read_codes(path)
+        check_generator(codes, lia, path.name)
+        if not codes.names or list(codes.ys.shape[1:]) not in ([g.y_dim], [g.num_ws, g.y_dim]):
+            raise LIAError(f"{path.name} is damaged: it holds codes {list(codes.ys.shape)}. Run lia-adapt encode again.")
+        return codes
+    names, found = projected.read_projected(path, g.num_ws, g.y_dim)
+    if not trust:
+        raise ConfigError(
+            f"{path.name} holds codes of another program, which do not say what generator they are of. If it is this one "
+            f"({lia.provenance.get('source') or 'a wrapped generator'}), add --trust-codes."
+        )
+    height, width = g.resolution
+    whole = Placement("crop", (height, width), (0, 0, height, width), (0, 0, height, width)).to_json()
+    tensors = {"y": one_code(found)} | ({"ys": found} if found.ndim == 3 else {})
+    about = {"how": "another program", "lia": lia.provenance.get("source")}
+    return Codes(names, tensors, (whole,) * len(names), fingerprint(g), about)  # type: ignore[arg-type]
+
+
+def said(label: Label | None, bits: int | None) -> dict[str, Any]:
+    """What a user said of the images, for `about`."""
+    plain = label if label is None or isinstance(label, int) else list(label)
+    return {"label": plain} | ({} if bits is None else {"bits": bits})
 
 
 def joined(parts: Sequence[Codes]) -> Codes:

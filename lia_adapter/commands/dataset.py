@@ -11,10 +11,10 @@ from typing import Any
 from PIL import Image
 
 from lia_adapter.data import ImageSet, Item, in_order, none_readable, open_images
-from lia_adapter.data.labels import read_pairs
-from lia_adapter.data.source import open_source
+from lia_adapter.data.labels import read_labels
+from lia_adapter.data.source import image_names, open_source
 from lia_adapter.data.toyfaces import ToyFaces
-from lia_adapter.errors import ConfigError, LIAError
+from lia_adapter.errors import ConfigError
 from lia_adapter.files import atomic_write
 
 __all__ = ["Written", "make_dataset"]
@@ -45,6 +45,7 @@ def make_dataset(
     fit: str = "crop",
     split: str = "all",
     limit: int | None = None,
+    bits: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Written:
     """Writes images of one size into an uncompressed zip, as lossless RGB, in the order of their names (LMDB: its keys).
@@ -59,15 +60,16 @@ def make_dataset(
         fit: crop, letterbox or stretch.
         split: Which images; see `open_images`.
         limit: Stop after so many that could be read; None for all.
+        bits: Of integer images of more than 8 bits; see `open_images`.
         progress: Is told what is done.
 
     Raises:
-        LIAError: The source can't be opened, none of its images can be read, only some have labels, or the zip can't be
-            written.
+        LIAError: The source can't be opened, none of its images can be read, only some have labels, one has a label that is
+            none, or the zip can't be written.
     """
     if Path(out).exists() and Path(source).exists() and Path(out).samefile(source):
         raise ConfigError(f"-o {out} is the data set that is to be read. Choose another name with -o.")
-    images = open_images(source, size, 3, fit=fit, split=split)
+    images = open_images(source, size, 3, fit=fit, split=split, bits=bits)
     labels = _labels(images, source)
     total = min(len(images), len(images) if limit is None else limit)
     pairs: list[tuple[str, Any]] = []
@@ -97,14 +99,10 @@ def _labels(images: ImageSet, source: str | Path) -> dict[str, Any]:
         faces = open_images(source, images.resolution, images.channels, c_dim=2)  # all of them, as dataset.json has, too
         with_glasses = faces.labels(range(len(faces)))
         return {} if with_glasses is None else dict(zip(faces.names, with_glasses.argmax(dim=1).tolist(), strict=True))
-    labels = dict(read_pairs(open_source(source)) or [])
-    missing = [name for name in images.names if name not in labels] if labels else []
-    if missing:
-        raise LIAError(
-            f"{source}: dataset.json has no label for {missing[0]!r} and {len(missing) - 1:,} other images; expected one for "
-            "all of them, or for none. Correct the file, or take it away."
-        )
-    return labels
+    opened = open_source(source, max(images.resolution))
+    names = image_names(opened)
+    found = read_labels(opened, names)
+    return {} if found is None else dict(zip(names, found, strict=True))
 
 
 def _encoded(images: ImageSet, number: int) -> tuple[int, Item | None, bytes]:

@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 
 from lia_adapter.budget import in_parts
-from lia_adapter.commands.codes import Codes, joined, read_codes, shard_paths
+from lia_adapter.commands.codes import Codes, joined, read_codes, said, shard_paths
 from lia_adapter.data import Batch, ImageSet, in_batches, none_readable, open_images
 from lia_adapter.encoder import one_code
 from lia_adapter.errors import LIAError
+from lia_adapter.generators.labels import Label
 from lia_adapter.lia import LIA, fingerprint
 from lia_adapter.metrics.images import mse
 from lia_adapter.metrics.typicality import z_size
@@ -29,7 +30,8 @@ def encode_images(
     *,
     fit: str = "crop",
     split: str = "all",
-    label: int | None = None,
+    label: Label | None = None,
+    bits: int | None = None,
     batch: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Path]:
@@ -41,7 +43,8 @@ def encode_images(
         out: The file; more than 8,192 images make shards (see `shard_paths`).
         fit: crop, letterbox or stretch.
         split: Which images; see `open_images`.
-        label: The class of all images of a conditional generator, instead of the data set's own labels.
+        label: The class of all images of a conditional generator, or the numbers of their label, instead of the data set's own.
+        bits: Of integer images of more than 8 bits; see `open_images`.
         batch: Images a pass, at most; None: what memory and speed allow.
         progress: Is told what is done.
 
@@ -55,11 +58,12 @@ def encode_images(
     if lia.encoder is None:
         raise LIAError("this file has no encoder. Run lia-adapt train-encoder on it first.")
     images = open_images(
-        data, generator.resolution, generator.channels, fit=fit, split=split, c_dim=generator.c_dim, label=label
-    )
+        data, generator.resolution, generator.channels, fit=fit, split=split, c_dim=generator.c_dim, label=label,
+        bits=bits,
+    )  # fmt: skip
     paths = shard_paths(Path(out), math.ceil(len(images) / _SHARD))
     about = {
-        "how": "encode", "data": str(data), "identity": images.identity(), "fit": fit, "split": split, "label": label,
+        "how": "encode", "data": str(data), "identity": images.identity(), "fit": fit, "split": split, **said(label, bits),
         "encoder_sha256": fingerprint(lia.encoder), "lia": lia.provenance.get("source"),
     }  # fmt: skip
     owner = fingerprint(generator)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from lia_adapter.budget import GRADIENT, at_once, human, room, seconds_of, used_
 from lia_adapter.data import open_images
 from lia_adapter.encoder import Encoder
 from lia_adapter.generators import Original, draw_reduced, graphs_at_once, picture_bytes, pictures_at_once
+from lia_adapter.generators.labels import Label, check_given_label
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.features import Features
 from lia_adapter.metrics.mapping import LEAST_IMAGES, MOST_IMAGES
@@ -49,8 +50,9 @@ class Work:
     memory: int = 0
 
 
-def count_images(lia: LIA, data: str | Path, split: str) -> int:
-    """How many images a job would work on."""
+def count_images(lia: LIA, data: str | Path, split: str, label: Label | None = None) -> int:
+    """How many images a job would work on; refuses a label that does not fit the generator."""
+    check_given_label(label, lia.generator.c_dim)
     return len(open_images(data, lia.generator.resolution, lia.generator.channels, split=split))
 
 

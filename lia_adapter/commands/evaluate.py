@@ -1,7 +1,8 @@
 """`evaluate`: how well a LIA encodes and redraws real images, by every measure of `lia_adapter.metrics`."""
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,15 +10,18 @@ import torch
 from torch import Tensor
 
 from lia_adapter.budget import allowance, in_parts, room
+from lia_adapter.commands.codes import said
 from lia_adapter.commands.encode import UNUSUAL
 from lia_adapter.data import Batch, ImageSet, in_batches, open_images
 from lia_adapter.encoder import Encoder, one_code
 from lia_adapter.errors import LIAError
 from lia_adapter.generators import pictures_at_once
+from lia_adapter.generators.labels import Label
 from lia_adapter.lia import LIA, fingerprint, versions
-from lia_adapter.metrics.distances import Moments, frechet_distance
+from lia_adapter.metrics.distances import frechet_distance
 from lia_adapter.metrics.features import Features, FeatureSet, NetworkFeatures, PixelFeatures, inception_features
 from lia_adapter.metrics.images import mse, psnr, ssim
+from lia_adapter.metrics.intervals import jackknife
 from lia_adapter.metrics.networks import FeatureNetwork, load_network, perceptual_distance
 from lia_adapter.metrics.paths import path_length
 from lia_adapter.metrics.recovery import KnownAnswers
@@ -27,6 +31,9 @@ from lia_adapter.metrics.typicality import z_size
 __all__ = ["BINS", "evaluate"]
 
 BINS = 20  # of the histogram of typicality
+_LEAST = 10  # images, below which no figure of a set says anything
+_FEW = 2000  # images, or the entries of features if these are more, below which a Fréchet distance comes with its interval
+_KEPT = 4096  # features that are kept for that
 _SWD_IMAGES = 2048  # its patches fill 0.4 MB an image of 256², and a set's are all in memory at once
 _SHARE = 0.25  # of the memory that may be taken, for these
 _KNOWN_ANSWERS = 1000
@@ -42,7 +49,8 @@ def evaluate(
     *,
     fit: str = "crop",
     split: str = "all",
-    label: int | None = None,
+    label: Label | None = None,
+    bits: int | None = None,
     features: str | Path | None = None,
     fid: bool = False,
     batch: int | None = None,
@@ -54,10 +62,11 @@ def evaluate(
 
     Args:
         lia: With an encoder.
-        data: A folder or data-set zip of at least two images; for a conditional generator, with labels.
+        data: A folder or data-set zip of at least ten images; for a conditional generator, with labels.
         fit: crop, letterbox or stretch.
         split: Which images; better not those of the training; see `open_images`.
-        label: The class of all images of a conditional generator, instead of the data set's own labels.
+        label: The class of all images of a conditional generator, or the numbers of their label, instead of the data set's own.
+        bits: Of integer images of more than 8 bits; see `open_images`.
         features: File of a network for perceptual distance and path length, which are left out without one, and for the
             Fréchet distances, which without one compare pixels.
         fid: Take Inception's features for the Fréchet distances, the usual FID (needs torch-fidelity).
@@ -69,7 +78,9 @@ def evaluate(
 
         - mse, on [-1, 1]; psnr, in dB; ssim; perceptual, where there is a network: means over the images
         - swd: ProGAN's, by level and the mean of levels, times 1000, and the number of images
-        - frechet: of the reconstructions, and of samples of the prior, to the images, and by which features
+        - frechet: of the reconstructions, and of samples of the prior, to the images, and by which features; of fewer than
+          2,000 images, or than features have entries, also the interval of each in which 95 % of the distances of as many
+          other images lie
         - path_length: in z and y, where there is a network
         - round_trip: largest |to_y(to_z(y)) - y| over the images, in standard deviations of y
         - known_answer: see `lia_adapter.metrics.recovery.KnownAnswers`
@@ -78,7 +89,7 @@ def evaluate(
         - of_each: names of the images and their figures
 
     Raises:
-        LIAError: No encoder, fewer than two images that can be read, or no network in the file.
+        LIAError: No encoder, fewer than ten images that can be read, or no network in the file.
     """
     start, g = time.monotonic(), lia.generator
     if not isinstance(lia.encoder, Encoder) or lia.typicality is None:
@@ -86,15 +97,17 @@ def evaluate(
         raise LIAError(f"this file has {has}; evaluate judges one of this program. Run lia-adapt train-encoder on it first.")
     network = None if features is None else load_network(features).to(lia.device)
     judge = (inception_features() if fid else PixelFeatures() if network is None else NetworkFeatures(network)).to(lia.device)
-    images = open_images(data, g.resolution, g.channels, fit=fit, split=split, c_dim=g.c_dim, label=label)
-    if len(images) < 2:
-        raise LIAError(f"evaluate compares sets of images; found one in {images.path}. Give a folder or a larger split.")
+    images = open_images(data, g.resolution, g.channels, fit=fit, split=split, c_dim=g.c_dim, label=label, bits=bits)
+    if len(images) < _LEAST:
+        found = f"{len(images)} image{'s' if len(images) > 1 else ''}"
+        raise LIAError(f"evaluate compares sets of images, at least {_LEAST}; found {found} in {images.path}. Give more.")
     seen = _Seen(lia, images, network, judge, lia.at_once("reconstruct", batch))
     seen.look(progress)
     count = len(seen.numbers)
-    if count < 2:
+    if count < _LEAST:
         name, why = next(iter(images.unreadable.items()))
-        raise LIAError(f"evaluate needs 2 images, but of {images.path} it can read {count}; {name!r}: {why}. Give others.")
+        can = f"of {images.path} it can read {count}; {name!r}: {why}"
+        raise LIAError(f"evaluate needs {_LEAST} images, but {can}. Give others.")
     of_each = {name: torch.cat(values).tolist() for name, values in seen.figures.items()}
     typical = torch.tensor(of_each["typicality"], dtype=torch.float64)
     if progress:
@@ -104,7 +117,7 @@ def evaluate(
     answers = KnownAnswers(g, lia.encoder.root, seconds=allowance(_PASSES * seconds), progress=progress)
     result: dict[str, Any] = {
         "images": {
-            "data": str(data), "identity": images.identity(), "fit": fit, "split": split, "count": count,
+            "data": str(data), "identity": images.identity(), "fit": fit, "split": split, **said(label, bits), "count": count,
             "unreadable": images.unreadable,
         },
         **{name: _mean(of_each[name]) for name in ("mse", "psnr", "ssim", "perceptual") if name in of_each},
@@ -112,7 +125,8 @@ def evaluate(
         "frechet": {
             "features": judge.name,
             "reconstructions": frechet_distance(seen.real.moments, seen.drawn.moments),
-            "samples": frechet_distance(seen.real.moments, samples),
+            "samples": frechet_distance(seen.real.moments, samples.moments),
+            **_interval(seen.real, {"reconstructions": seen.drawn, "samples": samples}),
         },
         "round_trip": max(of_each["round_trip"]),
         "typicality": {
@@ -142,7 +156,7 @@ class _Seen:
     def __init__(self, lia: LIA, images: ImageSet, network: FeatureNetwork | None, judge: Features, batch: int) -> None:
         self.lia, self.images, self.network, self.judge, self.batch = lia, images, network, judge, batch
         self.numbers: list[int] = []
-        self.real, self.drawn = FeatureSet(judge), FeatureSet(judge)
+        self.real, self.drawn = FeatureSet(judge, _KEPT), FeatureSet(judge, _KEPT)
         self.patches = Patches(), Patches()
         self.patched: list[int] = []
         self.figures: dict[str, list[Tensor]] = {}
@@ -186,9 +200,9 @@ class _Seen:
             figures["perceptual"] = perceptual_distance(self.network, drawn, part.x)
         return part, drawn, figures
 
-    def samples(self, progress: Progress | None) -> tuple[Moments, float]:
-        """Moments of the features of as many images of the prior, with the labels of the real ones, and the seconds it took."""
-        start, random, seen = time.monotonic(), torch.Generator().manual_seed(0), FeatureSet(self.judge)
+    def samples(self, progress: Progress | None) -> tuple[FeatureSet, float]:
+        """Features of as many images of the prior, with the labels of the real ones, and the seconds it took."""
+        start, random, seen = time.monotonic(), torch.Generator().manual_seed(0), FeatureSet(self.judge, _KEPT)
         z = torch.randn(len(self.numbers), self.lia.z_dim, generator=random)
         done = 0
 
@@ -201,7 +215,7 @@ class _Seen:
             done += len(x)
             if progress:
                 progress("samples", done, len(z))
-        return seen.moments, time.monotonic() - start
+        return seen, time.monotonic() - start
 
     def path(self, space: Literal["z", "y"], network: FeatureNetwork, progress: Progress | None) -> float:
         """Path length between as many pairs of codes, with the labels of the images."""
@@ -225,6 +239,21 @@ class _Seen:
     def _labels(self, numbers: Sequence[int]) -> Tensor | None:
         c = self.images.labels(numbers)
         return None if c is None else c.to(self.lia.device)
+
+
+def _interval(real: FeatureSet, others: Mapping[str, FeatureSet]) -> dict[str, Any]:
+    """Between what distances the true ones of so few images lie; nothing where they are many."""
+    count, entries = real.kept.shape
+    if real.moments.count >= max(_FEW, entries) or real.moments.count > count:
+        return {}
+
+    def between(other: Tensor) -> list[float]:
+        # Not a bootstrap: that draws images twice, and the Fréchet distance of sets with twins is larger, far beyond its own
+        # interval. This one covers the mean distance of as many other images; both say nothing of what many images give.
+        low, high = jackknife(lambda some: frechet_distance(real.kept[some], other[some]), count) or (0.0, math.inf)
+        return [max(0.0, low), high]
+
+    return {"interval": {name: between(other.kept) for name, other in others.items()}}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -12,13 +12,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lia_adapter.budget import in_parts
-from lia_adapter.commands.codes import Codes, joined, read_codes
+from lia_adapter.commands.codes import Codes, joined, read_codes, said
 from lia_adapter.commands.reports import write_invert_report
 from lia_adapter.data import Batch, ImageSet, in_batches, none_readable, open_images
 from lia_adapter.encoder import one_code
 from lia_adapter.errors import LIAError
 from lia_adapter.files import atomic_write, check_writable, make_folder, sha256_file
 from lia_adapter.generators import graphs_at_once
+from lia_adapter.generators.labels import Label
 from lia_adapter.inversion import Inversion, ReconstructionLoss
 from lia_adapter.lia import LIA, fingerprint
 from lia_adapter.metrics.images import mse
@@ -43,7 +44,8 @@ def invert_images(
     features: str | Path | None = None,
     fit: str = "crop",
     split: str = "all",
-    label: int | None = None,
+    label: Label | None = None,
+    bits: int | None = None,
     batch: int | None = None,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
@@ -64,7 +66,8 @@ def invert_images(
         features: File of a network for the perceptual part of the loss; None: pixels alone.
         fit: crop, letterbox or stretch.
         split: Which images; see `open_images`.
-        label: The class of all images of a conditional generator, instead of the data set's own labels.
+        label: The class of all images of a conditional generator, or the numbers of their label, instead of the data set's own.
+        bits: Of integer images of more than 8 bits; see `open_images`.
         batch: Images worked on at once, at most; None: what memory and speed allow.
         seed: Of random starts.
         progress: Is told the steps done and to do, over all images.
@@ -79,10 +82,10 @@ def invert_images(
         raise LIAError("this file has no encoder to start from. Run lia-adapt train-encoder on it, or start from the mean.")
     for path in (out, *report_paths(out).values()):
         check_writable(path)
-    images = open_images(data, g.resolution, g.channels, fit=fit, split=split, c_dim=g.c_dim, label=label)
+    images = open_images(data, g.resolution, g.channels, fit=fit, split=split, c_dim=g.c_dim, label=label, bits=bits)
     network = None if features is None else load_network(features).to(lia.device)
     about = {
-        "how": "invert", "data": str(data), "identity": images.identity(), "fit": fit, "split": split, "label": label,
+        "how": "invert", "data": str(data), "identity": images.identity(), "fit": fit, "split": split, **said(label, bits),
         "space": space, "start": start, "steps": steps, "seed": seed,
         "features": None if network is None else network.name,
         "features_sha256": None if features is None else sha256_file(features),

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from lia_adapter.budget import in_parts
-from lia_adapter.commands.codes import Codes, check_generator, read_codes
+from lia_adapter.commands.codes import Codes, is_codes_file, open_codes
 from lia_adapter.commands.reports import write_reconstruct_report
 from lia_adapter.data import ImageSet, Placement, in_batches, none_readable, open_images, paste_back
 from lia_adapter.errors import ConfigError, LIAError
 from lia_adapter.files import check_writable, make_folder
+from lia_adapter.generators.labels import Label
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.images import mse
 from lia_adapter.report import image_grid, report_paths, save_png
@@ -50,7 +51,9 @@ def reconstruct_images(
     *,
     fit: str | None = None,
     split: str | None = None,
-    label: int | None = None,
+    label: Label | None = None,
+    bits: int | None = None,
+    trust_codes: bool = False,
     psi: float = 1.0,
     paste: bool = True,
     batch: int | None = None,
@@ -60,13 +63,16 @@ def reconstruct_images(
 
     Args:
         lia: With an encoder, if the source are images.
-        source: A folder, a data-set zip or one picture; or a .safetensors of codes, whose images are found where they were.
+        source: A folder, a data-set zip or one picture; or a .safetensors of codes, whose images are found where they were; or
+            codes of another program (.npz, .npy, .pt), see `read_projected`.
         out: Folder, made where there is none. Of a.jpg it gets a.png and, where the picture is more than the fitted image,
             a.pasted.png, the whole picture with the reconstruction in it; also grid.png, .html and .json. What is there is
             replaced.
         fit: Of images: crop, the default, letterbox or stretch.
         split: Of images: which; all by default; see `open_images`.
-        label: The class of all images of a conditional generator, instead of the data set's own labels.
+        label: The class of all images of a conditional generator, or the numbers of their label, instead of the data set's own.
+        bits: Of integer images of more than 8 bits; see `open_images`.
+        trust_codes: See `open_codes`.
         psi: Truncation; 1 is none.
         paste: Whether to paste back.
         batch: Images a pass, at most; None: what memory and speed allow.
@@ -80,13 +86,10 @@ def reconstruct_images(
             that cannot be written.
     """
     source, out, g = Path(source), Path(out), lia.generator
-    if source.name.endswith(".safetensors"):
+    if is_codes_file(source):
         if fit is not None or split is not None:
             raise ConfigError(f"{source.name} holds codes, which know their fit and split. Leave --fit and --split out.")
-        codes = read_codes(source)
-        check_generator(codes, lia, source.name)
-        if not codes.names or list(codes.ys.shape[1:]) not in ([g.y_dim], [g.num_ws, g.y_dim]):
-            raise LIAError(f"{source.name} is damaged: it holds codes {list(codes.ys.shape)}. Run lia-adapt encode again.")
+        codes = open_codes(source, lia, trust=trust_codes)
         images, problem = _originals(lia, codes)
         names: Sequence[str] = codes.names
         numbers = None if images is None else _numbers(images, codes)
@@ -96,8 +99,9 @@ def reconstruct_images(
         if lia.encoder is None:
             raise LIAError("this file has no encoder. Run lia-adapt train-encoder on it first, or give a file of codes.")
         images = open_images(
-            source, g.resolution, g.channels, fit=fit or "crop", split=split or "all", c_dim=g.c_dim, label=label
-        )
+            source, g.resolution, g.channels, fit=fit or "crop", split=split or "all", c_dim=g.c_dim, label=label,
+            bits=bits,
+        )  # fmt: skip
         names = images.names
         work = _from_images(lia, images, psi, lia.at_once("reconstruct", batch))
     stems = picture_stems(names)
@@ -186,7 +190,10 @@ def _originals(lia: LIA, codes: Codes) -> tuple[ImageSet | None, str]:
     g, about = lia.generator, codes.about
     try:
         data, fit, split = (str(about[key]) for key in ("data", "fit", "split"))
-        images = open_images(data, g.resolution, g.channels, fit=fit, split=split, c_dim=g.c_dim, label=about.get("label"))
+        images = open_images(
+            data, g.resolution, g.channels, fit=fit, split=split, c_dim=g.c_dim, label=about.get("label"),
+            bits=about.get("bits"),
+        )  # fmt: skip
     except KeyError:
         return None, "The codes do not say where their images are."
     except LIAError as error:

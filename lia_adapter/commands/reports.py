@@ -147,6 +147,10 @@ def _verdict(real: float, drawn: float) -> str:
 def _evaluate_rows(figures: Mapping[str, Any]) -> str:
     swd, frechet, answer = figures["swd"], figures["frechet"], figures["known_answer"]
     by = html.escape(f"Features: {frechet['features']}.")
+    rough = {
+        name: f"<br><small>{low:.3g} to {high:.3g} (95 %): so few images that it is rough, and larger than of many</small>"
+        for name, (low, high) in frechet.get("interval", {}).items()
+    }
     rows = [
         _row("Squared error (MSE)", "Mean over pixels, on the scale of -1 to 1; 0 is the same image.", f"{figures['mse']:.4f}"),
         _row("PSNR", "The same in decibels; more is better.", f"{figures['psnr']:.2f} dB"),
@@ -166,12 +170,12 @@ def _evaluate_rows(figures: Mapping[str, Any]) -> str:
         _row(
             "Reconstructions as a set",
             f"Fréchet distance to the images; only figures by the same features and number of images compare. {by}",
-            f"{frechet['reconstructions']:.4g}",
+            f"{frechet['reconstructions']:.4g}{rough.get('reconstructions', '')}",
         ),
         _row(
             "Random samples as a set",
             f"Fréchet distance from images of as many random z to the images: how like them the generator draws. {by}",
-            f"{frechet['samples']:.4g}",
+            f"{frechet['samples']:.4g}{rough.get('samples', '')}",
         ),
     ]
     if "path_length" in figures:
@@ -203,7 +207,9 @@ def _evaluate_rows(figures: Mapping[str, Any]) -> str:
 def _redrawn(lia: LIA, figures: Mapping[str, Any], places: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Some images and their reconstructions, by their places in the figures."""
     g, about = lia.generator, figures["images"]
-    images = open_images(about["data"], g.resolution, g.channels, fit=about["fit"], split=about["split"])
+    images = open_images(
+        about["data"], g.resolution, g.channels, fit=about["fit"], split=about["split"], bits=about.get("bits")
+    )
     number = {name: i for i, name in enumerate(images.names)}
     x = []
     for place in places:

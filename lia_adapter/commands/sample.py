@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lia_adapter.data import in_order
 from lia_adapter.files import check_writable, make_folder
+from lia_adapter.generators.labels import Label
 from lia_adapter.lia import LIA
 from lia_adapter.report import Sheet, drawn, save_png
 
@@ -22,7 +23,7 @@ def sample_seeds(
     files: Mapping[Path, Sequence[int]],
     *,
     psi: float = 1.0,
-    label: int | None = None,
+    label: Label | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> None:
     """Draws seeds into PNGs, each of which is there as soon as its seeds are drawn.
@@ -31,7 +32,7 @@ def sample_seeds(
         lia: Draws them.
         files: The seeds of each file, at least one. The folder of the first, which is that of all, is made where there is none.
         psi: Truncation; 1 is none.
-        label: The class, for a conditional generator.
+        label: The class, or the numbers of the label, for a conditional generator.
         progress: Is told the pictures drawn and to draw.
 
     Raises:
@@ -54,7 +55,7 @@ def _pictures(
     lia: LIA,
     files: Mapping[Path, Sequence[int]],
     psi: float,
-    label: int | None,
+    label: Label | None,
     progress: Callable[[str, int, int], None] | None,
 ) -> Iterator[tuple[Path, Image.Image]]:
     images = _images(lia, list(itertools.chain.from_iterable(files.values())), psi, label, progress)
@@ -66,7 +67,7 @@ def _pictures(
 
 
 def _images(
-    lia: LIA, seeds: Sequence[int], psi: float, label: int | None, progress: Callable[[str, int, int], None] | None
+    lia: LIA, seeds: Sequence[int], psi: float, label: Label | None, progress: Callable[[str, int, int], None] | None
 ) -> Iterator[Tensor]:
     """Images [1, C, H, W] of seeds, one after another."""
     done = 0

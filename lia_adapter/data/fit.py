@@ -17,7 +17,7 @@ __all__ = ["FITS", "Placement", "check_fit", "fit_image", "fit_pixels", "paste_b
 FITS = ("crop", "letterbox", "stretch")
 """crop: the middle is cut out; letterbox: all of it, with black bars (LIA's LSUN cars); stretch: all of it, distorted."""
 
-_MODES = {1: "L", 3: "RGB"}
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ def check_fit(channels: int, fit: str) -> None:
     """Finds out whether images can be fitted so.
 
     Raises:
-        ConfigError: A number of channels that is neither 1 nor 3, or a fit that is not one of `FITS`.
+        ConfigError: A number of channels that is neither 1, 3 nor 4, or a fit that is not one of `FITS`.
     """
     if channels not in _MODES:
-        raise ConfigError(f"images are gray (1 channel) or RGB (3), but the generator draws {channels} channels.")
+        raise ConfigError(f"images are gray (1 channel), RGB (3) or RGBA (4), but the generator draws {channels} channels.")
     if fit not in FITS:
         raise ConfigError(f"there is no fit {fit!r}; expected {', '.join(FITS)}.")
 
@@ -81,7 +81,7 @@ def fit_image(image: Image.Image, size: tuple[int, int], channels: int, fit: str
     Args:
         image: In any mode, see `upright`.
         size: (H, W) to come to.
-        channels: 1 for gray (ITU-R 601 luma), 3 for RGB.
+        channels: 1 for gray (ITU-R 601 luma), 3 for RGB, 4 for RGBA (opaque where the picture has no transparency).
         fit: One of `FITS`.
 
     Returns:
@@ -97,7 +97,7 @@ def fit_image(image: Image.Image, size: tuple[int, int], channels: int, fit: str
 def fit_pixels(image: Image.Image, size: tuple[int, int], channels: int, fit: str) -> tuple[Tensor, Placement]:
     """As `fit_image`, but uint8 [C, H, W]: the same image, not yet on the scale of [-1, 1]."""
     check_fit(channels, fit)
-    picture = upright(image).convert(_MODES[channels])
+    picture = upright(image, alpha=channels == 4).convert(_MODES[channels])
     placement = _place((picture.height, picture.width), size, fit)
     part = _resized(picture.crop(_for_pillow(placement.box)), placement.inner)
     canvas = Image.new(picture.mode, (size[1], size[0]))  # black
@@ -126,23 +126,23 @@ def paste_back(original: Image.Image, x: Tensor, placement: Placement) -> Image.
         placement: From `fit_image`.
 
     Returns:
-        A picture of the original's size, upright; gray if both are, else RGB.
+        A picture of the original's size, upright; gray if both are, RGBA if the image is, else RGB.
 
     Raises:
         LIAError: The picture or the image are not of the sizes that the placement says.
     """
-    picture = upright(original)
+    channels, height, width = x.shape
+    picture = upright(original, alpha=channels == 4)
     if (picture.height, picture.width) != placement.size:
         found, expected = f"{picture.width} x {picture.height}", f"{placement.size[1]} x {placement.size[0]}"
         raise LIAError(f"the picture has {found} pixels, but the one that was fitted had {expected}. Pass the same picture.")
     top, left, bottom, right = placement.inner
-    channels, height, width = x.shape
     if channels not in _MODES or bottom > height or right > width:
         raise LIAError(f"an image of shape {list(x.shape)} can't be pasted back: it was fitted to more than that.")
     values = x[:, top:bottom, left:right].detach().float().cpu().numpy().transpose(1, 2, 0)  # [H, W, C]
     pixels = np.rint(values * 127.5 + 127.5).clip(0, 255).astype(np.uint8)
-    part = _resized(Image.fromarray(pixels if channels == 3 else pixels[:, :, 0]), placement.box)
-    result = picture.copy() if picture.mode == part.mode else picture.convert("RGB")
+    part = _resized(Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels), placement.box)
+    result = picture.copy() if picture.mode == part.mode else picture.convert("RGBA" if channels == 4 else "RGB")
     result.paste(part.convert(result.mode), _for_pillow(placement.box))
     return result
 

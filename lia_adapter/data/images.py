@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from lia_adapter.data.decode import decode
+from lia_adapter.data.depth import Depths
 from lia_adapter.data.fit import Placement, fit_pixels, to_floats
 from lia_adapter.data.source import Source
 from lia_adapter.errors import LIAError
@@ -44,7 +45,7 @@ class ImageSet(Protocol):
         path: Of the data set.
         names: Of the images, sorted; those that can't be read are among them, so that numbers stay.
         resolution: (H, W).
-        channels: 1 or 3.
+        channels: 1, 3 or 4.
     """
 
     path: Path
@@ -62,7 +63,7 @@ class ImageSet(Protocol):
         """Reads an image; None if that can't be done, and `unreadable` then says why."""
 
     def original(self, index: int) -> Image.Image:
-        """The whole picture, upright, in mode L or RGB.
+        """The whole picture, upright, in mode L or RGB or, of a set of 4 channels, RGBA.
 
         Raises:
             LIAError: It can't be read.
@@ -86,9 +87,12 @@ class ImageFiles:
         channels: int,
         fit: str,
         labels: tuple[Tensor, int] | None,
+        bits: int | None = None,
+        every_name: Sequence[str] = (),
     ) -> None:
         self.path, self.names, self.resolution, self.channels = source.path, tuple(names), resolution, channels
-        self._source, self._fit, self._labels = source, fit, labels
+        self._source, self._fit, self._labels, self._bits = source, fit, labels, bits
+        self._depths = Depths(source.read, every_name or names, source.path, bits)
         self._unreadable: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -107,7 +111,7 @@ class ImageFiles:
         if name in self._unreadable:
             return None
         try:
-            return Item(*fit_pixels(decode(self._source.read(name)), self.resolution, self.channels, self._fit))
+            return Item(*fit_pixels(self._decoded(name), self.resolution, self.channels, self._fit))
         except LIAError as error:
             with self._lock:
                 self._unreadable[name] = str(error)
@@ -117,9 +121,12 @@ class ImageFiles:
         """As there."""
         name = self.names[index]
         try:
-            return decode(self._source.read(name))
+            return self._decoded(name)
         except LIAError as error:
             raise LIAError(f"cannot read {name!r} of {self.path}: {error}. Leave it out, or get it again.") from error
+
+    def _decoded(self, name: str) -> Image.Image:
+        return decode(self._source.read(name), alpha=self.channels == 4, bits=self._depths)
 
     def labels(self, indices: Sequence[int]) -> Tensor | None:
         """As there."""
@@ -136,6 +143,8 @@ class ImageFiles:
         another of just the same size goes unnoticed.
         """
         digest = hashlib.sha256(f"{self.resolution} {self.channels} {self._fit}\n".encode())
+        if self._bits is not None:
+            digest.update(f"{self._bits} bits\n".encode())
         sizes = self._source.sizes
         for name in self.names:
             digest.update(f"{name!a} {sizes[name]}\n".encode())

@@ -1,18 +1,23 @@
-"""LMDB's data files, as LSUN comes in, read without LMDB's library: that trusts a file, and one wrong number kills the process.
+"""LMDB's data files, as LSUN comes in and rosinality's program writes, read without LMDB's library.
+
+That trusts a file, and one wrong number kills the process.
 
 The format is that of LMDB 0.9 on 64-bit little-endian machines: a B+ tree of pages, from the root that the newer of the first
 two pages names. A leaf holds keys in ascending order, each with its value or, if that is long, the first of the pages that do.
 """
 
 import os
+import re
 import struct
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+from lia_adapter.data.notes import say_once
 from lia_adapter.errors import LIAError
 
-__all__ = ["read_index"]
+__all__ = ["image_entries", "read_index"]
 
 _MAGIC, _VERSION = 0xBEEFC0DE, 1
 _META = struct.Struct("<16x2I16xI48xH34xQ8xQ")  # magic, version, page size, flags of the tree, its root, transaction number
@@ -21,6 +26,8 @@ _NODE = struct.Struct("<4H")  # the number of a page or the size of a value, low
 _BRANCH, _LEAF, _KINDS = 1, 2, 15
 _FAR = 1  # flag of a node whose value lies in pages of its own
 _NO_ROOT = 2**64 - 1
+_LENGTH = b"length"  # where rosinality's prepare_data.py keeps the number of images
+_SIZED = re.compile(rb"([1-9][0-9]{0,4})-([0-9]{5,})")  # its key of an image: the size, and the number of the image
 
 
 def read_index(path: Path) -> dict[bytes, tuple[int, int]]:
@@ -97,3 +104,29 @@ def _root(file: BinaryIO) -> tuple[int, int]:
     if flags:
         raise ValueError("orders its keys in another way, or has several values of a key")
     return page_size, root
+
+
+def image_entries(path: Path, index: Mapping[bytes, tuple[int, int]], side: int) -> dict[str, tuple[int, int]]:
+    """Which entries are images, by a name with an ending, in the order of their keys.
+
+    LSUN's keys are hashes, each of an image, which its own program gives the ending .webp. rosinality's prepare_data.py writes
+    each image in several sizes, 256-00000 and so on, and their number: of those one size is taken.
+
+    Args:
+        path: Of the data set, for what is told of it.
+        index: From `read_index`.
+        side: Pixels that are needed: the smallest size is taken that has as many, or else the largest.
+    """
+    keys = [key for key in index if key != _LENGTH]
+    matches = [match for key in keys if (match := _SIZED.fullmatch(key))]
+    sizes: dict[int, set[bytes]] = defaultdict(set)
+    for match in matches:
+        sizes[int(match[1])].add(match[2])
+    all_have_all = len(sizes) > 1 and all(numbers == next(iter(sizes.values())) for numbers in sizes.values())
+    if not keys or len(matches) != len(keys) or not (_LENGTH in index or all_have_all):
+        return {key.decode("latin-1") + ".webp": place for key, place in index.items()}
+    taken = min((size for size in sizes if size >= side), default=max(sizes))
+    if len(sizes) > 1:
+        others = ", ".join(map(str, sorted(sizes)))
+        say_once(f"{path}: each image is there in several sizes ({others}); of size {taken} they are read")
+    return {match[0].decode() + ".jpg": index[match[0]] for match in matches if int(match[1]) == taken}

@@ -5,13 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from lia_adapter.data.fit import check_fit
 from lia_adapter.data.images import ImageFiles, ImageSet
 from lia_adapter.data.labels import read_labels
-from lia_adapter.data.source import image_names, open_source
+from lia_adapter.data.notes import say_once
+from lia_adapter.data.source import Source, image_names, left_out, open_source
 from lia_adapter.data.toyfaces import ToyFaces, face_name
 from lia_adapter.errors import ConfigError, LIAError
+from lia_adapter.generators.base import one_class
+from lia_adapter.generators.labels import Label, check_given_label
 
 __all__ = ["open_images"]
 
@@ -26,50 +30,60 @@ def open_images(
     fit: str = "crop",
     split: str = "all",
     c_dim: int = 0,
-    label: int | None = None,
+    label: Label | None = None,
+    bits: int | None = None,
 ) -> ImageSet:
     """Opens a data set; its images are read later, one by one.
 
     Args:
-        path: A folder (searched recursively), a dataset zip of NVlabs' form, LSUN's folder (with `data.mdb`), one image file,
-            or "toyfaces" for 100,000 drawn faces, "toyfaces:N" for N of them (a folder of that name needs its whole path).
+        path: A folder (searched recursively), a dataset zip of NVlabs' form, a folder with an LMDB (`data.mdb`), one image
+            file, or "toyfaces" for 100,000 drawn faces, "toyfaces:N" for N of them (a folder of that name needs its whole
+            path).
         resolution: (H, W) to fit the images to.
-        channels: 1 for gray, 3 for RGB.
+        channels: 1 for gray, 3 for RGB, 4 for RGBA.
         fit: One of `FITS`.
         split: "all"; "first N" or "last N", in order of the names (the paper trains on the first 65,000 of FFHQ and tests on
             the last 5,000); "list FILE" of one name a line; or one of these after "not", for all the others.
         c_dim: Entries of a label. With 0, labels are not looked at; else every image must have one. Toy faces have 2: without
             and with glasses.
-        label: The class of all images, instead of the data set's own labels.
+        label: The class of all images, or the numbers of their label, instead of the data set's own labels.
+        bits: Of integer images of more than 8 bits, how many count: 2^bits - 1 is white. None: as many as the largest value
+            takes of all images of the data set that are of the same kind of file.
 
     Raises:
         LIAError: There is no such data set, it holds no images, its labels do not match, or an argument does not fit.
     """
     check_fit(channels, fit)
-    if label is not None and not 0 <= label < c_dim:
-        expected = f"0 to {c_dim - 1}" if c_dim else "none: the generator has no classes"
-        raise ConfigError(f"the class of the images is {label}; expected {expected}.")
+    check_given_label(label, c_dim)
+    if bits is not None and not 1 <= bits <= 32:
+        raise ConfigError(f"the images are said to have {bits} bits; expected 1 to 32.")
     if (match := re.fullmatch(r"toyfaces(?::([1-9][0-9]{0,8}))?", str(path))) is not None:
         if label is not None:
-            raise ConfigError("toy faces bring labels of their own; leave out --class.")
+            raise ConfigError("toy faces bring labels of their own; leave out --class and --label.")
         if c_dim not in (0, 2):
             raise LIAError(f"toy faces have labels of 2 entries, without and with glasses; expected c_dim 0 or 2, not {c_dim}.")
         names = [face_name(seed) for seed in range(int(match[1] or _TOY_FACES))]
         return ToyFaces(_split(split, names, Path(str(path))), resolution, channels, c_dim)
-    source = open_source(path)
+    source = open_source(path, max(resolution))
     names = image_names(source)
-    labels = None
-    if c_dim:
-        labels = read_labels(source, names, c_dim) if label is None else torch.full([len(names)], label)
+    if others := left_out(source, names):
+        say_once(f"{source.path}: left out: {others}")
+    labels = _labels(source, names, c_dim, label) if c_dim else None
     chosen = _split(split, names, source.path)
     return ImageFiles(
-        source,
-        [names[i] for i in chosen],
-        resolution,
-        channels,
-        fit,
-        None if labels is None else (labels[chosen], c_dim),
-    )
+        source, [names[i] for i in chosen], resolution, channels, fit,
+        None if labels is None else (labels[chosen], c_dim), bits, names,
+    )  # fmt: skip
+
+
+def _labels(source: Source, names: Sequence[str], c_dim: int, label: Label | None) -> Tensor:
+    """Of all images: class numbers, int64 [n], or float32 [n, c_dim]."""
+    if label is not None:
+        n = len(names)
+        return torch.full([n], label) if isinstance(label, int) else one_class(label, c_dim, n, torch.zeros(()))
+    values = read_labels(source, names, c_dim)
+    assert values is not None  # noqa: S101  (of labels that are needed, none are missing)
+    return torch.tensor(values, dtype=torch.int64 if isinstance(values[0], int) else torch.float32)
 
 
 def _split(split: str, names: Sequence[str], path: Path) -> list[int]:

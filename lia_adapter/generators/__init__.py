@@ -12,12 +12,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lia_adapter.errors import CheckpointError, ConfigError
+from lia_adapter.errors import CheckpointError
 from lia_adapter.generators.base import Generator, broadcast, filled, truncate
 from lia_adapter.generators.discriminator import Discriminator, lower_discriminator
 from lia_adapter.generators.discriminator1 import Discriminator1
 from lia_adapter.generators.encoder_alae import ALAEEncoder
 from lia_adapter.generators.encoder_lia import LIAEncoder
+from lia_adapter.generators.labels import Label, check_given_label
 from lia_adapter.generators.original import Original, in_chunks
 from lia_adapter.generators.pictures import device_of, graphs_at_once, picture_bytes, pictures_at_once
 from lia_adapter.generators.presets import discriminator_config, stylegan2_config
@@ -104,21 +105,19 @@ def build(family: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor])
     return generator, discriminator
 
 
-def of_class(config: Mapping[str, Any], label: int) -> dict[str, Any]:
+def of_class(config: Mapping[str, Any], label: Label) -> dict[str, Any]:
     """The config of the same networks for one class alone: the generator is then unconditional.
 
     Args:
         config: Canonical config of a conditional generator.
-        label: The class.
+        label: The class, or the numbers of the label.
 
     Raises:
-        ConfigError: There is no such class.
+        ConfigError: There is no such class, or the label has another number of entries.
     """
     generator, discriminator = config["generator"], config["discriminator"]
-    classes = generator["c_dim"]
-    if not 0 <= label < classes:
-        expected = f"0 to {classes - 1}" if classes else "none: this generator is unconditional"
-        raise ConfigError(f"the class is {label}; expected {expected}.")
+    check_given_label(label, generator["c_dim"])
+    label = label if isinstance(label, int) else list(label)
     generator = generator | {"c_dim": 0, "mapping": generator["mapping"] | {"class": label}}
     return dict(config) | {
         "generator": generator, "discriminator": discriminator and discriminator | {"class": label},

@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from lia_adapter.errors import LIAError
+from lia_adapter.generators.labels import Label, label_words
 
 __all__ = [
     "NOISE_MODES",
@@ -113,14 +114,16 @@ def check_label(c: Tensor | None, c_dim: int, n: int) -> Tensor | None:
     if c_dim == 0:
         return None
     if c is None:
-        raise LIAError(f"This generator is class-conditional: give a label c of shape [{n}, {c_dim}].")
+        raise LIAError(f"This generator is conditional: give a label c of shape [{n}, {c_dim}], {label_words(c_dim)} each.")
     if c.shape != (n, c_dim):
         raise LIAError(f"c has shape {list(c.shape)}; expected [{n}, {c_dim}].")
     return c
 
 
-def one_class(label: int, c_dim: int, n: int, like: Tensor) -> Tensor:
-    """Labels c [n, c_dim] of one and the same class, on the device of a tensor and in its dtype."""
+def one_class(label: Label, c_dim: int, n: int, like: Tensor) -> Tensor:
+    """Labels c [n, c_dim] of one and the same class, or all of the same numbers, on the device of a tensor and in its dtype."""
+    if not isinstance(label, int):
+        return like.new_tensor(label).expand(n, c_dim)
     c = like.new_zeros(n, c_dim)
     c[:, label] = 1
     return c

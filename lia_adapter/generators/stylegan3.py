@@ -49,7 +49,9 @@ class ClassMapping(MappingNetwork):
         """The mean of all classes [y_dim], or of the one that is drawn; None where the file has none."""
         if not self.has_average:
             return None
-        return self.w_avg.mean(dim=0) if self.only is None else self.w_avg[self.only]
+        if self.only is None:
+            return self.w_avg.mean(dim=0)
+        return self.w_avg[one_class(self.only, self.c_dim, 1, self.table).argmax()]
 
     def label_code(self, c: Tensor | None, n: int) -> Tensor:
         """What n labels c [n, c_dim] become, [n, embed_features]. Only the largest entry of each counts."""

@@ -50,6 +50,8 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
         a: [N, D], or their moments.
         b: [M, D], or theirs.
     """
+    if isinstance(a, Tensor) and isinstance(b, Tensor) and max(len(a), len(b)) < a.shape[1]:
+        return _of_few(a.double(), b.double())
     a, b = (x if isinstance(x, Moments) else _moments(x) for x in (a, b))
     cov_a, cov_b = a.covariance, b.covariance
     # tr (C_a C_b)^½ through the symmetric root of C_a: its eigenvalues are real, and rounding can't make them complex.
@@ -58,6 +60,17 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
     cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
     shift = (a.mean - b.mean).square().sum()
     return float(shift + cov_a.trace() + cov_b.trace() - 2 * cross)
+
+
+def _of_few(a: Tensor, b: Tensor) -> float:
+    """The same for fewer vectors than they have entries, without matrices [D, D].
+
+    With C_a = AᵀA and C_b = BᵀB, tr (C_a C_b)^½ is the sum of the singular values of ABᵀ.
+    """
+    mean_a, mean_b = a.mean(dim=0), b.mean(dim=0)
+    root_a, root_b = ((x - mean) / (len(x) - 1) ** 0.5 for x, mean in ((a, mean_a), (b, mean_b)))
+    cross = torch.linalg.svdvals(root_a @ root_b.t()).sum()
+    return float((mean_a - mean_b).square().sum() + root_a.square().sum() + root_b.square().sum() - 2 * cross)
 
 
 def _moments(x: Tensor) -> Moments:

@@ -102,7 +102,7 @@ def train_encoder_lia(
     generator.eval()
     images = open_images(
         data, generator.resolution, generator.channels, fit=config.fit, split=config.split, c_dim=generator.c_dim,
-        label=None if config.label < 0 else config.label,
+        label=config.given_label, bits=config.bits or None,
     )  # fmt: skip
     network = _network(config.features, progress)
     before = fingerprint(generator)

@@ -95,7 +95,9 @@ def held_out(data: str | Path, generator: Generator, config: EncoderConfig) -> I
         return None
     split = config.split.removeprefix("not ") if config.split.startswith("not ") else f"not {config.split}"
     try:
-        return open_images(data, generator.resolution, generator.channels, fit=config.fit, split=split)
+        return open_images(
+            data, generator.resolution, generator.channels, fit=config.fit, split=split, bits=config.bits or None
+        )
     except LIAError:  # nothing is left
         return None
 

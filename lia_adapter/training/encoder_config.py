@@ -6,6 +6,7 @@ from lia_adapter.config import check_choices, check_least
 from lia_adapter.data import FITS
 from lia_adapter.encoder import SPACES
 from lia_adapter.errors import ConfigError
+from lia_adapter.generators.labels import Label
 
 __all__ = ["EncoderConfig"]
 
@@ -24,7 +25,8 @@ class EncoderConfig:
     width: int = 64
     width_max: int = 1024
     split: str = "all"
-    label: int = -1
+    label: int | tuple[float, ...] = -1
+    bits: int = 0
     fit: str = "crop"
     mirror: bool = False
     learning_rate: float = 1e-4
@@ -48,7 +50,7 @@ class EncoderConfig:
         check_least(
             self,
             {
-                "images": 0, "batch": 1, "accumulate": 1, "seed": 0, "width": 1, "width_max": 1, "pixel_weight": 0,
+                "images": 0, "bits": 0, "batch": 1, "accumulate": 1, "seed": 0, "width": 1, "width_max": 1, "pixel_weight": 0,
                 "vgg_weight": 0, "perceptual_weight": 0, "adversarial_weight": 0, "r1_gamma": 0, "ema_images": 1,
                 "statistics_samples": 100, "known_answers": 2, "check_seconds": 0, "save_seconds": 0,
             },
@@ -57,6 +59,11 @@ class EncoderConfig:
             raise ConfigError(f"seed is {self.seed}; expected less than 2**31.")
         if not 0 < self.learning_rate <= 1:
             raise ConfigError(f"learning_rate is {self.learning_rate}; expected more than 0 and at most 1.")
+
+    @property
+    def given_label(self) -> Label | None:
+        """The label of all images, or None where each has its own."""
+        return None if self.label == -1 else self.label
 
     @property
     def steps(self) -> int:

@@ -23,6 +23,7 @@ class TrainConfig:
     data: str = ""
     split: str = "all"
     fit: str = "crop"
+    bits: int = 0
     mirror: bool = False
     channels: int = 3
     c_dim: int = 0
@@ -57,10 +58,10 @@ class TrainConfig:
         check_least(
             self,
             {
-                "height": 8, "width": 8, "channels": 1, "c_dim": 0, "depth": 0, "z_dim": 2, "y_dim": 2, "channel_base": 1,
-                "channel_max": 1, "images": 0, "batch": 1, "accumulate": 1, "seed": 0, "r1_gamma": 0, "r1_every": 1,
-                "path_weight": 0, "path_every": 1, "mixing": 0, "augment_target": 0, "ema_images": 1, "metric_images": 2,
-                "metrics": 0, "save_seconds": 0,
+                "height": 8, "width": 8, "bits": 0, "channels": 1, "c_dim": 0, "depth": 0, "z_dim": 2, "y_dim": 2,
+                "channel_base": 1, "channel_max": 1, "images": 0, "batch": 1, "accumulate": 1, "seed": 0, "r1_gamma": 0,
+                "r1_every": 1, "path_weight": 0, "path_every": 1, "mixing": 0, "augment_target": 0, "ema_images": 1,
+                "metric_images": 2, "metrics": 0, "save_seconds": 0,
             },
         )  # fmt: skip
         if self.seed >= 2**31:

@@ -136,8 +136,9 @@ def _first_stage(
 ) -> LIA:
     start = time.monotonic()
     images = open_images(
-        config.data, (config.height, config.width), config.channels, fit=config.fit, split=config.split, c_dim=config.c_dim
-    )
+        config.data, (config.height, config.width), config.channels, fit=config.fit, split=config.split, c_dim=config.c_dim,
+        bits=config.bits or None,
+    )  # fmt: skip
     features = load_features(None if config.features == "none" else config.features)
     training = GanTraining(config, images, device)
     tick_steps = max(1, config.steps // _TICKS)
