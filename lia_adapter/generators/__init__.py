@@ -21,6 +21,7 @@ from lia_adapter.generators.original import Original, in_chunks
 from lia_adapter.generators.pictures import device_of, graphs_at_once, picture_bytes, pictures_at_once
 from lia_adapter.generators.presets import discriminator_config, stylegan2_config
 from lia_adapter.generators.reduced import draw_reduced, has_lower_layers
+from lia_adapter.generators.stack import DenseStack, dense_stack
 from lia_adapter.generators.stylegan1 import StyleGAN1
 from lia_adapter.generators.stylegan2 import MappingNetwork, StyleGAN2
 from lia_adapter.generators.stylegan3 import StyleGAN3
@@ -28,6 +29,7 @@ from lia_adapter.generators.wrap import WrappedGenerator, wrap
 
 __all__ = [
     "BUILDERS",
+    "DenseStack",
     "Discriminator",
     "Discriminator1",
     "Generator",
@@ -42,6 +44,7 @@ __all__ = [
     "build",
     "build_encoder",
     "build_random",
+    "dense_stack",
     "device_of",
     "draw_reduced",
     "filled",
