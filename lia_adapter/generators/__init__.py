@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lia_adapter.errors import CheckpointError, ConfigError
 from lia_adapter.generators.base import Generator, broadcast, filled, truncate
+from lia_adapter.generators.binding import TOLERANCE, respond, response_error, weights_digest
 from lia_adapter.generators.discriminator import Discriminator, lower_discriminator
 from lia_adapter.generators.discriminator1 import Discriminator1
 from lia_adapter.generators.encoder_lia import LIAEncoder
@@ -21,6 +22,7 @@ from lia_adapter.generators.original import Original, in_chunks
 from lia_adapter.generators.pictures import device_of, graphs_at_once, picture_bytes, pictures_at_once
 from lia_adapter.generators.presets import discriminator_config, stylegan2_config
 from lia_adapter.generators.reduced import draw_reduced, has_lower_layers
+from lia_adapter.generators.script import build_by_script, is_script
 from lia_adapter.generators.stack import DenseStack, dense_stack
 from lia_adapter.generators.stylegan1 import StyleGAN1
 from lia_adapter.generators.stylegan2 import MappingNetwork, StyleGAN2
@@ -39,9 +41,11 @@ __all__ = [
     "StyleGAN1",
     "StyleGAN2",
     "StyleGAN3",
+    "TOLERANCE",
     "WrappedGenerator",
     "broadcast",
     "build",
+    "build_by_script",
     "build_encoder",
     "build_random",
     "dense_stack",
@@ -52,12 +56,16 @@ __all__ = [
     "graphs_at_once",
     "has_lower_layers",
     "in_chunks",
+    "is_script",
     "judge_of",
     "of_class",
     "picture_bytes",
     "pictures_at_once",
+    "respond",
+    "response_error",
     "stylegan2_config",
     "truncate",
+    "weights_digest",
     "wrap",
 ]
 

@@ -111,6 +111,7 @@ class ConstantNoise(TorchFunctionMode):
     Args:
         batch: Images that are drawn.
         zero: Zeros in the place of noise.
+        kept: Noise that was drawn before, by number, shape and kind; what is drawn is added.
 
     Attributes:
         drawn: How often noise was drawn.
@@ -120,9 +121,10 @@ class ConstantNoise(TorchFunctionMode):
     LIKE = {torch.randn_like: torch.randn, torch.rand_like: torch.rand}
     FILL = {Tensor.normal_: torch.randn, Tensor.uniform_: torch.rand}
 
-    def __init__(self, batch: int, *, zero: bool = False) -> None:
+    def __init__(self, batch: int, *, zero: bool = False, kept: dict[Any, Tensor] | None = None) -> None:
         super().__init__()
         self.batch, self.zero, self.drawn = batch, zero, 0
+        self.kept = {} if kept is None else kept
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -151,10 +153,14 @@ class ConstantNoise(TorchFunctionMode):
     def _noise(self, draw: Callable[..., Tensor], shape: Any, **made: Any) -> Tensor:
         shape = tuple(shape)
         number, self.drawn = self.drawn, self.drawn + 1
-        for_all = bool(shape) and shape[0] == self.batch
-        one = (1, *shape[1:]) if for_all else shape
+        # Rays and patches fold the batch into their first dimension, image by image.
+        times = self.batch if shape and shape[0] % self.batch == 0 else 1
+        one = (shape[0] // times, *shape[1:]) if shape else shape
         device = torch.device(made.get("device", torch.get_default_device()))
         if self.zero:
             return torch.zeros(shape, **made)
-        noise = draw(one, generator=torch.Generator(device).manual_seed(number), **made)
-        return noise.expand(shape).contiguous() if for_all else noise
+        key = (number, one, device, made.get("dtype"))
+        if key not in self.kept:
+            self.kept[key] = draw(one, generator=torch.Generator(device).manual_seed(number), **made)
+        noise = self.kept[key]
+        return noise.repeat(times, *[1] * (len(shape) - 1)) if times > 1 else noise.clone()

@@ -1,6 +1,7 @@
 """Runs the two halves of somebody's generator: at rest, in its own precision, with noise that can be held still."""
 
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ class Runner:
         self.owners, self.to_y, self.draw = owners, to_y, draw
         self.draws_noise, self.channels_last, self.drawn = True, False, 0
         self.image_range = (-1.0, 1.0)
+        self._noise: dict[Any, Tensor] = {}
         self._like = [self._first(call) for call in (to_y, draw)]
 
     def _first(self, call: Call) -> tuple[nn.Module, ...]:
@@ -48,7 +50,7 @@ class Runner:
     def images(self, ys: Tensor, noise_mode: str = "const") -> Tensor:
         """What synthesis draws from ys, [N, C, H, W] in [-1, 1] and in the dtype of ys, where it draws images at all."""
         held = self.draws_noise and noise_mode != "random"
-        noise = ConstantNoise(len(ys), zero=noise_mode == "none") if held else nullcontext()
+        noise = ConstantNoise(len(ys), zero=noise_mode == "none", kept=self._noise) if held else nullcontext()
         with at_rest(self.owners), noise:
             x = image_in(self.draw(ys.to(self.like(1).dtype), noise_mode=noise_mode))
         if isinstance(noise, ConstantNoise):
