@@ -158,7 +158,7 @@ class Probe:
 
     def find_layers(self, y: Tensor, given: int | None) -> tuple[int, bool, Tensor]:
         """num_ws, whether synthesis takes y [N, y_dim] alone, and two images."""
-        self.y, self._any = y, False
+        self.y, self._any, self._searching = y, False, False
         self.first: Exception | None = None
         self.odd: str | None = None
         announced = [given] if given else list(dict.fromkeys([*([self.rows] if self.rows else []), *self._said()]))
@@ -221,7 +221,7 @@ class Probe:
         if x.ndim == 4 and len(x) == len(ys) and is_channels_last(x):
             self.runner.channels_last = True
             x = x.movedim(3, 1)
-        if x.ndim in (4, 5) and len(x) == len(ys):
+        if x.ndim == 4 and len(x) == len(ys) or (x.ndim == 5 and not self._searching):
             check_image(x, len(ys))
         if x.ndim != 4 or len(x) != len(ys):
             self.odd = f"a tensor of shape {list(x.shape)}"  # in the end that of y alone
@@ -264,6 +264,7 @@ class Probe:
             return []
         if hopeless and self.odd is not None:  # it returned something, and the number of layers does not change its kind
             return []
+        self._searching = True
         ran = [n for n in range(1, _LAYERS[0] + 1) if isinstance(self._draw(n), Tensor)]
         whole = [n for n in ran if self._layers_that_matter(n) == list(range(n))]
         fixed = [n for n in whole if self._is_fixed(n)]

@@ -95,7 +95,7 @@ class _Pieces:
     def __init__(self, function: Callable[[Tensor], Tensor], z: Tensor) -> None:
         from torch.fx.experimental.proxy_tensor import make_fx  # half a second, which nobody else should wait for
 
-        self.module = make_fx(function, pre_dispatch=False)(z)
+        self.module = make_fx(lambda z: function(z))(z)  # make_fx wants no other arguments
         nodes = list(self.module.graph.nodes)
         self.start = next(node for node in nodes if node.op == "placeholder")
         aten = torch.ops.aten
