@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import packaging.version
 import torch
 import torch.nn.functional as F
 import torch.utils.cpp_extension
@@ -37,10 +38,10 @@ from lia_adapter.generators import WrappedGenerator, broadcast
 from lia_adapter.lia import LIA, load
 
 CONVERT = {
-    "steps": 20, "batch": 64, "statistics_samples": 2000, "eval_samples": 200, "eval_seeds": 1, "image_seconds": 0.0,
+    "steps": 10, "batch": 64, "statistics_samples": 1000, "eval_samples": 100, "eval_seeds": 1, "image_seconds": 0.0,
 }  # fmt: skip
 ENCODER = {
-    "images": 96, "batch": 8, "width": 4, "width_max": 16, "features": "none", "adversarial_weight": 0.0,
+    "images": 48, "batch": 8, "width": 4, "width_max": 16, "features": "none", "adversarial_weight": 0.0,
     "statistics_samples": 500, "known_answers": 16, "learning_rate": 2e-3, "ema_images": 50,
 }  # fmt: skip
 
@@ -137,6 +138,10 @@ def _quiet_start(folder: Path) -> None:
     ops = types.SimpleNamespace(fused_bias_act=_fused_bias_act, upfirdn2d=_upfirdn2d)
     torch.utils.cpp_extension.load = lambda *_, **__: ops  # type: ignore[assignment]
     sys.meta_path.append(_Absent())
+    if importlib.util.find_spec("pkg_resources") is None:  # setuptools has dropped it
+        old: Any = types.ModuleType("pkg_resources")
+        old.parse_version = packaging.version.parse
+        sys.modules["pkg_resources"] = old
     torch.manual_seed(0)
 
 
@@ -195,7 +200,8 @@ def stylegan_xl() -> Program:
     from training.networks_stylegan3_resetting import Generator
 
     module = Generator(
-        32, 0, 32, 32, 3, channel_base=512, channel_max=16, num_layers=6, num_critical=1, margin_size=4
+        32, 0, 32, 32, 3, channel_base=512, channel_max=16, num_layers=6, num_critical=1, margin_size=4,
+        conv_kernel=1, use_radial_filters=False,
     )  # fmt: skip
     return _nvlabs(module, 8, 32)
 
@@ -204,7 +210,8 @@ def stylegan_xl_classes() -> Program:
     from training.networks_stylegan3_resetting import Generator
 
     module = Generator(
-        32, 10, 32, 32, 3, channel_base=512, channel_max=16, num_layers=6, num_critical=1, margin_size=4
+        32, 10, 32, 32, 3, channel_base=512, channel_max=16, num_layers=6, num_critical=1, margin_size=4,
+        conv_kernel=1, use_radial_filters=False,
     ).eval()  # fmt: skip
     _spread(module, "mapping.w_avg")
 
@@ -233,9 +240,9 @@ def stylegan_t() -> Program:
 def projected_gan() -> Program:
     from pg_modules.networks_fastgan import Generator
 
-    module = Generator(z_dim=32, img_resolution=64, ngf=8).eval()
+    module = Generator(z_dim=32, img_resolution=128, ngf=8).eval()
     return Program(
-        module, lambda z, psi: module(z, None), (32, 32, 1, (64, 64), 3), _dump({"G_ema": module}), random=True, psi=1.0
+        module, lambda z, psi: module(z, None), (32, 32, 1, (128, 128), 3), _dump({"G_ema": module}), random=True, psi=1.0
     )  # fmt: skip
 
 
@@ -250,7 +257,7 @@ def eg3d() -> Program:
     }  # fmt: skip
     sizes = {"mapping_kwargs": {"num_layers": 2}, "channel_base": 512, "channel_max": 16, "num_fp16_res": 0}
     module = TriPlaneGenerator(
-        32, 25, 32, 128, 3, rendering_kwargs=rendering, sr_kwargs={"channel_base": 512, "channel_max": 16}, **sizes
+        32, 25, 512, 128, 3, rendering_kwargs=rendering, sr_kwargs={"channel_base": 512, "channel_max": 16}, **sizes
     ).eval()  # fmt: skip
     module.neural_rendering_resolution = 16
     _spread(module, "backbone.mapping.w_avg")
@@ -261,7 +268,7 @@ def eg3d() -> Program:
         return module(z, camera.expand(len(z), -1), truncation_psi=psi, noise_mode="const")["image"]
 
     return Program(
-        module, own, (32, 32, 14, (128, 128), 3), _dump({"G_ema": module}), lambda: lia_adapter.wrap(module, label=camera),
+        module, own, (32, 512, 14, (128, 128), 3), _dump({"G_ema": module}), lambda: lia_adapter.wrap(module, label=camera),
         "`wrap(G, label=camera)`", random=True,
     )  # fmt: skip
 
@@ -294,9 +301,9 @@ def _listed(module: nn.Module, side: int, save: Callable[[Path], None], style: s
 def rosinality() -> Program:
     from model import Discriminator, Generator
 
-    module = Generator(16, 32, 4, channel_multiplier=1)
-    saved = {"g": module.state_dict(), "d": Discriminator(16).state_dict(), "g_ema": module.state_dict()}
-    return _listed(module, 16, _torch(saved), "style")
+    module = Generator(8, 32, 4, channel_multiplier=1)
+    saved = {"g": module.state_dict(), "d": Discriminator(8).state_dict(), "g_ema": module.state_dict()}
+    return _listed(module, 8, _torch(saved), "style")
 
 
 def basicsr() -> Program:
@@ -371,14 +378,14 @@ def cips() -> Program:
     import tensor_transforms
     from model import CIPSskip
 
-    module = CIPSskip(size=16, hidden_size=16, n_mlp=4, style_dim=32, channel_multiplier=1).eval()
+    module = CIPSskip(size=8, hidden_size=16, n_mlp=4, style_dim=32, channel_multiplier=1).eval()
 
     def own(z: Tensor, psi: float) -> Tensor:
-        coords = tensor_transforms.convert_to_coord_format(len(z), 16, 16, integer_values=False)
+        coords = tensor_transforms.convert_to_coord_format(len(z), 8, 8, integer_values=False)
         return module(coords, [z])[0]
 
     save = _torch({"g": module.state_dict(), "d": {}, "g_ema": module.state_dict()})
-    return Program(module, own, (32, 32, 1, (16, 16), 3), save, psi=1.0)
+    return Program(module, own, (32, 32, 1, (8, 8), 3), save, psi=1.0)
 
 
 def stylemapgan() -> Program:
@@ -397,9 +404,9 @@ def styleswin() -> Program:
         layers.to_2tuple = lambda x: (x, x)
     from models.generator import Generator
 
-    module = Generator(16, 32, 4, channel_multiplier=1).eval()
+    module = Generator(8, 32, 4, channel_multiplier=1).eval()
     save = _torch({"g": module.state_dict(), "g_ema": module.state_dict()})
-    return Program(module, lambda z, psi: module(z)[0], (32, 32, 6, (16, 16), 3), save, psi=1.0)
+    return Program(module, lambda z, psi: module(z)[0], (32, 32, 4, (8, 8), 3), save, psi=1.0)
 
 
 def alae() -> Program:
