@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 import lia_adapter
 from lia_adapter.checkpoints import inspect_file
-from lia_adapter.generators import WrappedGenerator, broadcast
+from lia_adapter.generators import WrappedGenerator
 from lia_adapter.lia import LIA, load
 
 CONVERT = {
@@ -100,7 +100,9 @@ def _upfirdn2d(
 class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds every module of packages that are not installed; whatever is asked of them is an empty class."""
 
-    NAMES = ("open_clip", "timm", "vector_quantize_pytorch", "fire", "kornia", "dareblopy", "tqdm", "aim", "termcolor", "cv2", "lmdb")
+    NAMES = (
+        "open_clip", "timm", "vector_quantize_pytorch", "fire", "kornia", "dareblopy", "tqdm", "aim", "termcolor", "cv2",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.names = [name for name in self.NAMES if importlib.util.find_spec(name) is None]
@@ -179,14 +181,14 @@ def _nvlabs(module: nn.Module, layers: int, side: int, average: str = "mapping.w
     return Program(module, own, (32, 32, layers, (side, side), 3), save)
 
 
-def stylegan2_ada() -> Program:
+def _stylegan2_ada() -> Program:
     from training.networks import Generator
 
     sizes = {"mapping_kwargs": {"num_layers": 4}, "synthesis_kwargs": {"channel_base": 512, "channel_max": 32}}
     return _nvlabs(Generator(32, 0, 32, 32, 3, **sizes), 8, 32)
 
 
-def stylegan3(kind: str) -> Program:
+def _stylegan3(kind: str) -> Program:
     from training.networks_stylegan3 import Generator
 
     extra = {"conv_kernel": 1, "use_radial_filters": True} if kind == "r" else {}
@@ -196,7 +198,7 @@ def stylegan3(kind: str) -> Program:
     return _nvlabs(module, 8, 32)
 
 
-def stylegan_xl() -> Program:
+def _stylegan_xl() -> Program:
     from training.networks_stylegan3_resetting import Generator
 
     module = Generator(
@@ -206,7 +208,7 @@ def stylegan_xl() -> Program:
     return _nvlabs(module, 8, 32)
 
 
-def stylegan_xl_classes() -> Program:
+def _stylegan_xl_classes() -> Program:
     from training.networks_stylegan3_resetting import Generator
 
     module = Generator(
@@ -224,7 +226,7 @@ def stylegan_xl_classes() -> Program:
     )  # fmt: skip
 
 
-def stylegan_t() -> Program:
+def _stylegan_t() -> Program:
     from networks.generator import Generator
 
     kwargs = {"channel_base": 512, "channel_max": 32, "num_fp16_res": 0, "num_res_blocks": 1}
@@ -237,7 +239,7 @@ def stylegan_t() -> Program:
     return Program(module, own, (32, 32, module.num_ws, (32, 32), 3), _dump({"G_ema": module}))
 
 
-def projected_gan() -> Program:
+def _projected_gan() -> Program:
     from pg_modules.networks_fastgan import Generator
 
     module = Generator(z_dim=32, img_resolution=128, ngf=8).eval()
@@ -246,7 +248,7 @@ def projected_gan() -> Program:
     )  # fmt: skip
 
 
-def eg3d() -> Program:
+def _eg3d() -> Program:
     from training.triplane import TriPlaneGenerator
 
     rendering = {
@@ -273,7 +275,7 @@ def eg3d() -> Program:
     )  # fmt: skip
 
 
-def studiogan() -> Program:
+def _studiogan() -> Program:
     from models.stylegan2 import Generator
 
     model = types.SimpleNamespace(info_type="N/A", g_info_injection="N/A")
@@ -298,7 +300,7 @@ def _listed(module: nn.Module, side: int, save: Callable[[Path], None], style: s
     return Program(module, own, (dim, dim, 2 * int(np.log2(side)) - 2, (side, side), 3), save, psi=1.0)
 
 
-def rosinality() -> Program:
+def _rosinality() -> Program:
     from model import Discriminator, Generator
 
     module = Generator(8, 32, 4, channel_multiplier=1)
@@ -306,7 +308,7 @@ def rosinality() -> Program:
     return _listed(module, 8, _torch(saved), "style")
 
 
-def basicsr() -> Program:
+def _basicsr() -> Program:
     for name in ("", ".archs", ".ops", ".utils"):
         _shell(f"basicsr{name}", Path("basicsr", *name.split(".")).resolve())
     from basicsr.archs.stylegan2_arch import StyleGAN2Generator
@@ -315,7 +317,7 @@ def basicsr() -> Program:
     return _listed(module, 32, _torch({"params": module.state_dict(), "params_ema": module.state_dict()}), "style_mlp")
 
 
-def gfpgan() -> Program:
+def _gfpgan() -> Program:
     other = Path("..", "XPixelGroup+BasicSR", "basicsr").resolve()
     for name in ("", ".archs", ".ops", ".utils"):
         _shell(f"basicsr{name}", other.joinpath(*name.split(".")))
@@ -327,7 +329,7 @@ def gfpgan() -> Program:
     return _listed(module, 32, _torch({"params": module.state_dict(), "params_ema": module.state_dict()}), "style_mlp")
 
 
-def genforce() -> Program:
+def _genforce() -> Program:
     from models.stylegan2_generator import StyleGAN2Generator
 
     module = StyleGAN2Generator(32, z_space_dim=32, w_space_dim=32, mapping_layers=4, mapping_fmaps=32, fmaps_max=16).eval()
@@ -340,7 +342,7 @@ def genforce() -> Program:
     return Program(module, own, (32, 32, 8, (32, 32), 3), _torch({"models": state, "running_metadata": {"iter": 1}}))
 
 
-def hammer() -> Program:
+def _hammer() -> Program:
     from models.stylegan2_generator import StyleGAN2Generator
 
     module = StyleGAN2Generator(
@@ -355,7 +357,7 @@ def hammer() -> Program:
     return Program(module, own, (32, 32, 8, (32, 32), 3), _torch({"models": state, "running_metadata": {"iter": 1}}))
 
 
-def lucidrains() -> Program:
+def _lucidrains() -> Program:
     from stylegan2_pytorch import stylegan2_pytorch as program
 
     if isinstance(program.filter2d, type):  # kornia is not here
@@ -374,7 +376,7 @@ def lucidrains() -> Program:
     return Program(module, own, (32, 32, 4, (32, 32), 3), save, line="`wrap(GAN)`", random=True, psi=1.0)
 
 
-def cips() -> Program:
+def _cips() -> Program:
     import tensor_transforms
     from model import CIPSskip
 
@@ -388,7 +390,7 @@ def cips() -> Program:
     return Program(module, own, (32, 32, 1, (8, 8), 3), save, psi=1.0)
 
 
-def stylemapgan() -> Program:
+def _stylemapgan() -> Program:
     from training.model import Generator
 
     module = Generator(32, 4, 8, 8, 0.01, 1, "LayerNorm", small_generator=True).eval()
@@ -396,7 +398,7 @@ def stylemapgan() -> Program:
     return Program(module, lambda z, psi: module(z)[0], (8, 512, 1, (32, 32), 3), save, psi=1.0)
 
 
-def styleswin() -> Program:
+def _styleswin() -> Program:
     import timm.models.layers as layers
 
     if not callable(getattr(layers, "trunc_normal_", None)) or isinstance(layers.trunc_normal_, type):
@@ -409,7 +411,7 @@ def styleswin() -> Program:
     return Program(module, lambda z, psi: module(z)[0], (32, 32, 4, (8, 8), 3), save, psi=1.0)
 
 
-def alae() -> Program:
+def _alae() -> Program:
     from model import Model
 
     module = Model(
@@ -419,7 +421,7 @@ def alae() -> Program:
     _spread(module, "dlatent_avg.buff")
     with torch.no_grad():
         module.dlatent_avg.buff.copy_(module.dlatent_avg.buff[:1].expand_as(module.dlatent_avg.buff))
-    beta, module.dlatent_avg_beta = module.dlatent_avg_beta, None  # or its own call would move the average
+    module.dlatent_avg_beta = None  # or its own call would move the average
 
     def own(z: Tensor, psi: float) -> Tensor:
         module.truncation_psi = psi
@@ -429,47 +431,44 @@ def alae() -> Program:
     return Program(module, own, (32, 32, 8, (32, 32), 3), save, random=True)
 
 
-def huangzh13() -> Program:
-    for name in ("data",):
-        sys.modules[name] = _Empty(name)
+def _huangzh13() -> Program:
+    sys.modules["data"] = _Empty("data")
     from models.GAN import Generator
 
     module = Generator(32, latent_size=32, dlatent_size=32, mapping_layers=4, mapping_fmaps=32, fmap_max=16).eval()
     _spread(module, "truncation.avg_latent")
 
-    def own(z: Tensor, psi: float) -> Tensor:
-        module.truncation.threshold = psi
-        return module(z, 3, 1)
-
-    module.training = False
     return Program(module, lambda z, psi: module.g_synthesis(module.g_mapping(z), 3, 1), (32, 32, 8, (32, 32), 3),
                    _torch(module.state_dict()), random=True, psi=1.0)  # fmt: skip
 
 
 PROGRAMS: dict[str, tuple[str, Callable[[], Program]]] = {
-    "NVlabs/stylegan2-ada-pytorch": ("", stylegan2_ada),
-    "NVlabs/stylegan3 (t)": ("", lambda: stylegan3("t")),
-    "NVlabs/stylegan3 (r)": ("", lambda: stylegan3("r")),
-    "autonomousvision/stylegan-xl": ("", stylegan_xl),
-    "autonomousvision/stylegan-xl (10 classes)": ("", stylegan_xl_classes),
-    "autonomousvision/stylegan-t": ("", stylegan_t),
-    "autonomousvision/projected-gan": ("", projected_gan),
-    "NVlabs/eg3d": ("eg3d", eg3d),
-    "POSTECH-CVLab/PyTorch-StudioGAN": ("src", studiogan),
-    "rosinality/stylegan2-pytorch": ("", rosinality),
-    "XPixelGroup/BasicSR": ("", basicsr),
-    "TencentARC/GFPGAN": ("", gfpgan),
-    "genforce/genforce": ("", genforce),
-    "bytedance/Hammer": ("", hammer),
-    "lucidrains/stylegan2-pytorch": ("", lucidrains),
-    "saic-mdal/CIPS": ("", cips),
-    "naver-ai/StyleMapGAN": ("", stylemapgan),
-    "microsoft/StyleSwin": ("", styleswin),
-    "podgorskiy/ALAE": ("", alae),
-    "huangzh13/StyleGAN.pytorch": ("", huangzh13),
+    "NVlabs/stylegan2-ada-pytorch": ("", _stylegan2_ada),
+    "NVlabs/stylegan3 (t)": ("", lambda: _stylegan3("t")),
+    "NVlabs/stylegan3 (r)": ("", lambda: _stylegan3("r")),
+    "autonomousvision/stylegan-xl": ("", _stylegan_xl),
+    "autonomousvision/stylegan-xl (10 classes)": ("", _stylegan_xl_classes),
+    "autonomousvision/stylegan-t": ("", _stylegan_t),
+    "autonomousvision/projected-gan": ("", _projected_gan),
+    "NVlabs/eg3d": ("eg3d", _eg3d),
+    "POSTECH-CVLab/PyTorch-StudioGAN": ("src", _studiogan),
+    "rosinality/stylegan2-pytorch": ("", _rosinality),
+    "XPixelGroup/BasicSR": ("", _basicsr),
+    "TencentARC/GFPGAN": ("", _gfpgan),
+    "genforce/genforce": ("", _genforce),
+    "bytedance/Hammer": ("", _hammer),
+    "lucidrains/stylegan2-pytorch": ("", _lucidrains),
+    "saic-mdal/CIPS": ("", _cips),
+    "naver-ai/StyleMapGAN": ("", _stylemapgan),
+    "microsoft/StyleSwin": ("", _styleswin),
+    "podgorskiy/ALAE": ("", _alae),
+    "huangzh13/StyleGAN.pytorch": ("", _huangzh13),
 }
 
-COLUMNS = ("program", "wrapped by", "z, y, layers, image", "image error", "convert", "saved, loaded", "encode 10", "invert 2", "its own file")  # fmt: skip
+COLUMNS = (
+    "program", "wrapped by", "z, y, layers, image", "image error", "convert", "saved, loaded", "encode 10", "invert 2",
+    "its own file",
+)  # fmt: skip
 
 
 def image_error(program: Program, g: WrappedGenerator) -> str:

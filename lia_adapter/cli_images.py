@@ -193,9 +193,7 @@ def evaluate(
         lengths = 0 if features is None else 4 * count
         echo_estimate(estimate(lia, Work(drawn=2 * count + 2 * min(count, 1000) + lengths, encoded=2 * count, seconds=20)))
         return
-    figures = measure(
-        lia, data, fit=fit, split=split, label=class_, features=features, fid=fid, batch=batch, progress=progress
-    )
+    figures = measure(lia, data, fit=fit, split=split, label=class_, features=features, fid=fid, batch=batch, progress=progress)
     paths = write_evaluate_report(lia, figures, out)
     click.echo(_summary(figures))
     _tell_unreadable(figures["images"]["unreadable"])

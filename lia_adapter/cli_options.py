@@ -22,7 +22,7 @@ memory = click.option(
 )  # fmt: skip
 generator_file = click.option(
     "--generator", metavar="FILE",
-    help="The checkpoint of an adapter-only LIA; or module.py:make, a Python file of yours that builds the generator: this RUNS it.",
+    help="The checkpoint of an adapter-only LIA; or module.py:make, your Python file that builds it: this RUNS that file.",
 )  # fmt: skip
 dry_run = click.option("-n", "--dry-run", is_flag=True, help="Print what would run and what it would take, and stop.")
 

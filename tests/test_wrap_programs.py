@@ -265,7 +265,9 @@ def test_an_adapter_knows_what_a_generator_does(tmp_path: Path) -> None:
     again.load_state_dict(a.state_dict())
     half = NVlabs()
     half.load_state_dict(a.state_dict())
-    parts = {"mapping": lambda z: a.mapping(z, None), "synthesis": lambda ys, noise_mode: a.synthesis(ys, noise_mode=noise_mode)}
+    parts: dict[str, Any] = {
+        "mapping": lambda z: a.mapping(z, None), "synthesis": lambda ys, noise_mode: a.synthesis(ys, noise_mode=noise_mode),
+    }  # fmt: skip
     compiled = torch.compile(again, backend="eager")
     for same in (a, wrap(a), wrap(again), wrap(compiled), wrap(nn.DataParallel(again)), wrap(**parts), wrap(half.bfloat16())):
         assert load(file, generator=same).encoder is not None
@@ -376,7 +378,7 @@ def test_stacks_of_layers(layers: list[nn.Module], dense: bool) -> None:
         torch.testing.assert_close((h @ stack.matrix.t() + stack.offset).float(), mapping(z), rtol=1e-3, atol=1e-4)
 
 
-SCRIPT = '''
+SCRIPT = """
 import torch
 from torch import nn
 class G(nn.Module):
@@ -391,7 +393,7 @@ def broken():
     raise ValueError("no weights here")
 def number():
     return 3
-'''
+"""
 
 
 def test_a_generator_of_the_users_own_python_file(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ class Toy(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(y_dim, 3 * 8 * 8) for _ in range(layers))
 
     def mapping(self, z: Tensor) -> Tensor:
-        kind, (z_dim, y_dim, layers) = self.kinds[0], self.truth
+        kind, (z_dim, _, layers) = self.kinds[0], self.truth
         if kind in ("truncates", "ignores"):
             z = z[:, :z_dim]
         if kind == "normalises":

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from lia_adapter.errors import CheckpointError, ConfigError
 from lia_adapter.generators.base import Generator, broadcast, filled, truncate
-from lia_adapter.generators.binding import TOLERANCE, respond, response_error, weights_digest
+from lia_adapter.generators.binding import respond, response_error, weights_digest
 from lia_adapter.generators.discriminator import Discriminator, lower_discriminator
 from lia_adapter.generators.discriminator1 import Discriminator1
 from lia_adapter.generators.encoder_lia import LIAEncoder
+from lia_adapter.generators.guest import at_rest
 from lia_adapter.generators.original import Original, in_chunks
 from lia_adapter.generators.pictures import device_of, graphs_at_once, picture_bytes, pictures_at_once
 from lia_adapter.generators.presets import discriminator_config, stylegan2_config
@@ -41,8 +42,8 @@ __all__ = [
     "StyleGAN1",
     "StyleGAN2",
     "StyleGAN3",
-    "TOLERANCE",
     "WrappedGenerator",
+    "at_rest",
     "broadcast",
     "build",
     "build_by_script",

@@ -215,7 +215,7 @@ class Probe:
                 self.runner.draw = replace(self.runner.draw, noise=None)
                 return self._draw(layers, ys)
             if isinstance(x, Unreadable):
-                raise WrapError(f"synthesis ran, but {x}. Pass synthesis=lambda ys: … that picks the images [N, C, H, W] from it.")
+                raise WrapError(f"synthesis ran, but {x}. Pass synthesis=lambda ys: … that picks the images from it.")
             self.first = self.first or x
             return x
         if x.ndim == 4 and len(x) == len(ys) and is_channels_last(x):
