@@ -477,7 +477,7 @@ def _describe(lia: Any) -> str:
     count = sum(p.numel() for p in g.parameters())
     height, width = g.resolution
     lines = [
-        f"family     {lia.family}, {count:,} parameters",
+        f"family     {lia.family or 'none: a wrapped generator'}, {count:,} parameters",
         f"images     {width} x {height}, {g.channels} channels, {g.num_ws} layers",
         f"codes      z {g.z_dim}, y {g.y_dim}" + (f", {g.c_dim} classes" if g.c_dim else ", unconditional"),
         f"has        {'discriminator' if lia.discriminator is not None else 'no discriminator'}, "

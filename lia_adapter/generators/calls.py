@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from lia_adapter.errors import WrapError
 from lia_adapter.generators.guest import bare
 
-__all__ = ["Call", "find_parts", "mapping_call", "synthesis_call"]
+__all__ = ["Call", "Replaced", "find_parts", "mapping_call", "synthesis_call"]
 
 Part = Callable[..., Any]
 
@@ -129,7 +129,7 @@ def find_parts(module: nn.Module | None, mapping: str | Part | None, synthesis: 
         mapping = styles[0] if styles else "mapping"
     to_y = mapping if callable(mapping) else _named(module, mapping, "mapping")
     if synthesis is None and module is not None and isinstance(to_y, nn.Module) and not hasattr(module, "synthesis"):
-        return to_y, module if _switch(module) else _Replaced(module, to_y)
+        return to_y, module if _switch(module) else Replaced(module, to_y)
     synthesis = "synthesis" if synthesis is None else synthesis
     return to_y, synthesis if callable(synthesis) else _named(module, synthesis, "synthesis")
 
@@ -151,7 +151,7 @@ def _named(module: nn.Module | None, part: str, what: str) -> Part:
     return found
 
 
-class _Replaced:
+class Replaced:
     """A whole generator whose mapping answers y, whatever it is asked: for those that cannot be given a y."""
 
     def __init__(self, module: nn.Module, mapping: nn.Module) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lia_adapter.errors import WrapError
 from lia_adapter.generators.base import broadcast, check_noise_mode
-from lia_adapter.generators.calls import find_parts, mapping_call, synthesis_call
+from lia_adapter.generators.calls import Replaced, find_parts, mapping_call, synthesis_call
 from lia_adapter.generators.guest import bare, modules_behind, weights_of
 from lia_adapter.generators.probe import Probe
 from lia_adapter.generators.runner import Runner
@@ -153,7 +153,7 @@ def wrap(
     lazy = [n for root in owners for n, p in root.named_parameters() if isinstance(p, nn.parameter.UninitializedParameter)]
     if lazy:
         raise WrapError(f"the weight {lazy[0]} has no size yet. Run the generator once before it is wrapped.")
-    asked = [[getattr(part, "module", part), getattr(part, "__self__", None), whole] for part in (to_y, draw)]
+    asked = [[getattr(part, "module", part), getattr(part, "__self__", None), whole, *owners] for part in (to_y, draw)]
     c_dim = next((v for owner in asked[0] for name in _CLASSES if _is_size(v := getattr(owner, name, None))), 0)
     vector = _vector(label, c_dim)
     runner = Runner(owners, mapping_call(to_y, vector, c_dim), synthesis_call(draw, asked[1], vector))
@@ -164,7 +164,7 @@ def wrap(
     z_dim, y = probe.find_z(z_dim, torch.eye(c_dim)[0] if c_dim else None)
     if y_dim is not None and y.shape[1] != y_dim:
         raise WrapError(f"mapping gave y of {y.shape[1]} entries for y_dim={y_dim}; leave y_dim out or correct it.")
-    if hasattr(draw, "z_dim") and not isinstance(draw, nn.Module):
+    if isinstance(draw, Replaced):
         draw.z_dim = z_dim
     num_ws, takes_one_y, x = probe.find_layers(y, num_ws)
     wrapped = WrappedGenerator(
