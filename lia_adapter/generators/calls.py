@@ -159,6 +159,7 @@ class Replaced:
         self.z_dim = 0  # found out later
 
     def __call__(self, ys: Tensor) -> Any:
+        """What the generator draws where its mapping answers ys [N, num_ws, y_dim]."""
         asked = False
 
         def answer(*_: object) -> Tensor:
