@@ -14,7 +14,7 @@ from torch import Tensor
 from lia_adapter.errors import WrapError
 from lia_adapter.generators.answers import Unreadable, check_image, is_channels_last
 from lia_adapter.generators.base import Generator, broadcast
-from lia_adapter.generators.guest import same_random_state
+from lia_adapter.generators.guest import modules_behind, same_random_state
 from lia_adapter.generators.runner import Runner
 
 __all__ = ["Probe"]
@@ -32,6 +32,7 @@ _LAYER_NAMES = (
 _SAME = 1e-4  # relative difference, below which images count as equal
 _EQUAL = 1e-7  # likewise for what a single layer changes
 _SCALED = 100  # images that are looked at for a value below 0
+_NAMED = 8  # sizes, at most, that an error lists
 _STAGES = 12  # doublings of resolution
 
 Answer = Tensor | Exception
@@ -55,55 +56,60 @@ class Probe:
     def find_z(self, given: int | None, c: Tensor | None) -> tuple[int, Tensor]:
         """z_dim, and y [2, y_dim] of two random z."""
         self._c = c
+        self._failed: Exception | None = None
+        self._known: dict[int, int] = {}  # sizes of z, and how many entries of them change y
         if given:
             answer = self._map(given)
             if isinstance(answer, Exception):
                 raise self._no_mapping(f"z_dim={given}", answer)
             return given, self._one_y(answer, given)
         announced = _announced(self._mapping, _Z_NAMES)
-        first: Exception | None = None
         for size in announced:
-            answer = self._map(size)
-            if isinstance(answer, Exception):
-                first = self._go_on(first, answer)
-                continue
-            y = self._one_y(answer, size)
-            if self._entries(size) == size:
-                return size, y
+            if size > 1 and self._entries(size) == size:  # a single entry may be broadcast
+                return size, self._y_of(size)
+        lying = [size for size in announced if self._entries(size)]
         proper: list[int] = []
         ignoring: list[int] = []
-        for size in dict.fromkeys((*announced, *_Z_SIZES)):
-            answer = self._map(size)
-            if isinstance(answer, Exception):
-                first = self._go_on(first, answer)
+        for size in dict.fromkeys((*announced, *self._widths(), *_Z_SIZES)):
+            matter = self._entries(size)
+            if not matter:
                 continue
-            self._one_y(answer, size)
-            (proper if self._entries(size) == size else ignoring).append(size)
-            if len(proper) > 8:
-                break
-        if announced and ignoring and set(announced) & set(ignoring):
+            if matter < size and self._entries(matter) != matter:
+                ignoring.append(size)
+                if len(ignoring) > _NAMED:
+                    break
+                continue
+            near = {1, matter // 2, matter - 1, matter + 1, 2 * matter, 3 * matter, max(_Z_SIZES), *self._widths()}
+            proper = sorted(n for n in {matter, *near} if n and self._entries(n) == n)
+            break
+        if lying:
             raise WrapError(
-                f"the generator says that z has {announced[0]} entries, but not all of them change y"
-                f"{f'; with z_dim={min(proper)} all do' if proper else ''}. Pass z_dim=… to say which is right."
+                f"the generator says that z has {lying[0]} entries, but not all of them change y"
+                f"{f'; with z_dim={_listed(proper)} all do' if proper else ''}. Pass z_dim=… to say which is right."
             )
         if len(proper) == 1:
-            return proper[0], self._one_y(self._ran(self._map(proper[0])), proper[0])
+            return proper[0], self._y_of(proper[0])
         if proper:
             raise WrapError(
-                f"mapping runs on z of {_listed(sorted(proper))} entries, and all of them change y. Pass z_dim=… to say which."
+                f"mapping runs on z of {_listed(proper)} entries, and all of them change y. Pass z_dim=… to say which."
             )
         if ignoring:
             raise WrapError(
                 f"mapping runs on z of {_listed(sorted(ignoring))} entries, but some never change y. Pass z_dim=… to say which."
             )
-        raise self._no_mapping(f"any size up to {max(_Z_SIZES)}", first or TypeError("no size was tried"))
+        raise self._no_mapping(f"any size up to {max(_Z_SIZES)}", self._failed or TypeError("no size was tried"))
 
-    @staticmethod
-    def _go_on(first: Exception | None, error: Exception) -> Exception:
-        """The first error; there is no going on where the mapping ran and returned something else."""
-        if isinstance(error, Unreadable):
-            raise WrapError(f"mapping ran, but {error}. Pass mapping=lambda z: … that picks y [N, y_dim] from it.")
-        return first or error
+    def _widths(self) -> list[int]:
+        """Sizes of the matrices that the mapping has: one of them takes z."""
+        modules = modules_behind(self.runner.to_y.part)
+        return sorted(
+            {size for module in modules for p in module.parameters() if p.ndim == 2 for size in p.shape if size < 1 << 14}
+        )
+
+    def _y_of(self, size: int) -> Tensor:
+        answer = self._map(size)
+        assert isinstance(answer, Tensor)  # noqa: S101  (it ran before)
+        return self._one_y(answer, size)
 
     def _no_mapping(self, sizes: str, error: Exception) -> WrapError:
         unknown = self.runner.to_y.unknown
@@ -111,11 +117,6 @@ class Probe:
         return WrapError(
             f"mapping did not run on z of {sizes}: {_first_line(error)}. Pass z_dim=… (and check `mapping`).{hint}"
         )
-
-    @staticmethod
-    def _ran(answer: Answer) -> Tensor:
-        assert isinstance(answer, Tensor)  # noqa: S101
-        return answer
 
     def _map(self, size: int, z: Tensor | None = None) -> Answer:
         z = torch.randn(2, size, generator=torch.Generator().manual_seed(0)) if z is None else z
@@ -138,18 +139,29 @@ class Probe:
         return y
 
     def _entries(self, size: int) -> int:
-        """How many entries of z change y; a leaky or dead unit is given three chances."""
+        """How many entries of z change y, 0 where z of that size does not run; a dead unit is given three chances."""
+        if size not in self._known:
+            self._known[size] = self._count_entries(size)
+        return self._known[size]
+
+    def _count_entries(self, size: int) -> int:
+        answer = self._map(size)
+        if isinstance(answer, Unreadable):
+            raise WrapError(f"mapping ran, but {answer}. Pass mapping=lambda z: … that picks y [N, y_dim] from it.")
+        if isinstance(answer, Exception):
+            self._failed = self._failed or answer
+            return 0
+        self._one_y(answer, size)
         changed = torch.zeros(size, dtype=torch.bool)
         for _ in range(3):
             z = torch.randn(1, size, generator=self.random)
             other = z.repeat(size, 1)
-            other.fill_diagonal_(0)
-            other += torch.diag(torch.randn(size, generator=self.random) * 2)
-            answer = self._map(size, torch.cat([z, z, other]))
+            other.diagonal().copy_(torch.randn(size, generator=self.random) * 2)
+            answer = self._map(size, torch.cat([z, other]))
             if isinstance(answer, Exception):
                 return 0
             y = answer.flatten(1).cpu()
-            changed |= (y[2:] - y[0]).abs().amax(dim=1) > 0
+            changed |= (y[1:] - y[0]).abs().amax(dim=1) > 0
             if bool(changed.all()):
                 break
         return int(changed.sum())
@@ -224,7 +236,7 @@ class Probe:
         if x.ndim == 4 and len(x) == len(ys) or (x.ndim == 5 and not self._searching):
             check_image(x, len(ys))
         if x.ndim != 4 or len(x) != len(ys):
-            self.odd = f"a tensor of shape {list(x.shape)}"  # in the end that of y alone
+            self.odd = self.odd or f"a tensor of shape {list(x.shape)}"
             return TypeError(f"it returned {self.odd}")
         return x
 
@@ -395,7 +407,7 @@ def _announced(owners: Iterable[object], names: Sequence[str]) -> list[int]:
 
 
 def _listed(sizes: Sequence[int]) -> str:
-    if len(sizes) > 8:
+    if len(sizes) > _NAMED:
         return f"{', '.join(map(str, sizes[:4]))} and other numbers of"
     return " or ".join(map(str, sizes))
 
