@@ -82,7 +82,7 @@ class Program:
 def _fused_bias_act(x: Tensor, bias: Tensor, refer: Tensor, act: int, grad: int, alpha: float, scale: float) -> Tensor:
     if bias.numel():
         x = x + bias.reshape(1, -1, *[1] * (x.ndim - 2))
-    return torch.where((refer if grad else x) > 0, x, x * alpha) * scale
+    return (torch.where(refer > 0, x, x * alpha) if grad else F.leaky_relu(x, alpha)) * scale
 
 
 def _upfirdn2d(
@@ -267,7 +267,7 @@ def _eg3d() -> Program:
     camera[11] = 2.7
 
     def own(z: Tensor, psi: float) -> Tensor:
-        return module(z, camera.expand(len(z), -1), truncation_psi=psi, noise_mode="const")["image"]
+        return module(z, camera.expand(len(z), -1), truncation_psi=psi, noise_mode="random")["image"]
 
     return Program(
         module, own, (32, 512, 14, (128, 128), 3), _dump({"G_ema": module}), lambda: lia_adapter.wrap(module, label=camera),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lia_adapter.generators.base import Generator
 from lia_adapter.generators.guest import same_random_state
+from lia_adapter.generators.pictures import device_of
 from lia_adapter.generators.stylegan2 import MappingNetwork
 from lia_adapter.generators.wrap import WrappedGenerator
 from lia_adapter.ops import ACTIVATIONS
@@ -41,6 +42,12 @@ class DenseStack:
     matrix: Tensor
     offset: Tensor
     label: dict[str, Tensor]
+
+    def to(self, device: torch.device) -> "DenseStack":
+        """The same on a device."""
+        moved = {key: [t.to(device) for t in getattr(self, key)] for key in ("weights", "biases")}
+        label = {key: tensor.to(device) for key, tensor in self.label.items()}
+        return replace(self, **moved, matrix=self.matrix.to(device), offset=self.offset.to(device), label=label)
 
 
 @torch.no_grad()
@@ -75,24 +82,24 @@ def _by_weights(network: MappingNetwork, dim: int, c_dim: int) -> DenseStack:
 
 
 def _by_running(generator: WrappedGenerator) -> DenseStack | None:
-    """Records the mapping on the processor of its device; None where it can't be recorded or is another kind."""
-    weight = next(generator.parameters(), torch.zeros(()))
-    dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-    z = torch.randn(4 * generator.z_dim + 8, generator.z_dim, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    """Records the mapping, on the CPU, where programs use no ops of their own; None where that fails or it is another kind."""
+    z = torch.randn(4 * generator.z_dim + 8, generator.z_dim, generator=torch.Generator().manual_seed(0))
     # All on a sphere: mappings normalise z, and on it that changes nothing but the scale.
-    z = (z * (generator.z_dim**0.5 / z.norm(dim=1, keepdim=True))).to(weight.device)
+    z = z * (generator.z_dim**0.5 / z.norm(dim=1, keepdim=True))
+    device = device_of(generator)
     try:
-        with same_random_state(weight.device):
-            pieces = _Pieces(generator.mapping, z)
-            return pieces.stack(z)
+        with same_random_state(device):
+            stack = _Pieces(generator.mapping_on_cpu(), z.to(generator.precision)).stack()
     except Exception:  # the user's code may do anything; what can't be recorded is no stack that we know
         return None
+    return stack and stack.to(device)
 
 
 class _Pieces:
     """A recorded function z -> y, cut at its leaky ReLUs."""
 
     def __init__(self, function: Callable[[Tensor], Tensor], z: Tensor) -> None:
+        self.z = z
         from torch.fx.experimental.proxy_tensor import make_fx  # half a second, which nobody else should wait for
 
         self.module = make_fx(lambda z: function(z))(z)  # make_fx wants no other arguments
@@ -136,13 +143,13 @@ class _Pieces:
         error = (given[half:] @ solution - y[half:]).abs().max()
         return (solution[:-1].t(), solution[-1]) if float(error) <= _EXACT * float(y.abs().max()) else None
 
-    def stack(self, z: Tensor) -> DenseStack | None:
+    def stack(self) -> DenseStack | None:
         """The stack, where every piece is affine."""
         if not self.bends or len(self.slopes) != 1 or min(self.slopes) <= 0:
             return None
         starts = [self.start, *self.bends]
         ends = [*(bend.args[0] for bend in self.bends), self.end]
-        pieces = [self.affine(start, end, z) for start, end in zip(starts, ends, strict=True)]
+        pieces = [self.affine(start, end, self.z) for start, end in zip(starts, ends, strict=True)]
         if any(piece is None for piece in pieces):
             return None
         found = [piece for piece in pieces if piece is not None]

@@ -1,6 +1,8 @@
 """`wrap`: anybody's module as a `Generator`, its ways to be called recognised and its sizes proved by running it."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -79,14 +81,26 @@ class WrappedGenerator(nn.Module):
 
     def mapping(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """z [N, z_dim] and c [N, c_dim] -> y [N, y_dim]; c is ignored by a generator that takes no label."""
-        y = self._runner.map(z, c)
-        return y[:, 0] if y.ndim == 3 else y
+        return _one(self._runner.map(z, c))
 
     def synthesis(self, ys: Tensor, *, noise_mode: str = "const") -> Tensor:
         """ys [N, num_ws, y_dim] -> x [N, C, H, W]."""
         check_noise_mode(noise_mode)
         ys = broadcast(ys, self.num_ws)
         return self._runner.images(ys[:, 0] if self._takes_one_y else ys, noise_mode)
+
+    @property
+    def precision(self) -> torch.dtype:
+        """In what the mapping computes: float64 where that is the user's, else float32."""
+        return torch.float64 if self._runner.like().dtype == torch.float64 else torch.float32
+
+    def mapping_on_cpu(self) -> Callable[[Tensor], Tensor]:
+        """The mapping alone, where all of it is one module a copy on the CPU in `precision`."""
+        call = self._runner.to_y
+        if isinstance(call.part, nn.Module) and self._runner.like().device.type != "cpu":
+            call = replace(call, part=copy.deepcopy(bare(call.part)).to("cpu", self.precision))
+        runner = Runner(modules_behind(call.part) or self.guests, call, call)
+        return lambda z: _one(runner.map(z))
 
     def weights(self) -> dict[str, Tensor]:
         """All weights of the user's modules, by name."""
@@ -174,6 +188,10 @@ def wrap(
     )  # fmt: skip
     probe.look(x, wrapped, checked=image_range is None)
     return wrapped
+
+
+def _one(y: Tensor) -> Tensor:
+    return y[:, 0] if y.ndim == 3 else y
 
 
 def _is_size(value: object) -> bool:
