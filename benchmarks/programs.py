@@ -63,7 +63,7 @@ class Program:
     def __init__(
         self,
         module: nn.Module,
-        own: Callable[[Tensor, float], Tensor],
+        own: Callable[[Tensor, float], Any],
         sizes: tuple[int, int, int, tuple[int, int], int],
         save: Callable[[Path], None] | None = None,
         wrap: Callable[[], WrappedGenerator] | None = None,
@@ -174,7 +174,7 @@ def _nvlabs(module: nn.Module, layers: int, side: int, average: str = "mapping.w
     _spread(module, average)
     c = torch.zeros(1, 0)
 
-    def own(z: Tensor, psi: float) -> Tensor:
+    def own(z: Tensor, psi: float) -> Any:
         return module(z, c, truncation_psi=psi, noise_mode="const")
 
     save = _dump({"G": module, "D": None, "G_ema": module, "training_set_kwargs": {}, "augment_pipe": None})
@@ -182,14 +182,14 @@ def _nvlabs(module: nn.Module, layers: int, side: int, average: str = "mapping.w
 
 
 def _stylegan2_ada() -> Program:
-    from training.networks import Generator
+    Generator = importlib.import_module("training.networks").Generator
 
     sizes = {"mapping_kwargs": {"num_layers": 4}, "synthesis_kwargs": {"channel_base": 512, "channel_max": 32}}
     return _nvlabs(Generator(32, 0, 32, 32, 3, **sizes), 8, 32)
 
 
 def _stylegan3(kind: str) -> Program:
-    from training.networks_stylegan3 import Generator
+    Generator = importlib.import_module("training.networks_stylegan3").Generator
 
     extra = {"conv_kernel": 1, "use_radial_filters": True} if kind == "r" else {}
     module = Generator(
@@ -199,7 +199,7 @@ def _stylegan3(kind: str) -> Program:
 
 
 def _stylegan_xl() -> Program:
-    from training.networks_stylegan3_resetting import Generator
+    Generator = importlib.import_module("training.networks_stylegan3_resetting").Generator
 
     module = Generator(
         32, 0, 32, 32, 3, channel_base=512, channel_max=16, num_layers=6, num_critical=1, margin_size=4,
@@ -209,7 +209,7 @@ def _stylegan_xl() -> Program:
 
 
 def _stylegan_xl_classes() -> Program:
-    from training.networks_stylegan3_resetting import Generator
+    Generator = importlib.import_module("training.networks_stylegan3_resetting").Generator
 
     module = Generator(
         32, 10, 32, 32, 3, channel_base=512, channel_max=16, num_layers=6, num_critical=1, margin_size=4,
@@ -217,7 +217,7 @@ def _stylegan_xl_classes() -> Program:
     ).eval()  # fmt: skip
     _spread(module, "mapping.w_avg")
 
-    def own(z: Tensor, psi: float) -> Tensor:
+    def own(z: Tensor, psi: float) -> Any:
         return module(z, torch.eye(10)[3].expand(len(z), -1), truncation_psi=psi)
 
     return Program(
@@ -227,20 +227,20 @@ def _stylegan_xl_classes() -> Program:
 
 
 def _stylegan_t() -> Program:
-    from networks.generator import Generator
+    Generator = importlib.import_module("networks.generator").Generator
 
     kwargs = {"channel_base": 512, "channel_max": 32, "num_fp16_res": 0, "num_res_blocks": 1}
     module = Generator(32, False, 32, synthesis_kwargs=kwargs).eval()
     _spread(module, "mapping.x_avg")
 
-    def own(z: Tensor, psi: float) -> Tensor:
+    def own(z: Tensor, psi: float) -> Any:
         return module(z, None, truncation_psi=psi, noise_mode="const")
 
     return Program(module, own, (32, 32, module.num_ws, (32, 32), 3), _dump({"G_ema": module}))
 
 
 def _projected_gan() -> Program:
-    from pg_modules.networks_fastgan import Generator
+    Generator = importlib.import_module("pg_modules.networks_fastgan").Generator
 
     module = Generator(z_dim=32, img_resolution=128, ngf=8).eval()
     return Program(
@@ -249,7 +249,7 @@ def _projected_gan() -> Program:
 
 
 def _eg3d() -> Program:
-    from training.triplane import TriPlaneGenerator
+    TriPlaneGenerator = importlib.import_module("training.triplane").TriPlaneGenerator
 
     rendering = {
         "image_resolution": 128, "disparity_space_sampling": False, "clamp_mode": "softplus",
@@ -266,7 +266,7 @@ def _eg3d() -> Program:
     camera = torch.cat([torch.eye(4).flatten(), torch.tensor([4.2647, 0, 0.5, 0, 4.2647, 0.5, 0, 0, 1])])
     camera[11] = 2.7
 
-    def own(z: Tensor, psi: float) -> Tensor:
+    def own(z: Tensor, psi: float) -> Any:
         return module(z, camera.expand(len(z), -1), truncation_psi=psi, noise_mode="random")["image"]
 
     return Program(
@@ -276,7 +276,7 @@ def _eg3d() -> Program:
 
 
 def _studiogan() -> Program:
-    from models.stylegan2 import Generator
+    Generator = importlib.import_module("models.stylegan2").Generator
 
     model = types.SimpleNamespace(info_type="N/A", g_info_injection="N/A")
     sizes = {"mapping_kwargs": {"num_layers": 4}, "synthesis_kwargs": {"channel_base": 512, "channel_max": 32}}
@@ -294,14 +294,15 @@ def _listed(module: nn.Module, side: int, save: Callable[[Path], None], style: s
     dim = 32
     mean = torch.randn(1, dim) * 0.3
 
-    def own(z: Tensor, psi: float) -> Tensor:
+    def own(z: Tensor, psi: float) -> Any:
         return module([z], truncation=psi, truncation_latent=mean, randomize_noise=False)[0]
 
     return Program(module, own, (dim, dim, 2 * int(np.log2(side)) - 2, (side, side), 3), save, psi=1.0)
 
 
 def _rosinality() -> Program:
-    from model import Discriminator, Generator
+    Discriminator = importlib.import_module("model").Discriminator
+    Generator = importlib.import_module("model").Generator
 
     module = Generator(8, 32, 4, channel_multiplier=1)
     saved = {"g": module.state_dict(), "d": Discriminator(8).state_dict(), "g_ema": module.state_dict()}
@@ -311,7 +312,7 @@ def _rosinality() -> Program:
 def _basicsr() -> Program:
     for name in ("", ".archs", ".ops", ".utils"):
         _shell(f"basicsr{name}", Path("basicsr", *name.split(".")).resolve())
-    from basicsr.archs.stylegan2_arch import StyleGAN2Generator
+    StyleGAN2Generator = importlib.import_module("basicsr.archs.stylegan2_arch").StyleGAN2Generator
 
     module = StyleGAN2Generator(32, num_style_feat=32, num_mlp=4, channel_multiplier=1, narrow=0.0625)
     return _listed(module, 32, _torch({"params": module.state_dict(), "params_ema": module.state_dict()}), "style_mlp")
@@ -323,19 +324,19 @@ def _gfpgan() -> Program:
         _shell(f"basicsr{name}", other.joinpath(*name.split(".")))
     for name in ("", ".archs"):
         _shell(f"gfpgan{name}", Path("gfpgan", *name.split(".")).resolve())
-    from gfpgan.archs.stylegan2_clean_arch import StyleGAN2GeneratorClean
+    StyleGAN2GeneratorClean = importlib.import_module("gfpgan.archs.stylegan2_clean_arch").StyleGAN2GeneratorClean
 
     module = StyleGAN2GeneratorClean(32, num_style_feat=32, num_mlp=4, channel_multiplier=1, narrow=0.0625)
     return _listed(module, 32, _torch({"params": module.state_dict(), "params_ema": module.state_dict()}), "style_mlp")
 
 
 def _genforce() -> Program:
-    from models.stylegan2_generator import StyleGAN2Generator
+    StyleGAN2Generator = importlib.import_module("models.stylegan2_generator").StyleGAN2Generator
 
     module = StyleGAN2Generator(32, z_space_dim=32, w_space_dim=32, mapping_layers=4, mapping_fmaps=32, fmaps_max=16).eval()
     _spread(module, "truncation.w_avg")
 
-    def own(z: Tensor, psi: float) -> Tensor:
+    def own(z: Tensor, psi: float) -> Any:
         return module(z, trunc_psi=psi, trunc_layers=8, randomize_noise=False)["image"]
 
     state = {"generator": module.state_dict(), "generator_smooth": module.state_dict()}
@@ -343,14 +344,14 @@ def _genforce() -> Program:
 
 
 def _hammer() -> Program:
-    from models.stylegan2_generator import StyleGAN2Generator
+    StyleGAN2Generator = importlib.import_module("models.stylegan2_generator").StyleGAN2Generator
 
     module = StyleGAN2Generator(
         z_dim=32, w_dim=32, mapping_layers=4, mapping_fmaps=32, resolution=32, fmaps_max=16
     ).eval()  # fmt: skip
     _spread(module, "w_avg")
 
-    def own(z: Tensor, psi: float) -> Tensor:
+    def own(z: Tensor, psi: float) -> Any:
         return module(z, trunc_psi=psi, trunc_layers=8, noise_mode="const", impl="ref")["image"]
 
     state = {"generator": module.state_dict(), "generator_smooth": module.state_dict()}
@@ -358,17 +359,17 @@ def _hammer() -> Program:
 
 
 def _lucidrains() -> Program:
-    from stylegan2_pytorch import stylegan2_pytorch as program
+    program: Any = importlib.import_module("stylegan2_pytorch.stylegan2_pytorch")
 
     if isinstance(program.filter2d, type):  # kornia is not here
-        program.filter2d = lambda x, k, normalized: F.conv2d(  # type: ignore[attr-defined]
+        program.filter2d = lambda x, k, normalized: F.conv2d(
             F.pad(x, (1, 1, 1, 1), mode="reflect"), (k / k.sum())[:, None].expand(x.shape[1], 1, 3, 3), groups=x.shape[1]
         )
-    nn.Module.cuda, kept = (lambda self, *_: self), nn.Module.cuda  # type: ignore[assignment]
+    nn.Module.cuda, kept = (lambda self, *_: self), nn.Module.cuda  # type: ignore[method-assign]
     module = program.StyleGAN2(32, latent_dim=32, fmap_max=16, style_depth=4, network_capacity=2).eval()
-    nn.Module.cuda = kept  # type: ignore[method-assign]
+    nn.Module.cuda = kept
 
-    def own(z: Tensor, psi: float) -> Tensor:
+    def own(z: Tensor, psi: float) -> Any:
         styles = module.SE(z)[:, None].expand(-1, module.GE.num_layers, -1)
         return module.GE(styles, torch.rand(len(z), 32, 32, 1))
 
@@ -377,12 +378,12 @@ def _lucidrains() -> Program:
 
 
 def _cips() -> Program:
-    import tensor_transforms
-    from model import CIPSskip
+    tensor_transforms = importlib.import_module("tensor_transforms")
+    CIPSskip = importlib.import_module("model").CIPSskip
 
     module = CIPSskip(size=8, hidden_size=16, n_mlp=4, style_dim=32, channel_multiplier=1).eval()
 
-    def own(z: Tensor, psi: float) -> Tensor:
+    def own(z: Tensor, psi: float) -> Any:
         coords = tensor_transforms.convert_to_coord_format(len(z), 8, 8, integer_values=False)
         return module(coords, [z])[0]
 
@@ -391,7 +392,7 @@ def _cips() -> Program:
 
 
 def _stylemapgan() -> Program:
-    from training.model import Generator
+    Generator = importlib.import_module("training.model").Generator
 
     module = Generator(32, 4, 8, 8, 0.01, 1, "LayerNorm", small_generator=True).eval()
     save = _torch({"g": module.state_dict(), "g_ema": module.state_dict()})
@@ -399,12 +400,12 @@ def _stylemapgan() -> Program:
 
 
 def _styleswin() -> Program:
-    import timm.models.layers as layers
+    layers: Any = importlib.import_module("timm.models.layers")
 
     if not callable(getattr(layers, "trunc_normal_", None)) or isinstance(layers.trunc_normal_, type):
         layers.trunc_normal_ = nn.init.trunc_normal_
         layers.to_2tuple = lambda x: (x, x)
-    from models.generator import Generator
+    Generator = importlib.import_module("models.generator").Generator
 
     module = Generator(8, 32, 4, channel_multiplier=1).eval()
     save = _torch({"g": module.state_dict(), "g_ema": module.state_dict()})
@@ -412,7 +413,7 @@ def _styleswin() -> Program:
 
 
 def _alae() -> Program:
-    from model import Model
+    Model = importlib.import_module("model").Model
 
     module = Model(
         startf=8, maxf=16, layer_count=4, latent_size=32, mapping_layers=4, dlatent_avg_beta=0.995, truncation_psi=0.7,
@@ -423,7 +424,7 @@ def _alae() -> Program:
         module.dlatent_avg.buff.copy_(module.dlatent_avg.buff[:1].expand_as(module.dlatent_avg.buff))
     module.dlatent_avg_beta = None  # or its own call would move the average
 
-    def own(z: Tensor, psi: float) -> Tensor:
+    def own(z: Tensor, psi: float) -> Any:
         module.truncation_psi = psi
         return module.generate(3, 1, z=z, mixing=False, noise=True)
 
@@ -433,12 +434,12 @@ def _alae() -> Program:
 
 def _huangzh13() -> Program:
     sys.modules["data"] = _Empty("data")
-    from models.GAN import Generator
+    Generator = importlib.import_module("models.GAN").Generator
 
-    module = Generator(32, latent_size=32, dlatent_size=32, mapping_layers=4, mapping_fmaps=32, fmap_max=16).eval()
+    module = Generator(32, mapping_layers=4, fmap_max=16).eval()
     _spread(module, "truncation.avg_latent")
 
-    return Program(module, lambda z, psi: module.g_synthesis(module.g_mapping(z), 3, 1), (32, 32, 8, (32, 32), 3),
+    return Program(module, lambda z, psi: module.g_synthesis(module.g_mapping(z), 3, 1), (512, 512, 8, (32, 32), 3),
                    _torch(module.state_dict()), random=True, psi=1.0)  # fmt: skip
 
 

@@ -468,7 +468,7 @@ def is_lia_file(path: str | Path) -> bool:
 def load(
     path_or_url: str | Path,
     *,
-    generator: Generator | str | Path | None = None,
+    generator: Generator | nn.Module | str | Path | None = None,
     device: torch.device | str = "cpu",
     label: int | None = None,
     channel_order: str = "rgb",
@@ -527,7 +527,7 @@ def from_checkpoint(checkpoint: Checkpoint, *, label: int | None = None, channel
     )
 
 
-def _load_lia(path: Path, generator: Generator | str | Path | None) -> LIA:
+def _load_lia(path: Path, generator: Generator | nn.Module | str | Path | None) -> LIA:
     header = read_header(path)
     tensors = read_tensors(path)
     discriminator: nn.Module | None = None
@@ -595,7 +595,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def _bound_generator(
-    path: Path, header: Mapping[str, Any], generator: Generator | str | Path | None
+    path: Path, header: Mapping[str, Any], generator: Generator | nn.Module | str | Path | None
 ) -> tuple[Generator, nn.Module | None, str | None, dict[str, Any]]:
     """The generator that an adapter belongs to; refuses a different one."""
     source = header["provenance"].get("source", "its checkpoint")

@@ -25,6 +25,8 @@ D, LAYERS = 6, 3
 class Core(nn.Module):
     """Draws [N, 3, 8, 8] from ys, with noise that is drawn at random where none is given."""
 
+    noise: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Linear(D, D)
@@ -37,11 +39,13 @@ class Core(nn.Module):
     def draw(self, ys: Tensor, noise: Tensor | float) -> Tensor:
         if ys.ndim != 3 or ys.shape[1] < LAYERS:
             raise ValueError(f"{LAYERS} layers are needed")
-        return sum(layer(ys[:, i]).reshape(-1, 3, 8, 8) for i, layer in enumerate(self.layers)) + noise  # type: ignore[return-value]
+        return torch.stack([layer(ys[:, i]).reshape(-1, 3, 8, 8) for i, layer in enumerate(self.layers)]).sum(dim=0) + noise
 
 
 class NVlabs(Core):
     """mapping(z, c) gives every layer its row; synthesis hands noise_mode down."""
+
+    w_avg: Tensor
 
     def __init__(self, c_dim: int = 0) -> None:
         super().__init__()
@@ -59,7 +63,7 @@ class NVlabs(Core):
         return self._layers(ws, **layer_kwargs)
 
     def _layers(self, ws: Tensor, noise_mode: str = "random", update_emas: bool = False) -> Tensor:
-        noise = {"const": self.noise, "none": 0.0, "random": torch.randn(len(ws), 1, 8, 8)}[noise_mode]
+        noise = {"const": self.noise, "none": 0 * self.noise, "random": torch.randn(len(ws), 1, 8, 8)}[noise_mode]
         return self.draw(ws, noise)
 
     def forward(self, z: Tensor, c: Tensor | None, truncation_psi: float = 1.0, noise_mode: str = "random") -> Tensor:
@@ -268,8 +272,11 @@ def test_an_adapter_knows_what_a_generator_does(tmp_path: Path) -> None:
     parts: dict[str, Any] = {
         "mapping": lambda z: a.mapping(z, None), "synthesis": lambda ys, noise_mode: a.synthesis(ys, noise_mode=noise_mode),
     }  # fmt: skip
-    compiled = torch.compile(again, backend="eager")
-    for same in (a, wrap(a), wrap(again), wrap(compiled), wrap(nn.DataParallel(again)), wrap(**parts), wrap(half.bfloat16())):
+    compiled: Any = torch.compile(again, backend="eager")
+    others: tuple[Any, ...] = (
+        a, wrap(a), wrap(again), wrap(compiled), wrap(nn.DataParallel(again)), wrap(**parts), wrap(half.half()),
+    )  # fmt: skip
+    for same in others:
         assert load(file, generator=same).encoder is not None
     with pytest.raises(LIAError, match="another generator.*answers to the same codes differ by"):
         load(file, generator=wrap(b))

@@ -25,8 +25,8 @@ def code_in(answer: object) -> Tensor:
     """
     if isinstance(answer, Mapping):
         for key in _CODES:
-            if isinstance(answer.get(key), Tensor):
-                return answer[key]
+            if isinstance(found := answer.get(key), Tensor):
+                return found
     if isinstance(answer, tuple):
         for value in answer:
             if isinstance(value, Tensor) and value.ndim in (2, 3):
@@ -44,8 +44,8 @@ def image_in(answer: object) -> Tensor:
     """
     if isinstance(answer, Mapping):
         for key in _IMAGES:
-            if isinstance(answer.get(key), Tensor):
-                return answer[key]
+            if isinstance(found := answer.get(key), Tensor):
+                return found
         answer = tuple(answer.values())
     if isinstance(answer, (tuple, list)):
         images = [value for value in answer if isinstance(value, Tensor) and value.ndim == 4]

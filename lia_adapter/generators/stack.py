@@ -53,7 +53,7 @@ class DenseStack:
 @torch.no_grad()
 def dense_stack(generator: Generator) -> DenseStack | None:
     """The stack that a generator's mapping is; None where it is something else."""
-    network = generator.mapping
+    network: Any = generator.mapping
     if isinstance(generator, WrappedGenerator):
         return _by_running(generator) if generator.z_dim == generator.y_dim and not generator.c_dim else None
     fits = (

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -162,13 +163,14 @@ def wrap(
     """
     whole = None if module is None else bare(module)
     to_y, draw = find_parts(whole, mapping, synthesis)
-    owners = (whole,) if whole is not None and not callable(mapping) and not callable(synthesis) else None
-    owners = owners or modules_behind(*([] if whole is None else [whole]), to_y, draw)
+    owners = modules_behind(*([] if whole is None else [whole]), to_y, draw)
+    if whole is not None and not callable(mapping) and not callable(synthesis):
+        owners = (whole,)
     lazy = [n for root in owners for n, p in root.named_parameters() if isinstance(p, nn.parameter.UninitializedParameter)]
     if lazy:
         raise WrapError(f"the weight {lazy[0]} has no size yet. Run the generator once before it is wrapped.")
     asked = [[getattr(part, "module", part), getattr(part, "__self__", None), whole, *owners] for part in (to_y, draw)]
-    c_dim = next((v for owner in asked[0] for name in _CLASSES if _is_size(v := getattr(owner, name, None))), 0)
+    c_dim: int = next((v for owner in asked[0] for name in _CLASSES if _is_size(v := getattr(owner, name, None))), 0)  # type: ignore[assignment]
     vector = _vector(label, c_dim)
     runner = Runner(owners, mapping_call(to_y, vector, c_dim), synthesis_call(draw, asked[1], vector))
     runner.image_range = image_range or (-1.0, 1.0)
@@ -227,10 +229,15 @@ def _average(
             owner = root.get_submodule(holder)
             of_classes = tensor.ndim == 2 and tensor.shape[1] == y_dim
             if of_classes and isinstance(label, int) and label < len(tensor) > 1 and len(tensor) != num_ws:
-                return lambda owner=owner, name=name: getattr(owner, name)[label]
+                return partial(_looked_up, owner, name, label)
             if tuple(tensor.shape) in shapes or (of_classes and len(tensor) == c_dim):
-                return lambda owner=owner, name=name: getattr(owner, name)
+                return partial(_looked_up, owner, name)
     return lambda: None
+
+
+def _looked_up(owner: nn.Module, name: str, row: int | None = None) -> Tensor:
+    tensor: Tensor = getattr(owner, name)
+    return tensor if row is None else tensor[row]
 
 
 def _name(part: object) -> str:

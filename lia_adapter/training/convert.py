@@ -46,8 +46,8 @@ def convert(
     config = load_recipe(ConvertConfig, recipe, overrides)
     if isinstance(generator_or_path, (str, Path)):
         return convert_lia(load(generator_or_path), config)
-    bare = isinstance(generator_or_path, nn.Module) and not isinstance(generator_or_path, Generator)
-    return convert_lia(LIA(wrap(generator_or_path) if bare else generator_or_path), config)
+    generator = generator_or_path if isinstance(generator_or_path, Generator) else wrap(generator_or_path)
+    return convert_lia(LIA(generator), config)
 
 
 def convert_lia(
