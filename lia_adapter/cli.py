@@ -19,7 +19,7 @@ from lia_adapter.budget import VARIABLE, free_memory, human, is_out_of_memory, m
 from lia_adapter.cli_data import dataset
 from lia_adapter.cli_export import export
 from lia_adapter.cli_images import evaluate, invert, reconstruct
-from lia_adapter.cli_options import bits, dry_run, echo_estimate, labels, memory
+from lia_adapter.cli_options import bits, dry_run, echo_estimate, generator_file, labels, memory
 from lia_adapter.cli_train import train
 from lia_adapter.config import load_recipe, parse_overrides, parse_seeds, to_toml
 from lia_adapter.data.notes import LOGGER, say_once
@@ -132,10 +132,13 @@ def convert(
 ) -> None:
     """Make the mapping of CKPT (a file or an HTTPS address) invertible.
 
+    CKPT may also be module.py:make, a Python file of yours whose function `make` returns a generator: this RUNS that file.
+
     Writes OUT, and beside it pictures (.png), a report (.html) and figures (.json). A run that was stopped goes on where it
     was when the same command is given again.
     """
     from lia_adapter.commands.estimates import convert_work, estimate
+    from lia_adapter.generators import is_script
     from lia_adapter.lia import load
     from lia_adapter.metrics.features import load_features
     from lia_adapter.report import report_paths, write_convert_report
@@ -152,7 +155,12 @@ def convert(
     if not out.name.endswith(".safetensors"):
         raise ConfigError(f"-o {out} must end in .safetensors; expected for example {out.name}.safetensors.")
     progress = ProgressLine()
-    path = fetch(ckpt, sha256=sha256, progress=lambda done, total: progress("download, bytes", done, total))
+    if is_script(ckpt):
+        path = Path(ckpt)
+        if sha256:
+            raise ConfigError("--sha256 is for files that are read; a Python file that builds a generator is run as it is.")
+    else:
+        path = fetch(ckpt, sha256=sha256, progress=lambda done, total: progress("download, bytes", done, total))
     progress(f"open {source_stem(ckpt)}", 0, None)
     lia = load(path, device=device_name(device), label=label, channel_order=channel_order)
     if "://" in ckpt:  # without what may be a password or a token
@@ -194,7 +202,7 @@ def convert(
 @labels("all images, where the data set has no labels")
 @bits
 @click.option("--features", help="A perceptual network: a file of any torchvision network, vgg16 (fetched), or none.")
-@click.option("--generator", help="The checkpoint of an adapter-only LIA.")
+@generator_file
 @click.option("--device", default=None, help="cpu, cuda, ...; default: cuda where there is one. One for each under torchrun.")
 @click.option("--adapter-only", is_flag=True, help="Leave the generator out of the file and bind the file to it by hash.")
 @memory
@@ -273,7 +281,7 @@ def train_encoder(
 @labels("all images, where the data set has no labels")
 @bits
 @click.option("--batch", type=click.IntRange(1), help="Images a pass, at most; default: what memory and speed allow.")
-@click.option("--generator", help="The checkpoint of an adapter-only LIA.")
+@generator_file
 @click.option("--device", default=None, help="cpu, cuda, ...; default: cuda where there is one. One for each under torchrun.")
 @memory
 @dry_run
@@ -377,7 +385,7 @@ def inspect(file: str) -> None:
 @click.option("--trunc", type=float, default=1.0, show_default=True, help="Truncation psi.")
 @labels("all pictures, for a conditional generator")
 @click.option("-o", "--out", required=True, help="A picture of all, .png, or a folder for a picture of each.")
-@click.option("--generator", help="The checkpoint of an adapter-only FILE.")
+@generator_file
 @click.option("--device", default=None, help="cpu, cuda, ...; default: cuda where there is one.")
 @memory
 @dry_run
@@ -492,7 +500,7 @@ def _describe(lia: Any) -> str:
     count = sum(p.numel() for p in g.parameters())
     height, width = g.resolution
     lines = [
-        f"family     {lia.family}, {count:,} parameters",
+        f"family     {lia.family or 'none: a wrapped generator'}, {count:,} parameters",
         f"images     {width} x {height}, {g.channels} channels, {g.num_ws} layers",
         f"codes      z {g.z_dim}, y {g.y_dim}" + (f", {_labels(g)}" if g.c_dim else ", unconditional"),
         f"has        {'discriminator' if lia.discriminator is not None else 'no discriminator'}, "

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from lia_adapter.cli_options import generator_file
 from lia_adapter.download import source_stem
 from lia_adapter.terminal import ProgressLine
 
@@ -17,7 +18,7 @@ __all__ = ["export"]
     help="Weights for NVlabs/stylegan3 or rosinality/stylegan2-pytorch, or graphs for torch.export or ONNX.",
 )  # fmt: skip
 @click.option("-o", "--out", type=Path, help="Default <stem>-<target>.safetensors, or for graphs the folder <stem>-<target>.")
-@click.option("--generator", help="The checkpoint of an adapter-only FILE.")
+@generator_file
 def export(file: str, target: str, out: Path | None, generator: str | None) -> None:
     """Write FILE, a LIA file or a plain checkpoint, in the form of another program.
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from lia_adapter.cli_options import bits, dry_run, echo_estimate, labels, memory
+from lia_adapter.cli_options import bits, dry_run, echo_estimate, generator_file, labels, memory
 from lia_adapter.errors import ConfigError
 from lia_adapter.files import check_writable
 from lia_adapter.generators.labels import Label
@@ -30,7 +30,7 @@ _LABELS = labels("all images, where the data set has no labels")
 @click.option("--trust-codes", is_flag=True, help="Say that CODES of another program are of LIA's generator.")
 @click.option("--no-paste", is_flag=True, help="Leave out the whole pictures with the reconstruction pasted back.")
 @click.option("--batch", type=click.IntRange(min=1), help="Images a pass, at most; default: what memory and speed allow.")
-@click.option("--generator", help="The checkpoint of an adapter-only LIA.")
+@generator_file
 @click.option("--device", default=None, help="cpu, cuda, ...; default: cuda where there is one.")
 @memory
 @dry_run
@@ -100,7 +100,7 @@ def reconstruct(
 @bits
 @click.option("--batch", type=click.IntRange(min=1), help="Images at once, at most; default: what memory and speed allow.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of random starts.")
-@click.option("--generator", help="The checkpoint of an adapter-only LIA.")
+@generator_file
 @click.option("--device", default=None, help="cpu, cuda, ...; default: cuda where there is one.")
 @memory
 @dry_run
@@ -163,7 +163,7 @@ def invert(
 @click.option("--features", type=Path, help="A torchvision network (.pth, .safetensors): adds perceptual measures.")
 @click.option("--fid", is_flag=True, help="Fréchet distances by Inception's features, the usual FID; needs torch-fidelity.")
 @click.option("--batch", type=click.IntRange(min=1), help="Images a pass, at most; default: what memory and speed allow.")
-@click.option("--generator", help="The checkpoint of an adapter-only LIA.")
+@generator_file
 @click.option("--device", default=None, help="cpu, cuda, ...; default: cuda where there is one.")
 @memory
 @dry_run

@@ -11,7 +11,7 @@ import click
 from lia_adapter.budget import VARIABLE, parse_memory
 from lia_adapter.errors import ConfigError
 
-__all__ = ["bits", "dry_run", "echo_estimate", "labels", "memory"]
+__all__ = ["bits", "dry_run", "echo_estimate", "generator_file", "labels", "memory"]
 
 
 def _keep(context: click.Context, option: click.Parameter, value: str | None) -> None:
@@ -23,6 +23,10 @@ def _keep(context: click.Context, option: click.Parameter, value: str | None) ->
 memory = click.option(
     "--memory", metavar="SIZE", expose_value=False, callback=_keep,
     help="What the job may take, such as 6GB (or LIA_MEMORY); default: half of what is free.",
+)  # fmt: skip
+generator_file = click.option(
+    "--generator", metavar="FILE",
+    help="The checkpoint of an adapter-only LIA; or module.py:make, your Python file that builds it: this RUNS that file.",
 )  # fmt: skip
 dry_run = click.option("-n", "--dry-run", is_flag=True, help="Print what would run and what it would take, and stop.")
 bits = click.option(

@@ -32,12 +32,18 @@ from lia_adapter.generators import (
     WrappedGenerator,
     broadcast,
     build,
+    build_by_script,
     build_encoder,
     filled,
     graphs_at_once,
+    is_script,
     of_class,
     picture_bytes,
+    respond,
+    response_error,
     truncate,
+    weights_digest,
+    wrap,
 )
 from lia_adapter.generators.labels import Label
 from lia_adapter.inversion import Y_RATE, Inversion, ReconstructionLoss, optimise, search_coordinates
@@ -47,6 +53,8 @@ from lia_adapter.metrics.typicality import Typicality
 __all__ = ["LIA", "fingerprint", "from_checkpoint", "is_lia_file", "load", "read_header", "seed_to_z", "versions"]
 
 FORMAT, VERSION = "lia-adapter", 1
+
+_SAME_WEIGHTS = 0.05  # relative error of a generator's answers that other devices and precisions make of the same weights
 
 
 def seed_to_z(seeds: Iterable[int], z_dim: int) -> Tensor:
@@ -64,12 +72,22 @@ def seed_to_z(seeds: Iterable[int], z_dim: int) -> Tensor:
 
 
 def fingerprint(module: nn.Module) -> str:
-    """SHA-256 over names, shapes and values of all parameters and buffers: the same for the same weights, however stored."""
+    """SHA-256 over names, shapes and values of all parameters and buffers: the same for the same weights, however stored.
+
+    Of a wrapped generator, those of the user's modules; where functions have none, what they answer.
+    """
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    weights = _weights(module)
+    if not weights and isinstance(module, WrappedGenerator):
+        digest.update(json.dumps(respond(module)).encode())
+    for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _weights(module: nn.Module) -> Mapping[str, Tensor]:
+    return module.weights() if isinstance(module, WrappedGenerator) else module.state_dict()
 
 
 def versions() -> dict[str, str]:
@@ -129,7 +147,7 @@ class LIA(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next((p.device for p in self.parameters()), torch.device("cpu"))
+        return next((p.device for part in (self.generator, self) for p in part.parameters()), torch.device("cpu"))  # type: ignore[union-attr]
 
     @property
     def z_dim(self) -> int:
@@ -425,6 +443,8 @@ class LIA(nn.Module):
             "mapping": None if mapping is None else mapping.config(),
             "encoder": None if self.encoder is None else self.encoder.config(),
             "generator_sha256": fingerprint(self.generator),  # type: ignore[arg-type]
+            "weights_sha256": weights_digest(_weights(self.generator)) if adapter_only else None,  # type: ignore[arg-type]
+            "response": respond(self.generator) if adapter_only else None,
             "provenance": self.provenance,
             "metrics": self.metrics,
         }
@@ -451,7 +471,7 @@ def is_lia_file(path: str | Path) -> bool:
 def load(
     path_or_url: str | Path,
     *,
-    generator: Generator | str | Path | None = None,
+    generator: Generator | nn.Module | str | Path | None = None,
     device: torch.device | str = "cpu",
     label: Label | None = None,
     channel_order: str = "rgb",
@@ -459,8 +479,9 @@ def load(
     """Opens a LIA file, or any known checkpoint (then without an invertible mapping).
 
     Args:
-        path_or_url: A local file, or an HTTPS address, which is kept in the cache.
-        generator: For a file that holds the adapter alone: the generator, or the path of its checkpoint.
+        path_or_url: A local file, or an HTTPS address, which is kept in the cache; or `module.py:make`, a function of a Python
+            file of yours that builds a generator. Nothing but the last runs any code.
+        generator: For a file that holds the adapter alone: the generator, or the path of its checkpoint, or `module.py:make`.
         device: Where to put the weights.
         label: Of a conditional checkpoint, the one class to take, or the numbers of a label: the generator is then
             unconditional.
@@ -471,6 +492,9 @@ def load(
         CheckpointError: The file cannot be read.
         LIAError: The adapter belongs to another generator, or an argument does not go with the file.
     """
+    if is_script(str(path_or_url)):
+        lia = LIA(build_by_script(str(path_or_url)), provenance={"source": str(path_or_url)})
+        return lia.to(device).eval().requires_grad_(False)
     path = fetch(str(path_or_url))
     if is_lia_file(path):
         if label is not None or channel_order != "rgb":
@@ -507,7 +531,7 @@ def from_checkpoint(checkpoint: Checkpoint, *, label: Label | None = None, chann
     )
 
 
-def _load_lia(path: Path, generator: Generator | str | Path | None) -> LIA:
+def _load_lia(path: Path, generator: Generator | nn.Module | str | Path | None) -> LIA:
     header = read_header(path)
     tensors = read_tensors(path)
     discriminator: nn.Module | None = None
@@ -579,7 +603,7 @@ def _reason(error: Exception) -> str:
 
 
 def _bound_generator(
-    path: Path, header: Mapping[str, Any], generator: Generator | str | Path | None
+    path: Path, header: Mapping[str, Any], generator: Generator | nn.Module | str | Path | None
 ) -> tuple[Generator, nn.Module | None, str | None, dict[str, Any]]:
     """The generator that an adapter belongs to; refuses a different one."""
     source = clean(header["provenance"].get("source", "its checkpoint"))
@@ -595,7 +619,32 @@ def _bound_generator(
         generator, discriminator, family, config = plain.generator, plain.discriminator, plain.family, plain.config
     if not isinstance(generator, nn.Module):
         raise LIAError("generator must be a path, a generator of this package, or what lia_adapter.wrap returns.")
-    if fingerprint(generator) != header["generator_sha256"]:
+    if not isinstance(generator, Generator):
+        generator = wrap(generator)
+    if why := _difference(header, generator):
         kind = "the wrapped module" if isinstance(generator, WrappedGenerator) else "the given generator"
-        raise LIAError(f"{path.name} was made for another generator ({source}) than {kind}: their weights differ.")
+        raise LIAError(f"{path.name} was made for another generator ({source}) than {kind}: {why}.")
     return generator, discriminator, family, config
+
+
+def _difference(header: Mapping[str, Any], generator: Generator) -> str | None:
+    """How a generator differs from the one that an adapter was made for; None where it is the same.
+
+    A generator that was wrapped, then or now, is known by what it does: its weights may have other names, and the same weights
+    may be called in another way.
+    """
+    assert isinstance(generator, nn.Module)  # noqa: S101
+    same, answers = fingerprint(generator) == header["generator_sha256"], header.get("response")
+    wrapped = isinstance(generator, WrappedGenerator)
+    if answers and (wrapped or header.get("family") is None):
+        if (error := response_error(answers, respond(generator))) <= answers["tolerance"]:
+            return None
+        equal = same or (digest := header.get("weights_sha256")) and digest == weights_digest(_weights(generator))
+        if equal and error <= _SAME_WEIGHTS:
+            return None
+        far = "sizes differ" if error == math.inf else f"answers to the same codes differ by {error:.2g} of their spread"
+        return f"{'though their weights are equal, ' if equal else ''}their {far}"
+    # A file of before answers were stored: functions without a module then counted as having no weights at all.
+    if same or (wrapped and header["generator_sha256"] == hashlib.sha256().hexdigest()):
+        return None
+    return "their weights differ"

@@ -20,6 +20,7 @@ from torch.fx import GraphModule
 import lia_adapter.mapping
 from lia_adapter.errors import LIAError
 from lia_adapter.files import atomic_write, make_folder
+from lia_adapter.generators import WrappedGenerator, at_rest
 from lia_adapter.lia import LIA
 from lia_adapter.mapping import DenseCore, InvertibleMapping
 from lia_adapter.ops import functions
@@ -35,10 +36,27 @@ class _Synthesis(nn.Module):
     def __init__(self, lia: LIA) -> None:
         super().__init__()
         self.synthesis: nn.Module = lia.generator.synthesis  # type: ignore[assignment]
+        self.guests = _guests(lia)
 
     def forward(self, ys: Tensor) -> Tensor:
         x: Tensor = self.synthesis(ys, noise_mode="const")
         return x
+
+
+class _Mapping(nn.Module):
+    """The mapping of a wrapped generator, which is a function and no module."""
+
+    def __init__(self, lia: LIA) -> None:
+        super().__init__()
+        self.mapping, self.guests = lia.generator.mapping, _guests(lia)
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        return self.mapping(z, c)
+
+
+def _guests(lia: LIA) -> nn.ModuleList:
+    """The modules of a wrapped generator, so that their weights are known as such."""
+    return nn.ModuleList(lia.generator.guests if isinstance(lia.generator, WrappedGenerator) else [])
 
 
 class _Inverse(nn.Module):
@@ -57,6 +75,7 @@ class _Direction:
     module: nn.Module
     inputs: Mapping[str, Tensor]
     output: str
+    strict: bool = True  # whether its code is ours, so that all of it can be read
 
 
 def export_graphs(
@@ -105,11 +124,12 @@ def export_graphs(
 
 def _directions(lia: LIA) -> dict[str, _Direction]:
     g = lia.generator
-    found = {"synthesis": _Direction(_Synthesis(lia), {"ys": torch.zeros(_BATCH, g.num_ws, g.y_dim)}, "x")}
+    ours = not isinstance(g, WrappedGenerator)
+    found = {"synthesis": _Direction(_Synthesis(lia), {"ys": torch.zeros(_BATCH, g.num_ws, g.y_dim)}, "x", ours)}
     labels = {"c": torch.eye(g.c_dim)[:1].repeat(_BATCH, 1)} if g.c_dim else {}
     codes = {"z": torch.zeros(_BATCH, lia.z_dim), **labels}
     if lia.mapping is None:
-        found["mapping"] = _Direction(g.mapping, codes, "y")  # type: ignore[arg-type]
+        found["mapping"] = _Direction(g.mapping if ours else _Mapping(lia), codes, "y", ours)  # type: ignore[arg-type]
     else:
         found["mapping"] = _Direction(_solved(lia.mapping, to_z=False), codes, "y")
         inverse = _Inverse(_solved(lia.mapping, to_z=True))
@@ -164,13 +184,21 @@ def _plain() -> Iterator[None]:
 
 def _trace(direction: _Direction) -> ExportedProgram:
     batch = Dim("N")
-    with _plain():
-        program = torch.export.export(
-            direction.module.eval(),
-            tuple(direction.inputs.values()),
-            dynamic_shapes=tuple({0: batch} for _ in direction.inputs),
-            strict=True,
-        )
+    inputs = tuple(direction.inputs.values())
+    with _plain(), at_rest([] if direction.strict else [direction.module]):
+        direction.module(*inputs)  # noise that is held still is drawn before it is recorded
+        try:
+            program = torch.export.export(
+                direction.module.eval(),
+                inputs,
+                dynamic_shapes=tuple({0: batch} for _ in direction.inputs),
+                strict=direction.strict,
+            )
+        except Exception as error:
+            if direction.strict:
+                raise
+            first = str(error).strip().splitlines()[0][:200]
+            raise LIAError(f"torch.export can't record this generator's own code: {type(error).__name__}: {first}") from error
     for part in program.graph_module.modules():
         if isinstance(part, GraphModule):  # the whole, and what ran without autocast
             part.graph.eliminate_dead_code()  # log-determinants, which nobody reads

@@ -14,15 +14,19 @@ from torch import Tensor, nn
 
 from lia_adapter.errors import CheckpointError
 from lia_adapter.generators.base import Generator, broadcast, filled, truncate
+from lia_adapter.generators.binding import respond, response_error, weights_digest
 from lia_adapter.generators.discriminator import Discriminator, lower_discriminator
 from lia_adapter.generators.discriminator1 import Discriminator1
 from lia_adapter.generators.encoder_alae import ALAEEncoder
 from lia_adapter.generators.encoder_lia import LIAEncoder
+from lia_adapter.generators.guest import at_rest
 from lia_adapter.generators.labels import Label, check_given_label
 from lia_adapter.generators.original import Original, in_chunks
 from lia_adapter.generators.pictures import device_of, graphs_at_once, picture_bytes, pictures_at_once
 from lia_adapter.generators.presets import discriminator_config, stylegan2_config
 from lia_adapter.generators.reduced import draw_reduced, has_lower_layers
+from lia_adapter.generators.script import build_by_script, is_script
+from lia_adapter.generators.stack import DenseStack, dense_stack
 from lia_adapter.generators.stylegan1 import StyleGAN1
 from lia_adapter.generators.stylegan2 import MappingNetwork, StyleGAN2
 from lia_adapter.generators.stylegan3 import StyleGAN3
@@ -30,6 +34,7 @@ from lia_adapter.generators.wrap import WrappedGenerator, wrap
 
 __all__ = [
     "BUILDERS",
+    "DenseStack",
     "Discriminator",
     "Discriminator1",
     "Generator",
@@ -41,10 +46,13 @@ __all__ = [
     "StyleGAN2",
     "StyleGAN3",
     "WrappedGenerator",
+    "at_rest",
     "broadcast",
     "build",
+    "build_by_script",
     "build_encoder",
     "build_random",
+    "dense_stack",
     "device_of",
     "draw_reduced",
     "filled",
@@ -52,12 +60,16 @@ __all__ = [
     "graphs_at_once",
     "has_lower_layers",
     "in_chunks",
+    "is_script",
     "judge_of",
     "of_class",
     "picture_bytes",
     "pictures_at_once",
+    "respond",
+    "response_error",
     "stylegan2_config",
     "truncate",
+    "weights_digest",
     "wrap",
 ]
 

@@ -14,7 +14,7 @@ from torch import nn
 from lia_adapter.config import load_recipe
 from lia_adapter.data import open_images
 from lia_adapter.errors import LIAError
-from lia_adapter.generators import Generator
+from lia_adapter.generators import Generator, wrap
 from lia_adapter.lia import LIA, fingerprint, load, versions
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.metrics.features import Features, PixelFeatures
@@ -27,13 +27,13 @@ __all__ = ["check_convertible", "convert", "convert_lia", "obstacle"]
 
 
 def convert(
-    generator_or_path: Generator | str | Path, recipe: str = "convert", overrides: Mapping[str, Any] | None = None
+    generator_or_path: Generator | nn.Module | str | Path, recipe: str = "convert", overrides: Mapping[str, Any] | None = None
 ) -> LIA:
     """Fits an invertible mapping to a generator's own mapping and measures it.
 
     Args:
-        generator_or_path: A checkpoint's path or HTTPS address, a generator of this package, or what `wrap` returns (it
-            is put into eval mode; its weights do not change).
+        generator_or_path: A checkpoint's path or HTTPS address, a generator of this package, what `wrap` returns, or any module
+            that `wrap` knows how to call. Its weights do not change.
         recipe: The name of a shipped recipe or the path of a .toml.
         overrides: Keys of the recipe (`recipes/convert.toml`) and their values.
 
@@ -44,8 +44,10 @@ def convert(
         LIAError: The checkpoint can't be read, the recipe has an unknown key, or the generator has no mapping to replace.
     """
     config = load_recipe(ConvertConfig, recipe, overrides)
-    lia = load(generator_or_path) if isinstance(generator_or_path, (str, Path)) else LIA(generator_or_path)
-    return convert_lia(lia, config)
+    if isinstance(generator_or_path, (str, Path)):
+        return convert_lia(load(generator_or_path), config)
+    generator = generator_or_path if isinstance(generator_or_path, Generator) else wrap(generator_or_path)
+    return convert_lia(LIA(generator), config)
 
 
 def convert_lia(

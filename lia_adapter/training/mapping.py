@@ -11,10 +11,9 @@ from torch import Tensor
 
 from lia_adapter.config import check_choices, check_least
 from lia_adapter.errors import ConfigError
-from lia_adapter.generators import Generator, MappingNetwork, Original, in_chunks
+from lia_adapter.generators import Generator, Original, dense_stack, in_chunks
 from lia_adapter.mapping import COUPLINGS, DenseCore, InvertibleMapping, covariance_root, procrustes, symmetric_root
 from lia_adapter.metrics.distances import sliced_wasserstein
-from lia_adapter.ops import ACTIVATIONS
 from lia_adapter.training.loop import History, Job, Part, Progress, adam, cosine, run_loop, step_generator
 
 __all__ = ["ConvertConfig", "calibrate", "fit_mapping", "pick_coupling"]
@@ -68,13 +67,7 @@ def pick_coupling(generator: Generator, coupling: str) -> str:
     Raises:
         ConfigError: dense was asked for and cannot be had.
     """
-    network = generator.mapping
-    fits = (
-        type(network) is MappingNetwork  # not StyleGAN-XL's
-        and network.act == "lrelu"
-        and not (network.concat and network.c_dim)  # there one norm runs over z and label
-        and {generator.z_dim, *(layer.weight.shape[0] for layer in network.layers)} == {generator.y_dim}
-    )
+    fits = dense_stack(generator) is not None
     if coupling == "auto":
         return "dense" if fits else "affine"
     if coupling == "dense" and not fits:
@@ -146,36 +139,27 @@ class _Dense:
     def __init__(
         self, coupling: str, original: Original, config: ConvertConfig, z: Tensor, y: Tensor, c: Tensor | None
     ) -> None:
-        network, dim = original.generator.mapping, original.dim
-        assert isinstance(network, MappingNetwork)  # noqa: S101  (pick_coupling saw to it)
-        layers = network.layers
-        features = layers[0].weight.shape[1] - dim if original.c_dim else 0
-        label = {"label_features": features} if features else {}
+        stack, dim = dense_stack(original.generator), original.dim
+        assert stack is not None  # noqa: S101  (pick_coupling saw to it)
+        label = {"label_features": stack.label["embed_bias"].shape[0]} if stack.label else {}
         self.original, self.config, self.learning_rate = original, config, config.dense_learning_rate
-        mapping = InvertibleMapping(coupling, dim, original.c_dim, layers=len(layers), alpha=0.2, **label)
+        mapping = InvertibleMapping(
+            coupling, dim, original.c_dim, layers=len(stack.weights), alpha=stack.alpha, **label
+        )  # fmt: skip
         self.mapping = mapping.to(y.device)
         assert isinstance(mapping.core, DenseCore)  # noqa: S101
         self.core: DenseCore = mapping.core
         core = self.core
         with torch.no_grad():
-            for i, layer in enumerate(layers):
-                # The activation's gain goes into the weights: a leaky ReLU lets positive factors pass.
-                weight, bias = (t * ACTIVATIONS["lrelu"].gain for t in layer.effective())
-                u, s, vt = torch.linalg.svd(weight[:, :dim].double())
-                core.weights[i].copy_(u @ torch.diag(s.clamp(min=config.floor)) @ vt)
-                if i == 0 and network.only is not None:  # one class alone: what its label adds is a constant
-                    bias = bias + weight[:, dim:] @ network.label_code(None, 1)[0]
+            for i, (weight, bias) in enumerate(zip(stack.weights, stack.biases, strict=True)):
+                core.weights[i].copy_(_raised(weight, config.floor))
                 core.biases[i].copy_(bias)
-                if i == 0 and features:
-                    embed_weight, embed_bias = network.embed.effective()
-                    core.label_weight.copy_(weight[:, dim:])
-                    core.embed_weight.copy_(embed_weight)
-                    core.embed_bias.copy_(embed_bias)
+            for name, value in stack.label.items():
+                getattr(core, name).copy_(value)
             mean, root = covariance_root(y)
             self.mapping.y_mean.copy_(mean)
             self.root, self.whiten = root.to(y), torch.linalg.inv(root).to(y)
-        eye = torch.eye(dim, dtype=torch.float64, device=y.device)
-        self.base = _Base(eye, torch.zeros_like(eye[0]))
+        self.base = _Base(_raised(stack.matrix, 1e-6), stack.offset)
 
     def step(self, part: Part) -> dict[str, Tensor]:
         """The losses of one step."""
@@ -200,6 +184,13 @@ class _Dense:
 
     def _random(self, number: int) -> torch.Generator:
         return step_generator(self.config.seed, number, self.root.device)
+
+
+def _raised(matrix: Tensor, floor: float) -> Tensor:
+    """The matrix with singular values of at least `floor`, float64."""
+    u, s, vt = torch.linalg.svd(matrix.double())
+    raised: Tensor = u @ torch.diag(s.clamp(min=floor)) @ vt
+    return raised
 
 
 class _Likelihood:
