@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,7 +19,7 @@ from lia_adapter.budget import VARIABLE, free_memory, human, is_out_of_memory, m
 from lia_adapter.cli_data import dataset
 from lia_adapter.cli_export import export
 from lia_adapter.cli_images import evaluate, invert, reconstruct
-from lia_adapter.cli_options import bits, dry_run, echo_estimate, generator_file, labels, memory
+from lia_adapter.cli_options import assume, bits, dry_run, echo_estimate, generator_file, labels, memory
 from lia_adapter.cli_train import train
 from lia_adapter.config import load_recipe, parse_overrides, parse_seeds, to_toml
 from lia_adapter.data.notes import LOGGER, say_once
@@ -107,6 +107,7 @@ def main() -> None:
 @click.option("--coupling", help="auto, dense, additive (LIA's own) or affine.")
 @labels("the generator to make: a conditional checkpoint becomes one of this label alone")
 @click.option("--channel-order", default="rgb", show_default=True, help="bgr where images come out blue for red (mmagic).")
+@assume
 @click.option("--features", type=Path, help="torchvision's squeezenet1_0 as .safetensors, to compare images with.")
 @click.option("--sha256", help="What CKPT must hash to.")
 @click.option("--data", type=Path, help="Real images, a folder or a data-set zip: adds a short adversarial refinement.")
@@ -124,6 +125,7 @@ def convert(
     coupling: str | None,
     label: Label | None,
     channel_order: str,
+    assume: Mapping[str, str],
     features: Path | None,
     sha256: str | None,
     data: Path | None,
@@ -162,7 +164,7 @@ def convert(
     else:
         path = fetch(ckpt, sha256=sha256, progress=lambda done, total: progress("download, bytes", done, total))
     progress(f"open {source_stem(ckpt)}", 0, None)
-    lia = load(path, device=device_name(device), label=label, channel_order=channel_order)
+    lia = load(path, device=device_name(device), label=label, channel_order=channel_order, assume=assume)
     if "://" in ckpt:  # without what may be a password or a token
         address = urlsplit(ckpt)
         lia.provenance["address"] = f"{address.scheme}://{address.hostname}{address.path}"
@@ -347,7 +349,8 @@ def _list(name: str, lines: Sequence[str], note: str = "") -> None:
 
 @main.command()
 @click.argument("file")
-def inspect(file: str) -> None:
+@assume
+def inspect(file: str, assume: Mapping[str, str]) -> None:
     """Say what FILE is, what it names and what lia-adapt would do with it. Safe on hostile files."""
     from lia_adapter.checkpoints import inspect_file
     from lia_adapter.lia import from_checkpoint, is_lia_file, read_header
@@ -357,7 +360,7 @@ def inspect(file: str) -> None:
     if is_lia_file(path):
         click.echo(_describe_lia(path.name, read_header(path)))
         return
-    found = inspect_file(path)
+    found = inspect_file(path, assume=assume)
     click.echo(f"file       {found.name}, {found.size:,} bytes, {found.container}")
     click.echo(f"sha256     {found.sha256}")
     verdict = f"refused: {found.problem}"
@@ -372,6 +375,11 @@ def inspect(file: str) -> None:
                 verdict = f"is a LIA, with an invertible mapping: lia-adapt convert {file} writes it as one file"
         for note in found.checkpoint.notes:
             click.echo(f"note       {note}")
+        for assumption in found.checkpoint.assumptions:
+            others = " or ".join(option for option in assumption.options if option != assumption.value)
+            click.echo(
+                f"assumed    {assumption.key} {assumption.value}. {assumption.why} Else: --assume {assumption.key}={others}"
+            )
     if found.symbols:
         click.echo(f"names      {len(found.symbols)} classes and functions (none was looked up or called):")
         for symbol in found.symbols:
@@ -385,6 +393,7 @@ def inspect(file: str) -> None:
 @click.option("--trunc", type=float, default=1.0, show_default=True, help="Truncation psi.")
 @labels("all pictures, for a conditional generator")
 @click.option("-o", "--out", required=True, help="A picture of all, .png, or a folder for a picture of each.")
+@assume
 @generator_file
 @click.option("--device", default=None, help="cpu, cuda, ...; default: cuda where there is one.")
 @memory
@@ -395,6 +404,7 @@ def sample(
     trunc: float,
     label: Label | None,
     out: str,
+    assume: Mapping[str, str],
     generator: str | None,
     device: str | None,
     dry_run: bool,
@@ -412,7 +422,7 @@ def sample(
     from lia_adapter.commands.sample import sample_seeds
     from lia_adapter.lia import load
 
-    lia = load(file, generator=generator, device=device_name(device))
+    lia = load(file, generator=generator, device=device_name(device), assume=assume)
     if (makes := getattr(lia.generator, "makes", "images")) != "images":
         raise LIAError(f"this generator makes {makes}, which only a renderer turns into images. Use it from Python.")
     c_dim = lia.generator.c_dim

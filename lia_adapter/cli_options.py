@@ -3,7 +3,7 @@
 import functools
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -11,7 +11,7 @@ import click
 from lia_adapter.budget import VARIABLE, parse_memory
 from lia_adapter.errors import ConfigError
 
-__all__ = ["bits", "dry_run", "echo_estimate", "generator_file", "labels", "memory"]
+__all__ = ["assume", "bits", "dry_run", "echo_estimate", "generator_file", "labels", "memory"]
 
 
 def _keep(context: click.Context, option: click.Parameter, value: str | None) -> None:
@@ -27,6 +27,18 @@ memory = click.option(
 generator_file = click.option(
     "--generator", metavar="FILE",
     help="The checkpoint of an adapter-only LIA; or module.py:make, your Python file that builds it: this RUNS that file.",
+)  # fmt: skip
+
+
+def _assumptions(context: click.Context, option: click.Parameter, values: Sequence[str]) -> dict[str, str]:
+    if wrong := [value for value in values if "=" not in value]:
+        raise click.BadParameter(f"{wrong[0]!r} is no KEY=VALUE, such as fused_scale=all.", context, option)
+    return {key: said for key, _, said in (value.partition("=") for value in values)}
+
+
+assume = click.option(
+    "--assume", metavar="KEY=VALUE", multiple=True, callback=_assumptions,
+    help="What a checkpoint does not say itself, where the usual is wrong: inspect tells what was assumed.",
 )  # fmt: skip
 dry_run = click.option("-n", "--dry-run", is_flag=True, help="Print what would run and what it would take, and stop.")
 bits = click.option(

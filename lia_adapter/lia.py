@@ -475,6 +475,7 @@ def load(
     device: torch.device | str = "cpu",
     label: Label | None = None,
     channel_order: str = "rgb",
+    assume: Mapping[str, str] | None = None,
 ) -> LIA:
     """Opens a LIA file, or any known checkpoint (then without an invertible mapping).
 
@@ -487,6 +488,7 @@ def load(
             unconditional.
         channel_order: "bgr" for a checkpoint whose images come out with red and blue exchanged (mmagic trains such); in the
             result they are RGB, like all images here.
+        assume: What a checkpoint does not say itself, see `lia_adapter.checkpoints.read_checkpoint`.
 
     Raises:
         CheckpointError: The file cannot be read.
@@ -497,13 +499,15 @@ def load(
         return lia.to(device).eval().requires_grad_(False)
     path = fetch(str(path_or_url))
     if is_lia_file(path):
-        if label is not None or channel_order != "rgb":
-            raise LIAError(f"{path.name} is converted already; class and channel order are chosen when a checkpoint is.")
+        if label is not None or channel_order != "rgb" or assume:
+            raise LIAError(
+                f"{path.name} is converted already; class, channel order and what is assumed are chosen when a checkpoint is."
+            )
         lia = _load_lia(path, generator)
     else:
         if channel_order not in ("rgb", "bgr"):
             raise LIAError(f"channel order {channel_order!r} is unknown; expected rgb or bgr.")
-        lia = from_checkpoint(read_checkpoint(path), label=label, channel_order=channel_order)
+        lia = from_checkpoint(read_checkpoint(path, assume=assume), label=label, channel_order=channel_order)
     return lia.to(device).eval().requires_grad_(False)
 
 
@@ -527,6 +531,7 @@ def from_checkpoint(checkpoint: Checkpoint, *, label: Label | None = None, chann
             "notes": list(checkpoint.notes),
             "class": label if label is None or isinstance(label, int) else list(label),
             "channel_order": channel_order,
+            "assumed": {assumption.key: assumption.value for assumption in checkpoint.assumptions},
         },
     )
 
@@ -615,7 +620,9 @@ def _bound_generator(
     family, config = None, {}
     if isinstance(generator, (str, Path)):
         made = header["provenance"]
-        plain = load(generator, label=made.get("class"), channel_order=made.get("channel_order", "rgb"))
+        plain = load(
+            generator, label=made.get("class"), channel_order=made.get("channel_order", "rgb"), assume=made.get("assumed")
+        )
         generator, discriminator, family, config = plain.generator, plain.discriminator, plain.family, plain.config
     if not isinstance(generator, nn.Module):
         raise LIAError("generator must be a path, a generator of this package, or what lia_adapter.wrap returns.")
