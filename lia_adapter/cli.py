@@ -45,7 +45,7 @@ class _Group(click.Group):
         map_large_tensors()
         kwargs["standalone_mode"] = False
         try:
-            super().main(*args, **kwargs)
+            code = super().main(*args, **kwargs)  # a number where a command ended by itself with one
         except LIAError as error:
             _fail(str(error), 2)
         except click.ClickException as error:
@@ -59,7 +59,7 @@ class _Group(click.Group):
         except BrokenPipeError:
             sys.stderr.close()
             sys.exit(1)
-        sys.exit(0)
+        sys.exit(code if isinstance(code, int) else 0)
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:
@@ -385,6 +385,8 @@ def inspect(file: str, assume: Mapping[str, str]) -> None:
         for symbol in found.symbols:
             click.echo(f"           {symbol}")
     click.echo(f"verdict    {verdict}")
+    if found.spoiled:
+        raise click.exceptions.Exit(2)  # whoever asks before a long job should not go on
 
 
 @main.command()

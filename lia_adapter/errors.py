@@ -4,7 +4,7 @@ Every message says what was found, what was expected, and what to do next. The c
 exits with code 2; anything that is not a `LIAError` is a bug of ours.
 """
 
-__all__ = ["BuildError", "CheckpointError", "ConfigError", "DownloadError", "LIAError", "WrapError"]
+__all__ = ["BuildError", "CheckpointError", "ConfigError", "DownloadError", "LIAError", "ValuesError", "WrapError"]
 
 
 class LIAError(Exception):
@@ -17,6 +17,10 @@ class BuildError(LIAError):
 
 class CheckpointError(LIAError):
     """A file is not a checkpoint that can be read: damaged, hostile, or of a family that is not supported."""
+
+
+class ValuesError(CheckpointError):
+    """A checkpoint is whole and of a known kind, but its numbers are of no use."""
 
 
 class ConfigError(LIAError):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lia_adapter.checkpoints import Checkpoint, read_checkpoint
 from lia_adapter.errors import CheckpointError
 from tests import pickles, toys
+from tests.test_cli import run
 
 Weights = dict[str, Tensor]
 
@@ -232,3 +233,26 @@ def test_networks_of_nvlabs_kind_lie_anywhere_too(tmp_path: Path, inside: Callab
     found = read_checkpoint(tmp_path / "x.pkl")
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in expected.items())
     assert found.config["discriminator"] is not None
+
+
+def test_a_spoiled_network_is_told_before_hours_are_spent(tmp_path: Path) -> None:
+    torch.save({"g_ema": G | {"synthesis.b4.const": G["synthesis.b4.const"] * torch.inf}}, tmp_path / "x.pt")
+    for command in (["inspect"], ["sample", "--seeds", "0", "-o", "x.png"], ["convert"]):
+        result = run(command[0], "x.pt", *command[1:], cwd=tmp_path)
+        assert result.returncode == 2 and "Traceback" not in result.stderr
+        assert "synthesis.b4.const holds values that are not finite" in result.stdout + result.stderr
+
+
+def test_what_was_assumed_is_told_and_can_be_changed(tmp_path: Path) -> None:
+    torch.save({"one": G, "two": OTHER}, tmp_path / "x.pt")
+    for name, state in (("one", G), ("two", OTHER)):
+        assert same(read_checkpoint(tmp_path / "x.pt", assume={"generator": name}), state)
+    with pytest.raises(CheckpointError, match="generator is three, and one or two was expected"):
+        read_checkpoint(tmp_path / "x.pt", assume={"generator": "three"})
+    torch.save(G, tmp_path / "x.pt")
+    clamped = read_checkpoint(tmp_path / "x.pt", assume={"clamp": "256"})
+    assert clamped.config["generator"]["blocks"][0]["conv1"]["clamp"] == 256
+    assert [assumption.key for assumption in clamped.assumptions] == ["clamp"]
+    with pytest.raises(CheckpointError, match=r"does not depend on depth.* can be assumed of it: clamp \(none or 256\)"):
+        read_checkpoint(tmp_path / "x.pt", assume={"depth": "3"})
+    assert "assumed    clamp none" in run("inspect", "x.pt", cwd=tmp_path).stdout

@@ -49,7 +49,7 @@ from lia_adapter.checkpoints.denied import mentions, refuse_denied
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.files import CheckpointFile, container, lift, read_document, read_file
 from lia_adapter.checkpoints.others import explain
-from lia_adapter.errors import CheckpointError
+from lia_adapter.errors import CheckpointError, ValuesError
 
 __all__ = ["FAMILIES", "Checkpoint", "Inspection", "inspect_file", "read_checkpoint"]
 
@@ -109,12 +109,13 @@ def inspect_file(path: str | os.PathLike[str], *, assume: Mapping[str, str] | No
     file = read_file(path)
     symbols: tuple[str, ...] = ()
     checkpoint = problem = None
+    spoiled = False
     try:
         document = read_document(file)
         symbols = document.names
         checkpoint = _read(document, file, assume or {})
     except CheckpointError as error:
-        problem = str(error)
+        problem, spoiled = str(error), isinstance(error, ValuesError)
     return Inspection(
         name=file.name,
         size=len(file.data),
@@ -124,6 +125,7 @@ def inspect_file(path: str | os.PathLike[str], *, assume: Mapping[str, str] | No
         family=checkpoint.family if checkpoint else None,
         checkpoint=checkpoint,
         problem=problem,
+        spoiled=spoiled,
     )
 
 

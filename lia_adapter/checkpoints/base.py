@@ -75,6 +75,7 @@ class Inspection:
         family: The family of the generator in it, or None.
         checkpoint: The checkpoint, or None if the file was refused.
         problem: Why it was refused, or None.
+        spoiled: Whether it was refused for its numbers alone: a network that is known and of no use.
     """
 
     name: str
@@ -85,3 +86,4 @@ class Inspection:
     family: str | None
     checkpoint: Checkpoint | None
     problem: str | None
+    spoiled: bool = False

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lia_adapter.checkpoints.decoder import Call, Symbol, clean
 from lia_adapter.checkpoints.document import Document, Stored, as_bytes
-from lia_adapter.errors import CheckpointError
+from lia_adapter.errors import CheckpointError, ValuesError
 
 __all__ = [
     "as_array",
@@ -229,11 +229,11 @@ def check_finite(tensor: Tensor, document: Document, label: str) -> Tensor:
     """The tensor, if all its numbers are finite: with one that is not, every image is black, and every fit is lost.
 
     Raises:
-        CheckpointError: Some are infinite or no numbers.
+        ValuesError: Some are infinite or no numbers.
     """
     if not torch.isfinite(tensor).all():
         wrong = int((~torch.isfinite(tensor)).sum())
-        raise CheckpointError(
+        raise ValuesError(
             f"{document.name}: {label} holds values that are not finite ({wrong:,} of {tensor.numel():,} are NaN or infinite): "
             "its training went astray? Take a checkpoint from before that."
         )
