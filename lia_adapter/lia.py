@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import torch
 from torch import Tensor, nn
 
 from lia_adapter.budget import GRADIENT, allowance, at_once, in_parts, seconds_of
 from lia_adapter.checkpoints import Checkpoint, read_checkpoint
 from lia_adapter.checkpoints.decoder import clean
-from lia_adapter.checkpoints.safetensor import MAX_HEADER, read_tensors, write_tensors
+from lia_adapter.checkpoints.safetensor import MAX_HEADER, read_metadata, read_tensors, write_tensors
 from lia_adapter.download import fetch
 from lia_adapter.encoder import Encoder, one_code
 from lia_adapter.errors import CheckpointError, LIAError
@@ -574,11 +573,9 @@ def read_header(path: Path) -> dict[str, Any]:
         CheckpointError: It is damaged, newer than this program, or a .safetensors file of another kind.
     """
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(FORMAT)
-    except (safetensors.SafetensorError, OSError) as error:
-        again = "Download it again, or run lia-adapt convert again."
-        raise CheckpointError(f"{path.name} is damaged: {_reason(error)}. {again}") from error
+        text = read_metadata(path).get(FORMAT)
+    except OSError as error:
+        raise CheckpointError(f"{path.name} cannot be read: {_reason(error)}. Check the path and its permissions.") from error
     if text is None:
         raise CheckpointError(
             f"{path.name} is a .safetensors file, but not one that lia-adapt wrote. lia-adapt inspect tells what it holds."

@@ -19,7 +19,7 @@ from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.checkpoints.document import Document, Storage, Stored
 from lia_adapter.errors import CheckpointError
 
-__all__ = ["MAX_HEADER", "read_safetensors", "read_tensors", "write_tensors"]
+__all__ = ["MAX_HEADER", "read_metadata", "read_safetensors", "read_tensors", "write_tensors"]
 
 _LENGTH: Final = 8
 MAX_HEADER: Final = 2**23
@@ -54,6 +54,19 @@ def read_safetensors(data: memoryview, name: str) -> Document:
     room = data[_LENGTH + size :]
     tree = {key: Stored(Storage(room[entry.first : entry.last], entry.dtype), entry.shape) for key, entry in entries.items()}
     return Document(name, tree, frozenset(), {}, {})
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts in a file's header; nothing but the header is read, where the package `safetensors` would map the file twice.
+
+    Raises:
+        CheckpointError: The file is damaged.
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(_LENGTH), "little")
+        metadata, _ = _table(file.read(min(size, MAX_HEADER)), size, path.stat().st_size, path.name)
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
