@@ -7,6 +7,7 @@ and the largest execution, and every failure with the input that caused it. A fa
 import gc
 import hashlib
 import json
+import os
 import random
 import resource
 import shutil
@@ -135,6 +136,7 @@ def _peak() -> int:
 
 def main(name: str, folder: Path, scratch: Path, runs: int) -> None:
     """Fuzzes one target; does not return."""
+    os.environ["LIA_OPS"] = "reference"  # no compiler for a few small networks
     import atheris  # an extra: whoever only reads this file, as pytest does, needs none
 
     # Before the instrumentation begins: other people's code is not what is looked at.
