@@ -56,11 +56,12 @@ def test_reconstruct_one_picture(workshop: Path, tmp_path: Path) -> None:
 
 
 def test_evaluate_writes_a_report_and_tells_the_figures(workshop: Path, tmp_path: Path) -> None:
-    command = ("evaluate", workshop / "toy.safetensors", "--data", workshop / "in", "-o", "e.json", "--split", "not last 1")
+    toys.pictures(tmp_path / "in", 12, (8, 12))
+    command = ("evaluate", workshop / "toy.safetensors", "--data", "in", "-o", "e.json", "--split", "not last 1")
     result = run(*command, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["e.html", "e.json", "e.png"]
-    assert json.loads((tmp_path / "e.json").read_text())["images"]["count"] == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["e.html", "e.json", "e.png", "in"]
+    assert json.loads((tmp_path / "e.json").read_text())["images"]["count"] == 11
     for word in ("mse ", "swd ", "frechet ", "round_trip ", "known_answer ", "typicality ", "not measured", "e.html"):
         assert word in result.stdout, word
 

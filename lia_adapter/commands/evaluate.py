@@ -99,7 +99,7 @@ def evaluate(
     judge = (inception_features() if fid else PixelFeatures() if network is None else NetworkFeatures(network)).to(lia.device)
     images = open_images(data, g.resolution, g.channels, fit=fit, split=split, c_dim=g.c_dim, label=label, bits=bits)
     if len(images) < _LEAST:
-        found = f"{len(images)} image{'s' if len(images) > 1 else ''}"
+        found = "one" if len(images) == 1 else len(images)
         raise LIAError(f"evaluate compares sets of images, at least {_LEAST}; found {found} in {images.path}. Give more.")
     seen = _Seen(lia, images, network, judge, lia.at_once("reconstruct", batch))
     seen.look(progress)
