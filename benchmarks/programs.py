@@ -232,7 +232,7 @@ def _stylegan_xl_classes() -> Program:
 def _stylegan_t() -> Program:
     Generator = importlib.import_module("networks.generator").Generator
 
-    kwargs = {"channel_base": 512, "channel_max": 32, "num_fp16_res": 0, "num_res_blocks": 1}
+    kwargs = {"channel_base": 1024, "channel_max": 32, "num_fp16_res": 0, "num_res_blocks": 1}
     module = Generator(32, False, 32, synthesis_kwargs=kwargs).eval()
     _spread(module, "mapping.x_avg")
 
