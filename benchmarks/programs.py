@@ -138,7 +138,7 @@ def _quiet_start(folder: Path) -> None:
     os.chdir(folder)
     os.environ["BASICSR_JIT"] = "True"
     ops = types.SimpleNamespace(fused_bias_act=_fused_bias_act, upfirdn2d=_upfirdn2d)
-    torch.utils.cpp_extension.load = lambda *_, **__: ops  # type: ignore[assignment]
+    torch.utils.cpp_extension.load = lambda *_, **__: ops
     sys.meta_path.append(_Absent())
     if importlib.util.find_spec("pkg_resources") is None:  # setuptools has dropped it
         old: Any = types.ModuleType("pkg_resources")
@@ -155,7 +155,10 @@ def _spread(module: nn.Module, name: str) -> None:
 
 
 def _dump(value: Any) -> Callable[[Path], None]:
-    return lambda path: path.with_suffix(".pkl").write_bytes(pickle.dumps(value)) and None
+    def save(path: Path) -> None:
+        path.with_suffix(".pkl").write_bytes(pickle.dumps(value))
+
+    return save
 
 
 def _torch(value: Any) -> Callable[[Path], None]:
@@ -229,7 +232,7 @@ def _stylegan_xl_classes() -> Program:
 def _stylegan_t() -> Program:
     Generator = importlib.import_module("networks.generator").Generator
 
-    kwargs = {"channel_base": 512, "channel_max": 32, "num_fp16_res": 0, "num_res_blocks": 1}
+    kwargs = {"channel_base": 1024, "channel_max": 32, "num_fp16_res": 0, "num_res_blocks": 1}
     module = Generator(32, False, 32, synthesis_kwargs=kwargs).eval()
     _spread(module, "mapping.x_avg")
 
@@ -365,9 +368,10 @@ def _lucidrains() -> Program:
         program.filter2d = lambda x, k, normalized: F.conv2d(
             F.pad(x, (1, 1, 1, 1), mode="reflect"), (k / k.sum())[:, None].expand(x.shape[1], 1, 3, 3), groups=x.shape[1]
         )
-    nn.Module.cuda, kept = (lambda self, *_: self), nn.Module.cuda  # type: ignore[method-assign]
+    kept = nn.Module.cuda
+    setattr(nn.Module, "cuda", lambda self, *_: self)  # noqa: B010
     module = program.StyleGAN2(32, latent_dim=32, fmap_max=16, style_depth=4, network_capacity=2).eval()
-    nn.Module.cuda = kept
+    setattr(nn.Module, "cuda", kept)  # noqa: B010
 
     def own(z: Tensor, psi: float) -> Any:
         styles = module.SE(z)[:, None].expand(-1, module.GE.num_layers, -1)

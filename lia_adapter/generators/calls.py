@@ -79,7 +79,7 @@ class Call:
 
     def __call__(self, code: Tensor, *, c: Tensor | None = None, noise_mode: str = "const") -> Any:
         """Calls the part with codes, labels c [N, c_dim] where it takes them, and a mode of noise."""
-        n, given = len(code), dict(self.fixed)
+        n, given = code.shape[0], dict(self.fixed)  # len() would fix it in a recorded graph
         if self.noise is not None:
             given[self.noise] = noise_mode if self.noise == "noise_mode" else noise_mode == "random"
         if self.label is not None:
@@ -169,7 +169,7 @@ class Replaced:
 
         hook = self.mapping.register_forward_hook(answer)
         try:
-            drawn = self.module(ys.new_ones(len(ys), self.z_dim))
+            drawn = self.module(ys.new_ones(ys.shape[0], self.z_dim))
         finally:
             hook.remove()
         if not asked:

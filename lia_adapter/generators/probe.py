@@ -1,7 +1,8 @@
 """Finds the sizes of somebody's generator by running it, and proves them.
 
-A size that runs may be wrong: `zip` truncates, slices ignore, single rows are broadcast. So a size counts only where every
-entry matters and one more either does not run or changes nothing. Where two sizes are left, the user is asked.
+A size that runs may be wrong: `zip` truncates, slices ignore, single rows are broadcast. So a size counts only where its last
+entry matters and one more either does not run or changes nothing; of z, every entry must matter. Where two sizes are left, the
+user is asked.
 """
 
 import itertools
@@ -261,15 +262,14 @@ class Probe:
         self.runner.draw = call
 
     def _sizes(self, hopeless: bool) -> list[int]:
-        """All numbers of layers at which each of them matters and one more would not."""
+        """All numbers of layers at which the last of them matters and one more would not."""
         self._any = False
         for most in _LAYERS:
             x = self._draw(most)
             if isinstance(x, Exception):
                 break
-            matter = self._layers_that_matter(most)
-            n = len(matter)
-            if matter == list(range(n)) and 0 < n < most and isinstance(self._draw(n), Tensor) and self._is_fixed(n):
+            n = self._used(most)
+            if 0 < n < most and isinstance(self._draw(n), Tensor) and self._is_fixed(n):
                 return [n]
         else:
             self._any = True
@@ -278,12 +278,12 @@ class Probe:
             return []
         self._searching = True
         ran = [n for n in range(1, _LAYERS[0] + 1) if isinstance(self._draw(n), Tensor)]
-        whole = [n for n in ran if self._layers_that_matter(n) == list(range(n))]
+        whole = [n for n in ran if self._used(n) == n]
         fixed = [n for n in whole if self._is_fixed(n)]
         return fixed or whole or ran
 
     def _is_fixed(self, layers: int, x: Tensor | None = None, said: bool = False) -> bool:
-        """Whether every layer matters and one more does not run or changes nothing.
+        """Whether the last layer matters and one more does not run or changes nothing.
 
         Args:
             layers: The number.
@@ -291,7 +291,7 @@ class Probe:
             said: The module said it. It is then believed also where one more layer would count, as in a mean over layers,
                 as long as that draws the same image from one y.
         """
-        if self._layers_that_matter(layers) != list(range(layers)):
+        if self._used(layers) != layers:
             return False
         more = self._draw(layers + 1)
         if isinstance(more, Exception):
@@ -309,6 +309,11 @@ class Probe:
         spread = self.y.float().std() + 0.1
         noise = torch.randn(2, layers, self.y.shape[1], generator=self.random) * spread.cpu()
         return self.y.flip(0)[:, None] + noise.to(self.y)
+
+    def _used(self, layers: int) -> int:
+        """How many layers there are up to the last that changes the image: one before it may do nothing, as in StyleGAN-T."""
+        matter = self._layers_that_matter(layers)
+        return matter[-1] + 1 if matter else 0
 
     def _layers_that_matter(self, layers: int) -> list[int]:
         """Which layers change the image: by its gradient, and by trying where that is zero."""

@@ -50,7 +50,7 @@ class Runner:
     def images(self, ys: Tensor, noise_mode: str = "const") -> Tensor:
         """What synthesis draws from ys, [N, C, H, W] in [-1, 1] and in the dtype of ys, where it draws images at all."""
         held = self.draws_noise and noise_mode != "random"
-        noise = ConstantNoise(len(ys), zero=noise_mode == "none", kept=self._noise) if held else nullcontext()
+        noise = ConstantNoise(ys.shape[0], zero=noise_mode == "none", kept=self._noise) if held else nullcontext()
         with at_rest(self.owners), noise:
             x = image_in(self.draw(ys.to(self.like(1).dtype), noise_mode=noise_mode))
         if isinstance(noise, ConstantNoise):

@@ -45,9 +45,9 @@ class DenseStack:
 
     def to(self, device: torch.device) -> "DenseStack":
         """The same on a device."""
-        moved = {key: [t.to(device) for t in getattr(self, key)] for key in ("weights", "biases")}
+        weights, biases = ([t.to(device) for t in part] for part in (self.weights, self.biases))
         label = {key: tensor.to(device) for key, tensor in self.label.items()}
-        return replace(self, **moved, matrix=self.matrix.to(device), offset=self.offset.to(device), label=label)
+        return DenseStack(weights, biases, self.alpha, self.matrix.to(device), self.offset.to(device), label)
 
 
 @torch.no_grad()

@@ -141,8 +141,8 @@ def wrap(
     """Makes any generator with a mapping and a synthesis usable by lia-adapter.
 
     The ways of public programs to name and call the two are known (`lia_adapter.generators.calls`). Sizes that are not given
-    are asked of the module and proved by running it: every entry of z must change y, the code of every layer must change
-    the image, and one layer more must not run or not change it. Where two sizes are possible, the error names them.
+    are asked of the module and proved by running it: every entry of z must change y, the code of the last layer must
+    change the image, and one layer more must not run or not change it. Where two sizes are possible, the error names them.
 
     Args:
         module: The generator. May be None when both parts are given as callables.
