@@ -411,13 +411,13 @@ def test_continuous_labels_of_the_case(conditional: Path, tmp_path: Path) -> Non
     ("options", "said"),
     [
         ((), "this generator is conditional: give --class 0 to 2 or, where labels are continuous, --label A,B,... of 3"),
-        (("--label", "1"), "the label has 1 number; expected 3 numbers"),
-        (("--label", "1.0,100.0"), "the label has 2 numbers; expected 3 numbers"),
+        (("--label", "1"), "the label of the images has 1 number; expected 3 numbers"),
+        (("--label", "1.0,100.0"), "the label of the images has 2 numbers; expected 3 numbers"),
         (("--label", "1,nan"), "no label"),
         (("--label", "a,b"), "no label"),
         (("--label", "1,"), "no label"),
         (("--label", "1,2", "--class", "0"), "both"),
-        (("--class", "3"), "the class is 3; expected 0 to 2"),
+        (("--class", "3"), "the class of the images is 3; expected 0 to 2"),
     ],
 )
 def test_labels_that_do_not_fit(conditional: Path, tmp_path: Path, options: tuple[str, ...], said: str) -> None:
@@ -552,6 +552,11 @@ def save_npy(path: Path, value: object) -> Path:
     return path
 
 
+def save_npz(path: Path, **arrays: NDArray[np.generic]) -> Path:
+    (np.savez_compressed if len(arrays) > 1 else np.savez)(path, **arrays)  # type: ignore[arg-type]
+    return path
+
+
 def save_torch(path: Path, value: object, **options: bool) -> Path:
     torch.save(value, path, **options)
     return path
@@ -579,9 +584,9 @@ RESTYLE = {f"{i}.jpg": [some(4, 16).numpy(), MANY[i].numpy()] for i in range(3)}
         (lambda path: save_npy(path / "c.npy", Y[0].numpy()), Y[:1]),
         (lambda path: save_npy(path / "c.npy", np.asfortranarray(MANY.numpy().astype(">f4"))), MANY),
         (lambda path: save_npy(path / "latents.npy", RESTYLE), MANY),
-        (lambda path: np.savez(path / "c.npz", w=YS.numpy()) or path / "c.npz", YS),
-        (lambda path: np.savez_compressed(path / "c.npz", dlatents=MANY.numpy(), loss=np.zeros(3)) or path / "c.npz", MANY),
-        (lambda path: np.savez(path / "c.npz", MANY.numpy()) or path / "c.npz", MANY),
+        (lambda path: save_npz(path / "c.npz", w=YS.numpy()), YS),
+        (lambda path: save_npz(path / "c.npz", dlatents=MANY.numpy(), loss=np.zeros(3)), MANY),
+        (lambda path: save_npz(path / "c.npz", arr_0=MANY.numpy()), MANY),
         (lambda path: save_torch(path / "a.pt", ROSINALITY), Y),
         (lambda path: save_torch(path / "a.pt", ROSINALITY, _use_new_zipfile_serialization=False), Y),
         (lambda path: save_torch(path / "a.pt", {f"{i}.jpg": {"img": Y, "latent": MANY[i]} for i in range(3)}), MANY),
