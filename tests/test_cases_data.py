@@ -412,13 +412,13 @@ def test_continuous_labels_of_the_case(conditional: Path, tmp_path: Path) -> Non
     ("options", "said"),
     [
         ((), "this generator is conditional: give --class 0 to 2 or, where labels are continuous, --label A,B,... of 3"),
-        (("--label", "1"), "the label has 1 number; expected 3 numbers"),
-        (("--label", "1.0,100.0"), "the label has 2 numbers; expected 3 numbers"),
+        (("--label", "1"), "the label of the images has 1 number; expected 3 numbers"),
+        (("--label", "1.0,100.0"), "the label of the images has 2 numbers; expected 3 numbers"),
         (("--label", "1,nan"), "no label"),
         (("--label", "a,b"), "no label"),
         (("--label", "1,"), "no label"),
         (("--label", "1,2", "--class", "0"), "both"),
-        (("--class", "3"), "the class is 3; expected 0 to 2"),
+        (("--class", "3"), "the class of the images is 3; expected 0 to 2"),
     ],
 )
 def test_labels_that_do_not_fit(conditional: Path, tmp_path: Path, options: tuple[str, ...], said: str) -> None:
@@ -555,6 +555,11 @@ def save_npz(path: Path, **arrays: Any) -> Path:
 
 def save_npy(path: Path, value: object) -> Path:
     np.save(path, value, allow_pickle=True)  # type: ignore[arg-type]
+    return path
+
+
+def save_npz(path: Path, **arrays: NDArray[np.generic]) -> Path:
+    (np.savez_compressed if len(arrays) > 1 else np.savez)(path, **arrays)  # type: ignore[arg-type]
     return path
 
 

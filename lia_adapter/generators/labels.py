@@ -30,7 +30,7 @@ def check_given_label(label: Label | None, c_dim: int) -> None:
     if isinstance(label, int):
         if not 0 <= label < c_dim:
             expected = f"0 to {c_dim - 1}" if c_dim else "none: this generator is unconditional"
-            raise ConfigError(f"the class is {label}; expected {expected}.")
+            raise ConfigError(f"the class of the images is {label}; expected {expected}.")
     elif len(label) != c_dim:
         expected = f"{label_words(c_dim)}, which may be any" if c_dim else "none: this generator is unconditional"
-        raise ConfigError(f"the label has {len(label)} number{'' if len(label) == 1 else 's'}; expected {expected}.")
+        raise ConfigError(f"the label of the images has {len(label)} number{'' if len(label) == 1 else 's'}; expected {expected}.")
