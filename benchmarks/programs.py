@@ -532,8 +532,9 @@ def own_file(program: Program, folder: Path) -> str:
         return f"read: {found.checkpoint.family}"
     z = torch.randn(2, program.sizes[0], generator=torch.Generator().manual_seed(1))
     plain = load(path)
+    c = torch.eye(plain.generator.c_dim)[[3, 3]] if plain.generator.c_dim else None  # the class that was wrapped
     with torch.no_grad():
-        error = float((plain.synthesize(plain.to_y(z)) - program.own(z, 1.0)).abs().max())
+        error = float((plain.synthesize(plain.to_y(z, c)) - program.own(z, 1.0)).abs().max())
     return f"read: {found.checkpoint.family}, image error {error:.0e}"
 
 
