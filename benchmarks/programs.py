@@ -371,7 +371,7 @@ def _lucidrains() -> Program:
         program.filter2d = lambda x, k, normalized: F.conv2d(
             F.pad(x, (1, 1, 1, 1), mode="reflect"), (k / k.sum())[:, None].expand(x.shape[1], 1, 3, 3), groups=x.shape[1]
         )
-    module = program.StyleGAN2(32, latent_dim=32, fmap_max=16, style_depth=4, network_capacity=2).eval()
+    module = program.StyleGAN2(32, latent_dim=32, style_depth=4, network_capacity=2).eval()
     setattr(nn.Module, "cuda", kept)  # noqa: B010
     setattr(torch.cuda, "is_available", has_gpu)  # noqa: B010
 
