@@ -362,16 +362,18 @@ def _hammer() -> Program:
 
 
 def _lucidrains() -> Program:
+    kept, has_gpu = nn.Module.cuda, torch.cuda.is_available
+    setattr(torch.cuda, "is_available", lambda: True)  # noqa: B010  (it asks when it is imported)
+    setattr(nn.Module, "cuda", lambda self, *_: self)  # noqa: B010
     program: Any = importlib.import_module("stylegan2_pytorch.stylegan2_pytorch")
 
     if isinstance(program.filter2d, type):  # kornia is not here
         program.filter2d = lambda x, k, normalized: F.conv2d(
             F.pad(x, (1, 1, 1, 1), mode="reflect"), (k / k.sum())[:, None].expand(x.shape[1], 1, 3, 3), groups=x.shape[1]
         )
-    kept = nn.Module.cuda
-    setattr(nn.Module, "cuda", lambda self, *_: self)  # noqa: B010
-    module = program.StyleGAN2(32, latent_dim=32, fmap_max=16, style_depth=4, network_capacity=2).eval()
+    module = program.StyleGAN2(32, latent_dim=32, style_depth=4, network_capacity=2).eval()
     setattr(nn.Module, "cuda", kept)  # noqa: B010
+    setattr(torch.cuda, "is_available", has_gpu)  # noqa: B010
 
     def own(z: Tensor, psi: float) -> Any:
         styles = module.SE(z)[:, None].expand(-1, module.GE.num_layers, -1)
@@ -532,8 +534,9 @@ def own_file(program: Program, folder: Path) -> str:
         return f"read: {found.checkpoint.family}"
     z = torch.randn(2, program.sizes[0], generator=torch.Generator().manual_seed(1))
     plain = load(path)
+    c = torch.eye(plain.generator.c_dim)[[3, 3]] if plain.generator.c_dim else None  # the class that was wrapped
     with torch.no_grad():
-        error = float((plain.synthesize(plain.to_y(z)) - program.own(z, 1.0)).abs().max())
+        error = float((plain.synthesize(plain.to_y(z, c)) - program.own(z, 1.0)).abs().max())
     return f"read: {found.checkpoint.family}, image error {error:.0e}"
 
 
