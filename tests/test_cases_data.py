@@ -9,7 +9,6 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -546,11 +545,6 @@ def test_codes_of_the_case(cases: Path, tmp_path: Path) -> None:
     found = np.asarray(Image.open(tmp_path / "r" / "projected_w.png"))
     np.testing.assert_array_equal(found, drawn(lia, torch.from_numpy(w))[0])
     assert run("reconstruct", "l.safetensors", path, "-o", "r", "--trust-codes", "-n", cwd=tmp_path).returncode == 0
-
-
-def save_npz(path: Path, **arrays: Any) -> Path:
-    np.savez_compressed(path, **arrays)
-    return path
 
 
 def save_npy(path: Path, value: object) -> Path:

@@ -352,7 +352,7 @@ def test_a_file_that_is_no_feature_network_is_refused(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [([1, 2], "holds no state dict"), ({}, "holds no state dict"), ({"a": 3}, "a is no tensor"), (None, "does not exist")],
+    [([1, 2], "holds no state dict"), ({}, "holds no state dict"), ({"a": 3}, "a is an int"), (None, "does not exist")],
 )
 def test_a_torch_file_that_is_no_state_dict_is_refused(content: Any, message: str, tmp_path: Path) -> None:
     if content is not None:

@@ -112,7 +112,8 @@ def kind_of(node: Any) -> str:
     """What a node is, for messages: "a list", "an object of timm.Model"."""
     if isinstance(node, Call):
         return f"an object of {clean(node.function, 60)}" if isinstance(node.function, Symbol) else "an object"
-    return f"a {type(node).__name__}" if node is not None else "nothing"
+    kind = type(node).__name__
+    return "nothing" if node is None else f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def as_array(node: Any, name: str) -> np.ndarray[Any, Any] | None:
@@ -174,7 +175,7 @@ def as_tensor(node: Any, document: Document, label: str) -> Tensor:
     if tensor.dtype not in _FLOATS:
         kind = str(tensor.dtype).removeprefix("torch.")
         raise CheckpointError(
-            f"{document.name}: {label} is of type {kind}, and float16, bfloat16, float32 or float64 was expected."
+            f"{document.name}: {label} is of type {kind}, and floats were expected: float16, bfloat16, float32 or float64."
         )
     return tensor
 
@@ -231,7 +232,8 @@ def check_finite(tensor: Tensor, document: Document, label: str) -> Tensor:
     Raises:
         ValuesError: Some are infinite or no numbers.
     """
-    if not torch.isfinite(tensor).all():
+    # The extremes tell it without a copy: they are NaN where any number is.
+    if tensor.numel() and not torch.stack(torch.aminmax(tensor)).isfinite().all():
         wrong = int((~torch.isfinite(tensor)).sum())
         raise ValuesError(
             f"{document.name}: {label} holds values that are not finite ({wrong:,} of {tensor.numel():,} are NaN or infinite): "

@@ -114,7 +114,9 @@ def check_label(c: Tensor | None, c_dim: int, n: int) -> Tensor | None:
     if c_dim == 0:
         return None
     if c is None:
-        raise LIAError(f"This generator is conditional: give a label c of shape [{n}, {c_dim}], {label_words(c_dim)} each.")
+        raise LIAError(
+            f"This generator is class-conditional, or takes other labels: give c of shape [{n}, {c_dim}], {label_words(c_dim)} each."
+        )
     if c.shape != (n, c_dim):
         raise LIAError(f"c has shape {list(c.shape)}; expected [{n}, {c_dim}].")
     return c
