@@ -115,7 +115,7 @@ def check_label(c: Tensor | None, c_dim: int, n: int) -> Tensor | None:
         return None
     if c is None:
         raise LIAError(
-            f"This generator is class-conditional, or takes other labels: give c of shape [{n}, {c_dim}], {label_words(c_dim)} each."
+            f"This generator is class-conditional, or takes numbers: give c of shape [{n}, {c_dim}], {label_words(c_dim)} each."
         )
     if c.shape != (n, c_dim):
         raise LIAError(f"c has shape {list(c.shape)}; expected [{n}, {c_dim}].")
