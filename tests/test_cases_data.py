@@ -404,7 +404,7 @@ def test_continuous_labels_of_the_case(conditional: Path, tmp_path: Path) -> Non
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a" / "seed0003.png")), expected)
     for options, name in ((("--class", "1"), "b"), (("--label", "0,1,0"), "c")):
         assert run("sample", conditional, "-o", f"{name}.png", "--seeds", "0", *options, cwd=tmp_path).returncode == 0
-    assert (tmp_path / "b.png").read_bytes() == (tmp_path / "c.png").read_bytes() 
+    assert (tmp_path / "b.png").read_bytes() == (tmp_path / "c.png").read_bytes()
 
 
 @pytest.mark.parametrize(
