@@ -33,5 +33,5 @@ def check_given_label(label: Label | None, c_dim: int) -> None:
             raise ConfigError(f"the class of the images is {label}; expected {expected}.")
     elif len(label) != c_dim:
         expected = f"{label_words(c_dim)}, which may be any" if c_dim else "none: this generator is unconditional"
-        count = f"{len(label)} number{'' if len(label) == 1 else 's'}"
-        raise ConfigError(f"the label of the images has {count}; expected {expected}.")
+        numbers = f"{len(label)} number{'' if len(label) == 1 else 's'}"
+        raise ConfigError(f"the label of the images has {numbers}; expected {expected}.")
