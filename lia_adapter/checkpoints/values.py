@@ -94,7 +94,7 @@ def as_tensor(node: Any, document: Document, label: str) -> Tensor:
     Args:
         node: A call of torch's `_rebuild_tensor_v2` or `_rebuild_parameter`, or of an older or newer form of them.
         document: The document that the node is from.
-        label: The tensor's name, for messages.
+        label: The tensor's name, for messages; anything may be in it.
 
     Returns:
         float16, bfloat16, float32 or float64, of any shape.
@@ -102,6 +102,7 @@ def as_tensor(node: Any, document: Document, label: str) -> Tensor:
     Raises:
         CheckpointError: The node is no tensor of floats, or reaches outside its storage.
     """
+    label = clean(label)  # often a name from the file
     if isinstance(node, Stored):
         if _sizes(node.size) is None:
             raise CheckpointError(f"{document.name} is damaged: {label} has no valid shape. Get the file again.")
