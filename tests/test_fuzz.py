@@ -17,6 +17,7 @@ from safetensors.torch import save
 
 from lia_adapter.errors import LIAError
 from lia_adapter.ops import functions
+from tests import test_stylegan3
 from tests.fuzz import worker
 from tests.fuzz.mutators import plain
 from tests.fuzz.targets import TARGETS, Target, attempt
@@ -94,6 +95,11 @@ def of_config(*path: str | int, value: object) -> Callable[[], bytes]:
     return make
 
 
+def clearing() -> bytes:
+    """Weights of a StyleGAN3 with a tensor that is no float, and whose name would clear the terminal."""
+    return save(test_stylegan3.bare() | {"synthesis.L0_20_4\x1b[2J.weight": torch.zeros(4, dtype=torch.int64)})
+
+
 FOUND: dict[str, tuple[str, Callable[[], bytes]]] = {
     "a header of codes that nests without end": ("codes", lambda: save({}, metadata={"lia-adapter-codes": DEEP})),
     "a header of a LIA file that nests without end": ("lia-file", lambda: save({}, metadata={"lia-adapter": DEEP})),
@@ -106,6 +112,7 @@ FOUND: dict[str, tuple[str, Callable[[], bytes]]] = {
     "an encoder of no size": ("lia-file", of_config("encoder", "resolution", value=[0, 8])),
     "a family that is missing": ("lia-file", of_config("family", value=None)),
     "a data set with an entry without a name": ("data-set-zip", nameless),
+    "a name of a tensor that clears the terminal": ("safetensors", clearing),
     "metadata that are a number": ("lia-file", lambda: header({"__metadata__": 5})),
 }
 """What fuzzing has found: the entry point, and the input that raised another error than one of ours."""

@@ -159,11 +159,10 @@ def as_tensor(node: Any, document: Document, label: str) -> Tensor:
     """A tensor that shares the file's memory, with the strides and the dtype that the file gives it.
 
     Args:
-        node: A call of torch's `_rebuild_tensor_v2` or of an older or newer form of it, whatever is wrapped around (a
-        parameter,
+        node: A call of torch's `_rebuild_tensor_v2` or of an older or newer form of it, whatever is around it (a parameter,
             attributes, a subclass, a DTensor whose one shard holds all), or a numpy array.
         document: The document that the node is from.
-        label: The tensor's name, for messages.
+        label: The tensor's name, for messages; anything may be in it.
 
     Returns:
         float16, bfloat16, float32 or float64, of any shape.
@@ -171,6 +170,7 @@ def as_tensor(node: Any, document: Document, label: str) -> Tensor:
     Raises:
         CheckpointError: The node is no tensor of floats, or reaches outside its storage.
     """
+    label = clean(label)  # often a name from the file
     tensor = _of_any_type(node, document, label)
     if tensor.dtype not in _FLOATS:
         kind = str(tensor.dtype).removeprefix("torch.")
@@ -236,8 +236,8 @@ def check_finite(tensor: Tensor, document: Document, label: str) -> Tensor:
     if tensor.numel() and not torch.stack(torch.aminmax(tensor)).isfinite().all():
         wrong = int((~torch.isfinite(tensor)).sum())
         raise ValuesError(
-            f"{document.name}: {label} holds values that are not finite ({wrong:,} of {tensor.numel():,} are NaN or infinite): "
-            "its training went astray? Take a checkpoint from before that."
+            f"{document.name}: {clean(label)} holds values that are not finite ({wrong:,} of {tensor.numel():,} are NaN or "
+            "infinite): its training went astray? Take a checkpoint from before that."
         )
     return tensor
 

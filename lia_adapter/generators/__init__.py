@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.errors import CheckpointError
 from lia_adapter.generators.base import Generator, broadcast, filled, truncate
 from lia_adapter.generators.binding import respond, response_error, weights_digest
@@ -111,7 +112,7 @@ def build(family: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor])
         try:
             built.append(filled(partial(module_type, part_config), tensors, f"{part}."))
         except RuntimeError as error:
-            first = " ".join(str(error).split())[:300]
+            first = clean(" ".join(str(error).split()), 300)
             raise CheckpointError(f"the {part}'s tensors do not fit its config: {first}") from error
     generator, discriminator = built
     return generator, discriminator
