@@ -23,7 +23,7 @@ from lia_adapter.files import atomic_write, make_folder
 from lia_adapter.generators import WrappedGenerator, at_rest
 from lia_adapter.lia import LIA
 from lia_adapter.mapping import DenseCore, InvertibleMapping
-from lia_adapter.ops import functions
+from lia_adapter.ops.functions import plain_torch
 
 __all__ = ["GRAPHS", "export_graphs"]
 
@@ -172,14 +172,13 @@ def _inverse(matrix: Tensor) -> Tensor:
 @contextmanager
 def _plain() -> Iterator[None]:
     """Ops take the path of plain torch, and equations are solved by the inverses that `_solved` has put in."""
-    kept = functions._is_native, lia_adapter.mapping._solve
-    setattr(functions, "_is_native", lambda *_: False)  # noqa: B010  (mypy takes a function for a constant)
-    setattr(lia_adapter.mapping, "_solve", lambda inverse, x: x @ inverse.t())  # noqa: B010
+    kept = lia_adapter.mapping._solve
+    setattr(lia_adapter.mapping, "_solve", lambda inverse, x: x @ inverse.t())  # noqa: B010  (a function is no constant)
     try:
-        yield
+        with plain_torch():
+            yield
     finally:
-        setattr(functions, "_is_native", kept[0])  # noqa: B010
-        setattr(lia_adapter.mapping, "_solve", kept[1])  # noqa: B010
+        setattr(lia_adapter.mapping, "_solve", kept)  # noqa: B010
 
 
 def _trace(direction: _Direction) -> ExportedProgram:

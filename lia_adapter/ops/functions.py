@@ -4,7 +4,8 @@ Signatures, shapes and results are those of `lia_adapter.ops.reference`, which d
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from lia_adapter.ops import filtered, library, native, reference
 from lia_adapter.ops.reference import ACTIVATIONS, pair, quad
 
-__all__ = ["bias_act", "filtered_lrelu", "modconv_epilogue", "upfirdn2d", "upfirdn2d_act"]
+__all__ = ["bias_act", "filtered_lrelu", "modconv_epilogue", "plain_torch", "upfirdn2d", "upfirdn2d_act"]
 
 _HALF = (torch.float32, torch.float16, torch.bfloat16)
 _DTYPES = {"cpu": (*_HALF, torch.float64), "cuda": _HALF}
@@ -22,6 +23,17 @@ _DTYPES = {"cpu": (*_HALF, torch.float64), "cuda": _HALF}
 # no more than this, and imports the compiler for it: a second and 150 MB, also for who never compiles.
 _path = native.path
 _path._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """In it, all ops take the path of plain torch: for who records a graph that others are to run or to read."""
+    kept = _is_native
+    globals()["_is_native"] = lambda *_: False
+    try:
+        yield
+    finally:
+        globals()["_is_native"] = kept
 
 
 def _is_native(x: Tensor, op: str = "bias_act") -> bool:
