@@ -34,8 +34,10 @@ from torch import Tensor, nn
 
 import lia_adapter
 from lia_adapter.checkpoints import inspect_file
+from lia_adapter.errors import WrapError
 from lia_adapter.generators import WrappedGenerator
 from lia_adapter.lia import LIA, load
+from lia_adapter.ops import patch
 
 CONVERT = {
     "steps": 10, "batch": 64, "statistics_samples": 1000, "eval_samples": 100, "eval_seeds": 1, "image_seconds": 0.0,
@@ -474,7 +476,7 @@ PROGRAMS: dict[str, tuple[str, Callable[[], Program]]] = {
 
 COLUMNS = (
     "program", "wrapped by", "z, y, layers, image", "image error", "convert", "saved, loaded", "encode 10", "invert 2",
-    "its own file",
+    "its own file", "ops.patch",
 )  # fmt: skip
 
 
@@ -518,7 +520,26 @@ def row(name: str, folder: Path) -> list[str]:
     found = again.invert(images[:2], steps=5)
     cells.append(f"loss {float(found.loss.mean()):.3f}")
     cells.append(own_file(program, folder))
+    cells.append(patched(program, g))  # last: from then on its program runs on our ops
     return cells
+
+
+def patched(program: Program, g: WrappedGenerator) -> str:
+    """What images of the program change by where it runs on our fused ops."""
+    z = torch.randn(2, g.z_dim, generator=torch.Generator().manual_seed(1))
+
+    def draw() -> torch.Tensor:
+        torch.manual_seed(7)
+        with torch.no_grad():
+            drawn: torch.Tensor = program.own(z, 1.0)
+        return drawn
+
+    before = draw()
+    try:
+        with patch(g.guests[0]):
+            return f"image error {float((draw() - before).abs().max()):.0e}"
+    except WrapError:
+        return "no op of it is known"
 
 
 def own_file(program: Program, folder: Path) -> str:
