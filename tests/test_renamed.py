@@ -149,6 +149,7 @@ def test_a_restorers_generator_interpolates_before_it_convolves(tmp_path: Path) 
     [
         (("style.1.weight", "emb.input", "lff.ffm.conv.weight"), "a CIPS"),
         (("style.1.weight", "layers.0.blocks.0.attn.0.relative_position_bias_table"), "a StyleSwin"),
+        (("mapping.mlp.fc0.weight", "mapping.x_avg"), "a StyleGAN-T"),
         (("mapping_z.1.weight", "decoder.convs.0.conv1.conv.weight"), "a StyleMapGAN"),
         (("init.init.0.weight_orig", "se_64.main.1.weight_orig"), "a FastGAN"),
         (("generator.gen_z.weight_orig", "embeddings.weight"), "a BigGAN"),

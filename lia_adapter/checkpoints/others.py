@@ -69,6 +69,7 @@ _NEIGHBOURS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
         "its function was never that of StyleGAN3. Pass a StyleGAN3 .pkl",
         (".input.freqs", ".convs.0.conv.modulation."),
     ),
+    ("a StyleGAN-T", "its layers are others; without a text, " + _WRAP, (".mapping.mlp.", ".mapping.x_avg")),
     ("a CIPS", "it draws every pixel by itself, without convolutions. " + _WRAP, (".lff.", ".emb.input")),
     ("a StyleSwin", "it is a transformer. " + _WRAP, (".relative_position_bias_table", ".style.1.weight")),
     (
