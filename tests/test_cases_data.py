@@ -18,7 +18,7 @@ from PIL import Image, features
 
 from lia_adapter.commands.evaluate import evaluate
 from lia_adapter.data import fit_image, open_images, paste_back
-from lia_adapter.data.kinds import ENDINGS, kind_of
+from lia_adapter.data.kinds import ENDINGS, kind_of, listed
 from lia_adapter.errors import LIAError
 from lia_adapter.lia import LIA, load
 from lia_adapter.metrics.distances import frechet_distance
@@ -736,3 +736,9 @@ def test_the_distance_of_few_vectors_is_the_same_the_short_way() -> None:
     for found, x in zip(moments, (a, b), strict=True):
         found.add(x)
     assert frechet_distance(a, b) == pytest.approx(frechet_distance(*moments), rel=1e-6)
+
+
+def test_names_of_files_are_told_by_short_words_alone() -> None:
+    assert listed(["a.PNG", "b.png", "c.PNGPK\1\2\x14", "d." + "x" * 300, "e", "f.txt"]) == (
+        "3 without an ending, 2 .PNG, 1 .txt"
+    )

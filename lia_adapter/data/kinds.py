@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -120,7 +121,13 @@ def prepare(head: bytes) -> None:
 
 def ending(name: str) -> str:
     """How a file's name ends, in lower case, with its dot; nothing where it has no ending."""
-    return os.path.splitext(name)[1].lower()
+    return _spelled(name).lower()
+
+
+def _spelled(name: str) -> str:
+    """The ending as it stands there. What is no short word is none: names in a zip may hold anything."""
+    found = os.path.splitext(name)[1]
+    return found if re.fullmatch(r"\.\w{1,12}", found) else ""
 
 
 def listed(names: Iterable[str]) -> str:
@@ -130,5 +137,5 @@ def listed(names: Iterable[str]) -> str:
     for name in names:
         kind = ending(name)
         counts[kind] += 1
-        spelled.setdefault(kind, os.path.splitext(name)[1])
+        spelled.setdefault(kind, _spelled(name))
     return ", ".join(f"{count:,} {spelled[kind] or 'without an ending'}" for kind, count in counts.most_common())
