@@ -256,3 +256,36 @@ def test_what_was_assumed_is_told_and_can_be_changed(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"does not depend on depth.* can be assumed of it: clamp \(none or 256\)"):
         read_checkpoint(tmp_path / "x.pt", assume={"depth": "3"})
     assert "assumed    clamp none" in run("inspect", "x.pt", cwd=tmp_path).stdout
+
+
+def wrapped(kind: str, inside: Any) -> Any:
+    key = "_orig_mod" if kind.endswith("OptimizedModule") else "module"
+    return pickles.call(kind, state={"_modules": {key: inside}, "_parameters": {}, "_buffers": {}})
+
+
+def test_networks_of_nvlabs_kind_in_wrappers(tmp_path: Path) -> None:
+    networks, other = pickles.Networks(), pickles.Networks()
+    tree = {
+        "one": wrapped("torch.nn.parallel.distributed.DistributedDataParallel", other.generator()),
+        "two": wrapped("torch.optim.swa_utils.AveragedModel", wrapped("torch._dynamo.OptimizedModule", networks.generator())),
+    }
+    (tmp_path / "x.pkl").write_bytes(pickles.dumps(tree))
+    for assume, expected in ((None, networks), ({"generator": "two"}, networks), ({"generator": "one"}, other)):
+        found = read_checkpoint(tmp_path / "x.pkl", assume=assume)
+        assert all(torch.equal(found.tensors[name], tensor) for name, tensor in expected.weights.items())
+    tree = {"one": other.generator(), "two": networks.generator()}
+    (tmp_path / "x.pkl").write_bytes(pickles.dumps(tree))
+    with pytest.raises(CheckpointError, match=r"holds 2 generators.*: one, two. Say it: --assume generator=one"):
+        read_checkpoint(tmp_path / "x.pkl")
+
+
+@pytest.mark.timeout(20)
+def test_a_module_that_is_wrapped_around_itself_ends(tmp_path: Path) -> None:
+    for key, kind in (("module", "torch.nn.parallel.distributed.DistributedDataParallel"), ("_orig_mod", "x.OptimizedModule")):
+        # Before its state is set, the object is put into that state.
+        module, name = kind.rpartition(".")[::2]
+        data = f"c{module}\n{name}\n)Rp1\n(dS'_modules'\n(dS'{key}'\ng1\nssS'_parameters'\n(dsS'_buffers'\n(dsb.".encode()
+        for content in (data, b"(dS'G'\n" + data[:-1] + b"s."):
+            (tmp_path / "x.pkl").write_bytes(content)
+            with pytest.raises(CheckpointError, match="no known generator"):
+                read_checkpoint(tmp_path / "x.pkl")

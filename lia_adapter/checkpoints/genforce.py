@@ -17,7 +17,7 @@ from lia_adapter.checkpoints.stylegan2 import assemble
 from lia_adapter.checkpoints.tables import Rule, Table, block_name, image, mirrored, only, rename
 from lia_adapter.errors import CheckpointError
 
-__all__ = ["NAME", "judge", "matches", "read"]
+__all__ = ["NAME", "judge", "judge_rules", "matches", "read"]
 
 NAME: Final = "stylegan2"
 
@@ -66,29 +66,46 @@ _GENERATOR: Final = (
 )
 
 
-def _discriminator(sizes: int) -> tuple[Rule, ...]:
-    """Rules for a discriminator of so many blocks, numbered from the finest, two layers each; then the last three layers."""
+def judge_rules(
+    sizes: int,
+    *,
+    last: tuple[str, ...] = ("conv", "fc", "out"),
+    taps: str | None = r"filter\.kernel",
+    skip: str = "skip_layer",
+) -> tuple[Rule, ...]:
+    """Rules for a discriminator of genforce's kin, whose blocks are numbered from the finest, two layers to each.
+
+    Args:
+        sizes: Number of blocks.
+        last: Canonical names of the layers behind them.
+        taps: What the low-pass filters are called behind their layer's name, as a regular expression; None: there are none.
+        skip: What the layers are called that bypass a block.
+    """
+    n = "([0-9]{1,2})"
 
     def block(m: re.Match[str]) -> str:
         return block_name(sizes - int(m[1]) // 2)
 
-    def name(m: re.Match[str]) -> str:
-        n = int(m[1])
-        if n < 2 * sizes:
-            return f"{block(m)}.conv{n % 2}.{m[2]}"
-        return f"b4.{dict(enumerate(('conv', 'fc', 'out'), 2 * sizes)).get(n, 'unknown')}.{m[2]}"
+    def layer(m: re.Match[str]) -> str:
+        i = int(m[1])
+        if i < 2 * sizes:
+            return f"{block(m)}.conv{i % 2}.{m[2]}"
+        return f"b4.{dict(enumerate(last, 2 * sizes)).get(i, 'unknown')}.{m[2]}"
 
+    def of_block(part: str) -> Callable[[re.Match[str]], str]:
+        return lambda m: f"{block_name(sizes - int(m[1]))}.{part}"
+
+    rules = (
+        Rule(rf"input{n}\.(weight|bias)", lambda m: f"{block_name(sizes - int(m[1]))}.fromrgb.{m[2]}"),
+        Rule(rf"layer{n}\.(weight|bias)", layer),
+        Rule(rf"{skip}{n}\.weight", of_block("skip.weight")),
+    )
+    if taps is None:
+        return rules
     return (
-        Rule(r"input([0-9]{1,2})\.(weight|bias)", lambda m: f"{block_name(sizes - int(m[1]))}.fromrgb.{m[2]}"),
-        Rule(r"layer([0-9]{1,2})\.(weight|bias)", name),
-        Rule(r"layer([0-9]{1,2})\.filter\.kernel", lambda m: f"{block(m)}.conv1.resample_filter", image),
-        Rule(r"skip_layer([0-9]{1,2})\.weight", lambda m: f"{block_name(sizes - int(m[1]))}.skip.weight"),
-        Rule(
-            r"skip_layer([0-9]{1,2})\.filter\.kernel",
-            lambda m: f"{block_name(sizes - int(m[1]))}.skip.resample_filter",
-            image,
-        ),
-        Rule(r"LabelEmbed\.(weight|bias)", r"mapping.embed.\1"),
+        *rules,
+        Rule(rf"layer{n}\.{taps}", lambda m: f"{block(m)}.conv1.resample_filter", image),
+        Rule(rf"{skip}{n}\.{taps}", of_block("skip.resample_filter"), image),
     )
 
 
@@ -124,7 +141,7 @@ def read(document: Document, sha256: str) -> Checkpoint:
     if discriminator is not None:
         convolutions = [re.fullmatch(r"layer([0-9]{1,2})\.filter\.kernel", name) for name in discriminator.nodes]
         sizes = sum(match is not None for match in convolutions)
-        d = rename(discriminator, _discriminator(sizes), notes)
+        d = rename(discriminator, (*judge_rules(sizes), Rule(r"LabelEmbed\.(weight|bias)", r"mapping.embed.\1")), notes)
     conditional = found.has("mapping.label_weight")
     return assemble(document, sha256, rename(found, _GENERATOR, notes), d, notes, label="sum" if conditional else "project")
 

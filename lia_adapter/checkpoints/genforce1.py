@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
-from lia_adapter.checkpoints.genforce import judge
+from lia_adapter.checkpoints.genforce import judge, judge_rules
 from lia_adapter.checkpoints.networks import choose, networks
 from lia_adapter.checkpoints.stylegan1 import assemble, over_root_2
 from lia_adapter.checkpoints.tables import Rule, Table, block_name, image, mirrored, only, rename, renamed
@@ -72,21 +72,7 @@ def _rules(fused: Callable[[Tensor], Tensor], scale: str) -> tuple[Rule, ...]:
     )
 
 
-def _discriminator(sizes: int) -> tuple[Rule, ...]:
-    """Rules for a discriminator of so many blocks, numbered from the finest, two layers each; then the last three layers."""
-
-    def name(m: re.Match[str]) -> str:
-        n = int(m[1])
-        if n < 2 * sizes:
-            return f"{block_name(sizes - n // 2)}.conv{n % 2}.{m[2]}"
-        return f"b4.{dict(enumerate(('conv', 'fc', 'out'), 2 * sizes)).get(n, 'unknown')}.{m[2]}"
-
-    return (
-        Rule(r"lod", None),
-        Rule(rf"input{_N}\.(weight|bias)", lambda m: f"{block_name(sizes - int(m[1]))}.fromrgb.{m[2]}"),
-        Rule(rf"layer{_N}\.(weight|bias)", name),
-        Rule(rf"layer{_N}\.blur\.kernel", None),
-    )
+_JUDGE: Final = (Rule(r"lod", None), Rule(rf"layer{_N}\.blur\.kernel", None))
 
 
 def matches(document: Document) -> bool:
@@ -118,7 +104,7 @@ def read(document: Document, sha256: str) -> Checkpoint:
     other, discriminator = judge(found, document), None
     if other is not None:
         sizes = sum(re.fullmatch(r"layer[0-9]{1,2}\.blur\.kernel", name) is not None for name in other.nodes)
-        discriminator = rename(other, _discriminator(sizes), notes)
+        discriminator = rename(other, (*judge_rules(sizes, taps=None), *_JUDGE), notes)
     return assemble(document, sha256, tensors, discriminator, notes, final="tanh" if final == "tanh" else None, lod=_lod(found))
 
 

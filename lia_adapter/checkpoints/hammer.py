@@ -14,6 +14,7 @@ from torch import Tensor
 from lia_adapter.checkpoints import stylegan2, stylegan3
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
+from lia_adapter.checkpoints.genforce import judge_rules
 from lia_adapter.checkpoints.networks import choose, discriminator_of, networks
 from lia_adapter.checkpoints.tables import Rule, Table, block_name, image, only, rename
 from lia_adapter.errors import CheckpointError
@@ -84,28 +85,11 @@ def _stylegan3(names: dict[int, str]) -> tuple[Rule, ...]:
     )
 
 
-def _judge_rules(sizes: int) -> tuple[Rule, ...]:
-    """Rules for a discriminator of so many blocks, numbered from the finest, two layers each; then the last two layers."""
-
-    def block(m: re.Match[str]) -> str:
-        return block_name(sizes - int(m[1]) // 2)
-
-    def name(m: re.Match[str]) -> str:
-        n = int(m[1])
-        if n < 2 * sizes:
-            return f"{block(m)}.conv{n % 2}.{m[2]}"
-        return f"b4.{dict(enumerate(('conv', 'fc'), 2 * sizes)).get(n, 'unknown')}.{m[2]}"
-
-    return (
-        Rule(rf"input{_N}\.(weight|bias)", lambda m: f"{block_name(sizes - int(m[1]))}.fromrgb.{m[2]}"),
-        Rule(rf"layer{_N}\.(weight|bias)", name),
-        Rule(rf"layer{_N}\.filter", lambda m: f"{block(m)}.conv1.resample_filter", image),
-        Rule(rf"residual{_N}\.weight", lambda m: f"{block_name(sizes - int(m[1]))}.skip.weight"),
-        Rule(rf"residual{_N}\.filter", lambda m: f"{block_name(sizes - int(m[1]))}.skip.resample_filter", image),
-        Rule(r"output\.(weight|bias)", r"b4.out.\1"),
-        Rule(r"embedding\.(weight|bias)", r"mapping.embed.\1"),
-        Rule(rf"mapping{_N}\.(weight|bias)", r"mapping.fc\1.\2"),
-    )
+_JUDGE: Final = (
+    Rule(r"output\.(weight|bias)", r"b4.out.\1"),
+    Rule(r"embedding\.(weight|bias)", r"mapping.embed.\1"),
+    Rule(rf"mapping{_N}\.(weight|bias)", r"mapping.fc\1.\2"),
+)
 
 
 def matches(document: Document) -> bool:
@@ -145,7 +129,8 @@ def _judge(generator: Table, document: Document, notes: list[str]) -> dict[str, 
         return None
     blocks = sum(re.fullmatch(rf"layer{_N}\.filter", name) is not None for name in found.nodes)
     try:
-        return rename(found, _judge_rules(blocks), notes)
+        rules = judge_rules(blocks, last=("conv", "fc"), taps="filter", skip="residual")
+        return rename(found, (*rules, *_JUDGE), notes)
     except CheckpointError as error:
         notes.append(f"the discriminator was ignored: {error}")
         return None

@@ -7,7 +7,7 @@ names of its family end them; what stands before is its place, and tells an aver
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from lia_adapter.checkpoints.tables import Table
 from lia_adapter.checkpoints.values import as_mapping, is_scalar, is_tensor
 from lia_adapter.errors import CheckpointError
 
-__all__ = ["averaged", "choose", "discriminator_of", "names_in", "near", "networks"]
+__all__ = ["averaged", "called", "choose", "discriminator_of", "names_in", "near", "networks", "pick"]
 
 # Names that wrappers of modules insert: DistributedDataParallel and AveragedModel, torch.compile, FSDP, activation
 # checkpointing, Lightning Fabric.
@@ -104,23 +104,12 @@ def choose(found: Sequence[Table], what: str = "generator") -> tuple[Table | Non
     """
     if not found:
         return None, []
-    document = found[0].document
-    ranks = [_rank(table) for table in found]
-    best = [table for table, rank in zip(found, ranks, strict=True) if rank == min(ranks)]
-    chosen = best[0]
-    places = tuple(table.place for table in found)
+    document, ranks = found[0].document, [_rank(table) for table in found]
+    chosen = found[pick(document, what, [table.place for table in found], ranks, lambda i, j: _same(found[i], found[j]))]
     if what in document.wanted:
-        chosen = found[places.index(document.assume(what, "", places, f"Which {what} to take."))]
         return chosen, [f"{_called(chosen)} was taken, as it was asked for"]
-    if any(not _same(chosen, other) for other in best[1:]):
-        raise CheckpointError(
-            f"{document.name} holds {len(best)} {what}s, and nothing says which is the one to take: "
-            f"{', '.join(_called(table) for table in best)}. Say it: --assume {what}={clean(best[0].place, 60)}"
-        )
-    if len(found) > 1:
-        document.assume(what, chosen.place, places, f"Which {what} to take.")
     notes = []
-    left = [_called(table) for table in found if table not in best]
+    left = [_called(table) for table, rank in zip(found, ranks, strict=True) if rank > min(ranks)]
     if left:
         notes.append(f"{_called(chosen)} was taken; also in the file: {', '.join(left)}")
     if min(ranks):
@@ -131,6 +120,30 @@ def choose(found: Sequence[Table], what: str = "generator") -> tuple[Table | Non
         elif chosen.place:
             notes.append(f"{_called(chosen)} was taken; nothing in the file says whether it was averaged over the training")
     return chosen, notes
+
+
+def pick(document: Document, what: str, places: Sequence[str], ranks: Sequence[int], same: Callable[[int, int], bool]) -> int:
+    """Which of several networks to take: what the user says, or the only one of the lowest rank.
+
+    Args:
+        document: The decoded file.
+        what: What they are, for messages and for --assume.
+        places: Where each lies.
+        ranks: The lower, the better: averaged before others.
+        same: Whether two of them, by their numbers, are one and the same.
+
+    Raises:
+        CheckpointError: There are several of the lowest rank.
+    """
+    best = [i for i, rank in enumerate(ranks) if rank == min(ranks)]
+    if what not in document.wanted and any(not same(best[0], i) for i in best[1:]):
+        raise CheckpointError(
+            f"{document.name} holds {len(best)} {what}s, and nothing says which is the one to take: "
+            f"{', '.join(called(places[i]) for i in best)}. Say it: --assume {what}={clean(places[best[0]], 60)}"
+        )
+    if len(places) == 1 and what not in document.wanted:
+        return 0
+    return list(places).index(document.assume(what, places[best[0]], tuple(places), f"Which {what} to take."))
 
 
 def discriminator_of(generator: Table | None, found: Sequence[Table]) -> Table | None:
@@ -181,8 +194,13 @@ def _rank(table: Table) -> int:
     return 2 if "online" in _words(table.place) else 1
 
 
+def called(place: str) -> str:
+    """A place, for messages."""
+    return clean(place, 60) if place else "the weights on top"
+
+
 def _called(table: Table) -> str:
-    return clean(table.place, 60) if table.place else "the weights on top"
+    return called(table.place)
 
 
 def _same(one: Table, other: Table) -> bool:
@@ -195,7 +213,7 @@ def _same(one: Table, other: Table) -> bool:
 def _refuse_unknown_average(chosen: Table, found: Sequence[Table]) -> None:
     """Weights that are called averaged and are there are no reason to take others."""
     document = chosen.document
-    known = tuple(f"{table.place}." if table.place else "" for table in found)
+    known = tuple(f"{table.place}." for table in found if table.place)
     beneath: dict[str, list[str]] = {}
     for name, leaf in _leaves(document).items():
         parts = name.split(".")
@@ -204,7 +222,7 @@ def _refuse_unknown_average(chosen: Table, found: Sequence[Table]) -> None:
             words = _words(part)
             if words & (_JUDGES | _ENCODERS):
                 break
-            if words & _AVERAGED and not name.startswith(tuple(place for place in known if place)):
+            if words & _AVERAGED and not name.startswith(known):
                 beneath.setdefault(".".join(parts[:depth]), []).extend([name] * (_NETWORK if whole else 1))
                 break
     for place, names in beneath.items():
@@ -225,10 +243,9 @@ def _leaves(document: Document) -> dict[str, _Leaf]:
     """
     found: dict[str, _Leaf] = {}
     for path, holder, node in _walk(document):
-        parts = ".".join(path).split(".")
-        name = ".".join(part for part in parts if part not in _WRAPPERS)
+        name = _without_wrappers(path)
         # Two names that differ by a wrapper alone are both kept.
-        found[".".join(parts) if name in found else name] = _Leaf(node, _without_wrappers(holder))
+        found[".".join(path) if name in found else name] = _Leaf(node, _without_wrappers(holder))
         if len(found) > _MAX_VALUES:
             raise CheckpointError(
                 f"{document.name} has no known generator in it: it holds more than {_MAX_VALUES:,} values. Save the "

@@ -7,7 +7,7 @@ from typing import Any, Final
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.modules import Module, as_module, is_persistent
-from lia_adapter.checkpoints.networks import averaged
+from lia_adapter.checkpoints.networks import averaged, pick
 from lia_adapter.checkpoints.values import as_mapping, is_scalar
 from lia_adapter.errors import CheckpointError
 
@@ -17,6 +17,8 @@ __all__ = ["Choice", "choose"]
 _WRAPPERS: Final = {
     "DistributedDataParallel": "module", "DataParallel": "module", "AveragedModel": "module", "OptimizedModule": "_orig_mod",
 }  # fmt: skip
+_AVERAGE: Final = "AveragedModel"
+_MAX_WRAPPERS: Final = 8
 _MAX_DEPTH: Final = 4
 _MAX_ENTRIES: Final = 1_000
 
@@ -50,21 +52,19 @@ def choose(document: Document) -> Choice | None:
     Raises:
         CheckpointError: There are several to choose from, or an averaged one that is not understood.
     """
-    found = [(path, beside, module) for path, beside, module in _networks(document) if _draws(path, module)]
+    found = [network for network in _networks(document) if _draws(network.path, network.module)]
     if not found:
         return None
-    best = [entry for entry in found if averaged(entry[0])] or found
-    path, beside, generator = best[0]
-    if any(module.state is not generator.state for _, _, module in best[1:]):
-        places = ", ".join(clean(path or "the file itself", 60) for path, _, _ in best)
-        raise CheckpointError(
-            f"{document.name} holds {len(best)} generators, and nothing says which is the one to take: {places}. Save the one "
-            "that you want in a file of its own."
-        )
+    ranks = [0 if network.is_average else 1 for network in found]
+    places = [network.path for network in found]
+    chosen = found[pick(document, "generator", places, ranks, lambda i, j: found[i].module.state is found[j].module.state)]
+    path, beside = chosen.path, chosen.beside
     notes = []
     if not path:
         notes.append("the file is a bare network")
-    elif not averaged(path):
+    elif "generator" in document.wanted:
+        notes.append(f"{clean(path, 60)} was taken, as it was asked for")
+    elif not chosen.is_average:
         for key, node in beside.items():
             if isinstance(key, str) and averaged(key) and not is_scalar(node) and not _judges(as_module(document, node, key)):
                 raise CheckpointError(
@@ -74,35 +74,52 @@ def choose(document: Document) -> Choice | None:
                 )
         notes.append(f"G_ema is absent, {clean(path, 60)} was taken: it was not averaged")
     judge = as_module(document, beside.get("D"), "D") or next(
-        (module for _, other, module in _networks(document) if other is beside and _judges(module)), None
+        (other.module for other in _networks(document) if other.beside is beside and _judges(other.module)), None
     )
-    return Choice(generator, judge, beside, tuple(notes))
+    return Choice(chosen.module, judge, beside, tuple(notes))
 
 
-def _networks(document: Document) -> Iterator[tuple[str, Mapping[Any, Any], Module]]:
-    """Path, the dict around, and the network, for each of NVlabs' kind that lies in the tree's dicts and lists."""
+@dataclass(frozen=True)
+class _Network:
+    """A network of NVlabs' kind: its path, the dict around it, and whether it is an average over the training."""
+
+    path: str
+    beside: Mapping[Any, Any]
+    module: Module
+    is_average: bool
+
+
+def _networks(document: Document) -> Iterator[_Network]:
+    """Each network of NVlabs' kind that lies in the tree's dicts and lists."""
     waiting: list[tuple[tuple[str, ...], Mapping[Any, Any], Any]] = [((), {}, document.tree)]
     left = _MAX_ENTRIES
     while waiting and left:
         path, around, node = waiting.pop()
         left -= 1
-        while (wrapped := _wrapped(document, node)) is not None:
-            node = wrapped
-        module = as_module(document, node, ".".join(path) or "the network") if is_persistent(node) else None
+        node, wrappers = _unwrapped(document, node)
+        place = ".".join(path)
+        module = as_module(document, node, place or "the network") if is_persistent(node) else None
         if module is not None:
-            yield ".".join(path), around, module
+            yield _Network(place, around, module, averaged(place) or _AVERAGE in wrappers)
             continue
-        inside = dict(enumerate(node)) if isinstance(node, (list, tuple)) else as_mapping(node)
+        is_list = isinstance(node, (list, tuple))
+        inside = dict(enumerate(node)) if is_list else as_mapping(node)
         if inside is not None and len(path) < _MAX_DEPTH:
-            holder = inside if isinstance(inside, Mapping) and not isinstance(node, (list, tuple)) else around
+            holder = around if is_list else inside
             waiting += [((*path, str(key)), holder, value) for key, value in reversed(list(inside.items())[:_MAX_ENTRIES])]
 
 
-def _wrapped(document: Document, node: Any) -> Any:
-    """The module in one that was wrapped around it; None where nothing was."""
-    module = None if is_persistent(node) else as_module(document, node, "")
-    inside = None if module is None or module.kind not in _WRAPPERS else as_mapping(module.state.get("_modules"))
-    return None if module is None or inside is None else inside.get(_WRAPPERS[module.kind])
+def _unwrapped(document: Document, node: Any) -> tuple[Any, list[str]]:
+    """The module in all that was wrapped around it, and the wrappers' classes."""
+    wrappers: list[str] = []
+    while len(wrappers) < _MAX_WRAPPERS and not is_persistent(node):  # one may be wrapped around itself
+        module = as_module(document, node, "")
+        inside = None if module is None or module.kind not in _WRAPPERS else as_mapping(module.state.get("_modules"))
+        if module is None or inside is None:
+            break
+        wrappers.append(module.kind)
+        node = inside.get(_WRAPPERS[module.kind])
+    return node, wrappers
 
 
 def _draws(path: str, module: Module) -> bool:

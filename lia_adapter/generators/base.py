@@ -17,6 +17,7 @@ __all__ = [
     "NOISE_MODES",
     "Generator",
     "broadcast",
+    "check_images",
     "check_label",
     "check_noise_mode",
     "checkpointed",
@@ -103,6 +104,22 @@ def truncate(ys: Tensor, y_mean: Tensor, psi: float, cutoff: int | None = None) 
     if cutoff is None:
         return moved
     return torch.cat([moved[:, :cutoff], ys[:, cutoff:]], dim=1)
+
+
+def check_images(x: Tensor, channels: int, resolution: tuple[int, ...]) -> None:
+    """Refuses what an encoder does not take.
+
+    Args:
+        x: Images, to be [N, channels, H, W].
+        channels: Of the generator's images.
+        resolution: (H, W) of them.
+
+    Raises:
+        LIAError: They have another size or number of channels.
+    """
+    if x.ndim != 4 or tuple(x.shape[1:]) != (channels, *resolution):
+        expected = ", ".join(map(str, (channels, *resolution)))
+        raise LIAError(f"x has shape {list(x.shape)}; expected [N, {expected}]. lia_adapter.data fits images to that size.")
 
 
 def check_label(c: Tensor | None, c_dim: int, n: int) -> Tensor | None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lia_adapter.errors import LIAError
+from lia_adapter.generators.base import check_images
 from lia_adapter.generators.stylegan1 import blur
 
 __all__ = ["ALAEEncoder"]
@@ -79,9 +79,7 @@ class ALAEEncoder(nn.Module):
         Raises:
             LIAError: The images have another size or number of channels.
         """
-        if x.ndim != 4 or tuple(x.shape[1:]) != (self.channels, *self.resolution):
-            expected = ", ".join(map(str, (self.channels, *self.resolution)))
-            raise LIAError(f"x has shape {list(x.shape)}; expected [N, {expected}]. lia_adapter.data fits images to that size.")
+        check_images(x, self.channels, self.resolution)
         x = F.leaky_relu(self.fromrgb(x), 0.2 * 0.2)  # the program applies its slope of 0.2 twice
         y = x.new_zeros(len(x), self.y_dim)
         for layer in self.layers:

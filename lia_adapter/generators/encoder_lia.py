@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lia_adapter.errors import LIAError
+from lia_adapter.generators.base import check_images
 
 __all__ = ["LIAEncoder"]
 
@@ -97,9 +97,7 @@ class LIAEncoder(nn.Module):
         Raises:
             LIAError: The images have another size or number of channels.
         """
-        if x.ndim != 4 or tuple(x.shape[1:]) != (self.channels, *self.resolution):
-            expected = ", ".join(map(str, (self.channels, *self.resolution)))
-            raise LIAError(f"x has shape {list(x.shape)}; expected [N, {expected}]. lia_adapter.data fits images to that size.")
+        check_images(x, self.channels, self.resolution)
         x = self.stem(x)
         for stage in self.stages:
             x = stage(x)
