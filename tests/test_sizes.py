@@ -74,7 +74,7 @@ def test_each_job_within_its_memory(work: Path, base: int) -> None:
         done = limited(work, base + int(gigabytes * GB), *args)
         assert done.returncode == 0, (name, done.stderr[-2000:])
     assert Image.open(work / "s.png").size == (4 * 512, 4 * 512)
-    assert len(list((work / "drawn").glob("?.png"))) == 6
+    assert len(list((work / "drawn").glob("?.png"))) == 10
 
 
 @pytest.mark.timeout(600)
