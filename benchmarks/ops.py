@@ -32,8 +32,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.timing import interleaved  # noqa: E402
 from lia_adapter import ops  # noqa: E402
+from lia_adapter.cli.terminal import ProgressLine  # noqa: E402
 from lia_adapter.ops import filtered, reference  # noqa: E402
-from lia_adapter.terminal import ProgressLine  # noqa: E402
 
 _CLAMP = 256.0
 Function = Callable[..., Tensor]

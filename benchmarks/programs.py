@@ -36,7 +36,8 @@ import lia_adapter
 from lia_adapter.checkpoints import inspect_file
 from lia_adapter.errors import WrapError
 from lia_adapter.generators import WrappedGenerator
-from lia_adapter.lia import LIA, load
+from lia_adapter.lia import LIA
+from lia_adapter.loading import load
 from lia_adapter.ops import patch
 
 CONVERT = {

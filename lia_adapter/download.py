@@ -59,7 +59,7 @@ def fetch(source: str | Path, *, sha256: str | None = None, progress: Progress |
             f"{sha256!r} is not a SHA-256; expected 64 hexadecimal digits, as sha256sum prints, or at least the first 8."
         )
     source = os.fspath(source)
-    if not _is_url(source):
+    if not is_url(source):
         if not os.path.exists(source):
             raise DownloadError(f"there is no file {source}. Check the path, or pass an https URL.")
         if not _matches(Path(source), sha256):
@@ -84,6 +84,23 @@ def fetch(source: str | Path, *, sha256: str | None = None, progress: Progress |
     return target
 
 
+def downloading(progress: Callable[[str, int, int | None], None] | None, what: str = "") -> Progress | None:
+    """What `fetch` is to tell, told as work with a name."""
+    name = f"download {what}, bytes" if what else "download, bytes"
+    return None if progress is None else lambda done, total: progress(name, done, total)
+
+
+def cached(source: str) -> Path | None:
+    """The file that a URL was downloaded to, None where it was not; nothing is asked of anybody."""
+    target = cache_dir() / _cache_name(source)
+    return target if target.exists() else None
+
+
+def is_url(source: str | Path) -> bool:
+    """Whether a source is an address and no file."""
+    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", os.fspath(source)) is not None
+
+
 def cache_dir() -> Path:
     """The folder of downloaded files: LIA_CACHE_DIR, or lia-adapter in XDG_CACHE_HOME or in ~/.cache."""
     if folder := os.environ.get("LIA_CACHE_DIR"):
@@ -98,11 +115,7 @@ def source_stem(source: str | Path) -> str:
     'ffhq'
     """
     source = os.fspath(source)
-    return PurePosixPath(_base_name(source)).stem if _is_url(source) else Path(source).stem
-
-
-def _is_url(source: str) -> bool:
-    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", source) is not None
+    return PurePosixPath(_base_name(source)).stem if is_url(source) else Path(source).stem
 
 
 def _split(url: str, base: str = "") -> SplitResult:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from lia_adapter.cli import main
+from lia_adapter.cli.main import main
 from lia_adapter.data import open_images
 from lia_adapter.errors import ConfigError, LIAError
-from lia_adapter.lia import load
-from lia_adapter.training.convert import convert
+from lia_adapter.jobs.convert import convert
+from lia_adapter.loading import load
 from tests import toys
 
 

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from lia_adapter.commands.codes import read_codes
-from lia_adapter.lia import load
+from lia_adapter.codes import read_codes
+from lia_adapter.loading import load
 from tests import toys
 from tests.test_cli import refused, run
 

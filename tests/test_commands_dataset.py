@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lia_adapter.commands.dataset import make_dataset
 from lia_adapter.data import ImageSet, open_images
 from lia_adapter.errors import LIAError
+from lia_adapter.jobs.dataset import make_dataset
 from tests.test_cli import refused, run
 
 
@@ -178,7 +178,7 @@ def test_wrong_inputs(tmp_path: Path) -> None:
 
 
 def test_an_interruption_leaves_what_was_there(tmp_path: Path) -> None:
-    def interrupt(what: str, done: int, total: int) -> None:
+    def interrupt(what: str, done: int, total: int | None) -> None:
         if done == 3:
             raise KeyboardInterrupt
 
@@ -193,7 +193,7 @@ def test_an_interruption_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_a_kill_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
     code = (
-        "from lia_adapter.commands.dataset import make_dataset\n"
+        "from lia_adapter.jobs.dataset import make_dataset\n"
         "make_dataset('toyfaces', 'a.zip', (64, 64), progress=lambda *done: print(*done, flush=True))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True)

@@ -9,12 +9,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from lia_adapter.commands import encode
-from lia_adapter.commands.codes import check_generator, read_codes, shard_paths
-from lia_adapter.commands.encode import encode_images, unusual_names
+from lia_adapter.codes import check_generator, read_codes, shard_paths
 from lia_adapter.data import open_images
 from lia_adapter.errors import LIAError
-from lia_adapter.lia import LIA, fingerprint
+from lia_adapter.generators import fingerprint
+from lia_adapter.jobs import encode
+from lia_adapter.jobs.encode import encode_images, unusual_names
+from lia_adapter.lia import LIA
 from lia_adapter.metrics.typicality import Typicality
 from tests import toys
 

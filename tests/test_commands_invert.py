@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lia_adapter.commands.codes import Codes, read_codes
-from lia_adapter.commands.invert import invert_images
+from lia_adapter.codes import Codes, read_codes
 from lia_adapter.data import open_images
 from lia_adapter.errors import LIAError
 from lia_adapter.inversion import Inversion
+from lia_adapter.jobs.invert import invert_images
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.typicality import z_size
+from lia_adapter.reports.images import write_invert_report
 from tests import toys
 
 
@@ -53,6 +54,7 @@ def test_codes_draw_the_images_better_than_the_start(lia: LIA, folder: Path, tmp
     assert codes.names == tuple(f"{i:03d}.png" for i in range(5))
     assert lia.typicality is not None and torch.equal(found["typicality"], lia.typicality(found["y"]))
     same(read_codes(out), codes)
+    write_invert_report(codes, out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.html", "c.json", "c.png", "c.safetensors"]
 
 
@@ -69,7 +71,7 @@ def test_a_lia_without_encoder_starts_elsewhere(lia: LIA, folder: Path, tmp_path
     assert bool(codes.tensors["typicality"].isnan().all())
     figures = json.loads((tmp_path / "c.json").read_text(), parse_constant=no_constant)
     assert figures["of_each"]["typicality"] == [None] * 5
-    assert "Typicality" not in (tmp_path / "c.html").read_text()
+    assert "Typicality" not in write_invert_report(codes, tmp_path / "c.safetensors").read_text()
     with pytest.raises(LIAError, match="start from the mean"):
         invert_images(plain, folder, tmp_path / "d.safetensors")
 
@@ -94,7 +96,7 @@ def test_a_stopped_run_goes_on_after_its_last_batch(
 ) -> None:
     whole = invert_images(lia, folder, tmp_path / "whole.safetensors", start="random", steps=4, batch=2)
 
-    def stop(name: str, done: int, total: int) -> None:
+    def stop(name: str, done: int, total: int | None) -> None:
         assert name != "invert" or total == 20
         if name == "invert" and done > 8:
             raise KeyboardInterrupt
@@ -126,7 +128,7 @@ def watch(lia: LIA, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_batches_of_another_run_are_not_taken(lia: LIA, folder: Path, tmp_path: Path) -> None:
-    def stop(name: str, done: int, total: int) -> None:
+    def stop(name: str, done: int, total: int | None) -> None:
         if name == "invert" and done > 6:
             raise KeyboardInterrupt
 
@@ -142,7 +144,7 @@ def test_unreadable_images_are_told_also_by_a_resumed_run(lia: LIA, tmp_path: Pa
     for name in ("000.png", "002.png", "003.png"):  # one of the first batch, all of the second
         (folder / name).write_bytes(b"no picture")
 
-    def stop(name: str, done: int, total: int) -> None:
+    def stop(name: str, done: int, total: int | None) -> None:
         if name == "invert" and done > 4:
             raise KeyboardInterrupt
 

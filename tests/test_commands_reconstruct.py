@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from lia_adapter.commands.codes import Codes, read_codes
-from lia_adapter.commands.encode import encode_images
-from lia_adapter.commands.reconstruct import picture_stems, reconstruct_images
+from lia_adapter.codes import Codes, read_codes
 from lia_adapter.errors import ConfigError, LIAError
+from lia_adapter.jobs.encode import encode_images
+from lia_adapter.jobs.reconstruct import picture_stems, reconstruct_images
 from lia_adapter.lia import LIA
+from lia_adapter.reports.images import write_reconstruct_report
 from tests import toys
 
 
@@ -49,6 +50,7 @@ def test_pictures_are_what_the_generator_draws_of_the_codes(lia: LIA, tmp_path: 
     assert figures["mse"] == pytest.approx(float((drawn - x).square().mean()), rel=1e-5)
     assert figures["mse_of"]["003.png"] == pytest.approx(float((drawn - x)[3].square().mean()), rel=1e-5)
     assert json.loads((tmp_path / "out" / "grid.json").read_text()) == figures
+    write_reconstruct_report(figures, tmp_path / "out")
     names = {"grid.png", "grid.html", "grid.json", *(f"{i:03d}.png" for i in range(5))}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
 
@@ -138,7 +140,7 @@ def test_unreadable_images_are_told_and_the_others_drawn(lia: LIA, tmp_path: Pat
     assert list(figures["files"]) == ["000.png", "001.png"]
     assert list(figures["unreadable"]) == ["001a.png", "zzz.png"]
     assert told[-1] == ("reconstruct", 4, 4)
-    assert "001a.png" in (tmp_path / "out" / "grid.html").read_text()
+    assert "001a.png" in write_reconstruct_report(figures, tmp_path / "out").read_text()
 
 
 def test_wrong_inputs_are_told(lia: LIA, tmp_path: Path) -> None:

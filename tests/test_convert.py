@@ -11,12 +11,13 @@ from PIL import Image
 import lia_adapter
 from lia_adapter.config import load_recipe
 from lia_adapter.errors import ConfigError, LIAError
-from lia_adapter.generators import Original, wrap
-from lia_adapter.lia import LIA, fingerprint, seed_to_z
+from lia_adapter.generators import Original, fingerprint, seed_to_z, wrap
+from lia_adapter.jobs.convert import convert_lia
+from lia_adapter.jobs.run import report_paths
+from lia_adapter.lia import LIA
 from lia_adapter.metrics.features import PixelFeatures
 from lia_adapter.metrics.mapping import compare_mappings, correlation
-from lia_adapter.report import write_convert_report
-from lia_adapter.training.convert import convert_lia
+from lia_adapter.reports.convert import write_convert_report
 from lia_adapter.training.mapping import ConvertConfig, fit_mapping, pick_coupling
 from tests import toys
 
@@ -58,7 +59,7 @@ def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     class Killed(Exception):
         pass
 
-    def kill(name: str, done: int, total: int) -> None:
+    def kill(name: str, done: int, total: int | None) -> None:
         if done == 17:
             raise Killed
 
@@ -92,13 +93,15 @@ def test_a_state_that_is_damaged_or_of_another_run_is_ignored(tmp_path: Path, da
 def test_convert_leaves_the_generator_alone_and_measures(tmp_path: Path) -> None:
     lia = toys.stylegan()
     before = fingerprint(lia.generator)  # type: ignore[arg-type]
-    result = convert_lia(lia, config())
+    out = tmp_path / "f.safetensors"
+    result = convert_lia(lia, config(), out=out)
     assert fingerprint(result.generator) == before  # type: ignore[arg-type]
     assert result.metrics["coupling"] == "dense"
     assert 0 < result.metrics["sliced_wasserstein"]["floor"]
     assert result.metrics["round_trip"]["value"] < 1e-4
     assert result.metrics["images"] == 50
-    paths = write_convert_report(result, tmp_path / "f.safetensors")
+    paths = report_paths(out)
+    assert write_convert_report(result, out) == paths["html"]
     figures = json.loads(paths["json"].read_text())
     assert figures["frechet"]["ratio"] == pytest.approx(figures["frechet"]["value"] / figures["frechet"]["floor"])
     assert figures["provenance"]["source"] == "toy.pkl"
@@ -110,8 +113,8 @@ def test_convert_leaves_the_generator_alone_and_measures(tmp_path: Path) -> None
 
 
 def test_the_picture_shows_the_original_above_the_new(tmp_path: Path) -> None:
-    result = convert_lia(toys.stylegan(), config())
-    with Image.open(write_convert_report(result, tmp_path / "f.safetensors")["png"]) as picture:
+    result = convert_lia(toys.stylegan(), config(), out=tmp_path / "f.safetensors")
+    with Image.open(tmp_path / "f.png") as picture:
         pixels = torch.from_numpy(np.array(picture))
     z = seed_to_z([8], 16)  # first of the second pair of rows
     before = result.synthesize(result.generator.mapping(z))

@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lia_adapter.checkpoints import read_checkpoint
-from lia_adapter.cli_export import export
+from lia_adapter.cli.export import export
 from lia_adapter.errors import LIAError
 from lia_adapter.export import export_graphs, export_weights
 from lia_adapter.generators import build
-from lia_adapter.lia import LIA, load
+from lia_adapter.lia import LIA
+from lia_adapter.loading import load
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.ops import functions
 from tests import toys

@@ -15,8 +15,9 @@ from safetensors.torch import save, save_file
 from lia_adapter.checkpoints import read_checkpoint
 from lia_adapter.checkpoints.safetensor import read_tensors, write_tensors
 from lia_adapter.errors import CheckpointError, LIAError
-from lia_adapter.generators import wrap
-from lia_adapter.lia import LIA, fingerprint, load, seed_to_z
+from lia_adapter.generators import fingerprint, seed_to_z, wrap
+from lia_adapter.lia import LIA
+from lia_adapter.loading import load
 from lia_adapter.mapping import InvertibleMapping
 from tests import toys
 

@@ -15,10 +15,10 @@ from click.testing import CliRunner
 from torch import Tensor, nn
 
 from lia_adapter.checkpoints import Checkpoint, read_checkpoint
-from lia_adapter.cli import main
+from lia_adapter.cli.main import main
 from lia_adapter.errors import CheckpointError
 from lia_adapter.generators import broadcast, build, build_encoder, truncate
-from lia_adapter.lia import load
+from lia_adapter.loading import load
 from lia_adapter.mapping import InvertibleMapping
 from tests import toys
 

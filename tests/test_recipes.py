@@ -12,10 +12,10 @@ from torchvision.models import vgg16
 
 from lia_adapter.config import has_table, recipe_names
 from lia_adapter.data import open_images
-from lia_adapter.lia import load
-from lia_adapter.training.convert import convert
-from lia_adapter.training.encoder import train_encoder
-from lia_adapter.training.train import recipe_stages, train_lia
+from lia_adapter.jobs.convert import convert
+from lia_adapter.jobs.train import recipe_stages, train_lia
+from lia_adapter.jobs.train_encoder import train_encoder
+from lia_adapter.loading import load
 from tests import toys
 
 TRAINED = [name for name in recipe_names() if "height" in tomllib.loads((Path("recipes") / f"{name}.toml").read_text())]

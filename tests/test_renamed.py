@@ -13,7 +13,7 @@ from torch import Tensor
 from lia_adapter.checkpoints import Checkpoint, read_checkpoint
 from lia_adapter.errors import CheckpointError
 from lia_adapter.generators import build
-from lia_adapter.lia import load
+from lia_adapter.loading import load
 from tests import toys
 
 Weights = dict[str, Tensor]

@@ -21,12 +21,16 @@ from lia_adapter.config import load_recipe
 from lia_adapter.data import open_images
 from lia_adapter.encoder import Encoder
 from lia_adapter.errors import ConfigError, LIAError
-from lia_adapter.generators import Discriminator, wrap
+from lia_adapter.generators import Discriminator, fingerprint, wrap
 from lia_adapter.generators.base import checkpointed
 from lia_adapter.generators.discriminator import lower_discriminator
-from lia_adapter.lia import LIA, fingerprint, load
-from lia_adapter.training.encoder import EncoderConfig, _Training, encoder_verdict, train_encoder_lia
+from lia_adapter.jobs.train_encoder import train_encoder_lia
+from lia_adapter.lia import LIA
+from lia_adapter.loading import load
+from lia_adapter.reports.encoder import encoder_verdict
+from lia_adapter.training.encoder import EncoderTraining
 from lia_adapter.training.encoder_checks import Checks
+from lia_adapter.training.encoder_config import EncoderConfig
 from lia_adapter.training.loop import Part
 from tests import toys
 
@@ -51,7 +55,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def drawn(lia: LIA, folder: Path, n: int = 400) -> Path:
     """A data set that the generator drew itself, so that it can be drawn again."""
-    from lia_adapter.report import image_grid, save_png
+    from lia_adapter.pictures import image_grid, save_png
 
     folder.mkdir(exist_ok=True)
     z = torch.randn(n, lia.generator.z_dim, generator=torch.Generator().manual_seed(5))
@@ -105,7 +109,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, pictures: Path, a
     lia = converted()
 
     def run(folder: Path, kill_at: int | None) -> LIA:
-        def progress(name: str, done: int, total: int) -> None:
+        def progress(name: str, done: int, total: int | None) -> None:
             if name == "encoder" and kill_at is not None and done == kill_at * settings.batch:
                 raise Killed
 
@@ -137,7 +141,7 @@ def test_another_recipe_or_data_set_begins_anew(tmp_path: Path, pictures: Path) 
     for changes in runs:
         seen: list[int] = []
 
-        def progress(name: str, done: int, total: int, seen: list[int] = seen) -> None:
+        def progress(name: str, done: int, total: int | None, seen: list[int] = seen) -> None:
             seen += [done] if name == "encoder" else []
 
         train_encoder_lia(lia, pictures, config(**changes), folder=tmp_path / "run", progress=progress)
@@ -150,8 +154,8 @@ import sys
 from pathlib import Path
 from tests import toys
 from tests.test_train_encoder import config, converted
-from lia_adapter.training import ranks
-from lia_adapter.training.encoder import train_encoder_lia
+from lia_adapter import ranks
+from lia_adapter.jobs.train_encoder import train_encoder_lia
 import torch
 
 torch.set_num_threads(1)
@@ -193,8 +197,8 @@ import os, sys
 from pathlib import Path
 from tests.test_train_encoder import config, converted
 from lia_adapter.errors import LIAError
-from lia_adapter.training import ranks
-from lia_adapter.training.encoder import train_encoder_lia
+from lia_adapter import ranks
+from lia_adapter.jobs.train_encoder import train_encoder_lia
 
 def progress(name, done, total):
     if name == "encoder" and done == 5 * config().batch and ranks.rank() == 1:
@@ -315,7 +319,7 @@ def test_a_batch_that_is_drawn_in_parts_has_the_same_gradients(pictures: Path, a
     for at_once, drawing in ((8, contextlib.nullcontext), (3, contextlib.nullcontext), (3, checkpointed)):
         lia = converted()
         images = open_images(pictures, (8, 8), 3)
-        training = _Training(lia, images, config(precision="float64", adversarial_weight=adversarial), None)
+        training = EncoderTraining(lia, images, config(precision="float64", adversarial_weight=adversarial), None)
         training.at_once, training.drawing = at_once, drawing
         told: list[int] = []
         losses = training.step(Part(0, range(8), None, told.append))

@@ -13,15 +13,16 @@ from torch import Tensor
 from lia_adapter.config import load_recipe
 from lia_adapter.data import open_images, to_floats
 from lia_adapter.errors import ConfigError, LIAError
-from lia_adapter.lia import LIA, load
+from lia_adapter.jobs.convert import convert
+from lia_adapter.jobs.train import recipe_stages, train, train_lia
+from lia_adapter.lia import LIA
+from lia_adapter.loading import load
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.training import augment
-from lia_adapter.training.convert import convert
-from lia_adapter.training.encoder import EncoderConfig
+from lia_adapter.training.encoder_config import EncoderConfig
 from lia_adapter.training.gan import GanTraining, gradient_penalty, path_lengths
 from lia_adapter.training.gan_config import TrainConfig
 from lia_adapter.training.loop import Part
-from lia_adapter.training.train import recipe_stages, train, train_lia
 from tests import toys
 from tests.test_train_encoder import torchrun
 
@@ -181,7 +182,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     settings = config(save_seconds=0.0, data=str(pictures), **changes)
 
     def run(folder: Path, kill_at: int | None) -> LIA:
-        def progress(name: str, done: int, total: int) -> None:
+        def progress(name: str, done: int, total: int | None) -> None:
             if name == "generator" and kill_at is not None and done == kill_at * settings.batch:
                 raise Killed
 
@@ -206,7 +207,7 @@ import sys
 from pathlib import Path
 import torch
 from lia_adapter.training import augment, ranks
-from lia_adapter.training.train import train_lia
+from lia_adapter.jobs.train import train_lia
 from tests.test_train_gan import config
 
 torch.set_num_threads(1)

@@ -13,10 +13,11 @@ from click.testing import CliRunner
 from torch import Tensor, nn
 
 import lia_adapter
-from lia_adapter.cli import main
+from lia_adapter.cli.main import main
 from lia_adapter.errors import LIAError, WrapError
 from lia_adapter.generators import build_random, dense_stack, stylegan2_config, wrap
-from lia_adapter.lia import LIA, load
+from lia_adapter.lia import LIA
+from lia_adapter.loading import load
 from tests import toys
 
 D, LAYERS = 6, 3

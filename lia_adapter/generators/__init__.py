@@ -20,6 +20,7 @@ from lia_adapter.generators.discriminator import Discriminator, lower_discrimina
 from lia_adapter.generators.discriminator1 import Discriminator1
 from lia_adapter.generators.encoder_alae import ALAEEncoder
 from lia_adapter.generators.encoder_lia import LIAEncoder
+from lia_adapter.generators.fingerprints import fingerprint, weights_of
 from lia_adapter.generators.guest import at_rest
 from lia_adapter.generators.labels import Label, check_given_label
 from lia_adapter.generators.original import Original, in_chunks
@@ -27,6 +28,7 @@ from lia_adapter.generators.pictures import device_of, graphs_at_once, picture_b
 from lia_adapter.generators.presets import discriminator_config, stylegan2_config
 from lia_adapter.generators.reduced import draw_reduced, has_lower_layers
 from lia_adapter.generators.script import build_by_script, is_script
+from lia_adapter.generators.seeds import seed_to_z
 from lia_adapter.generators.stack import DenseStack, dense_stack
 from lia_adapter.generators.stylegan1 import StyleGAN1
 from lia_adapter.generators.stylegan2 import MappingNetwork, StyleGAN2
@@ -57,6 +59,7 @@ __all__ = [
     "device_of",
     "draw_reduced",
     "filled",
+    "fingerprint",
     "fresh_discriminator",
     "graphs_at_once",
     "has_lower_layers",
@@ -68,9 +71,11 @@ __all__ = [
     "pictures_at_once",
     "respond",
     "response_error",
+    "seed_to_z",
     "stylegan2_config",
     "truncate",
     "weights_digest",
+    "weights_of",
     "wrap",
 ]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from lia_adapter.generators import Generator, Original
 from lia_adapter.inversion.loss import ReconstructionLoss
 from lia_adapter.metrics.recovery import pixel_spectrum
+from lia_adapter.progress import Progress
 
 __all__ = ["Y_RATE", "Inversion", "optimise", "search_coordinates"]
 
@@ -38,7 +39,7 @@ class Inversion:
 
 
 def search_coordinates(
-    generator: Generator, root: Tensor, *, seconds: float = math.inf, progress: Callable[[str, int, int], None] | None = None
+    generator: Generator, root: Tensor, *, seconds: float = math.inf, progress: Progress | None = None
 ) -> Tensor:
     """The matrix M [y_dim, y_dim] of coordinates a for a search in y = mean + a @ M.
 

@@ -5,7 +5,7 @@ ratio of 1 means that the replacement differs from the original no more than the
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,10 +18,9 @@ from lia_adapter.metrics.classifier import classifier_accuracy
 from lia_adapter.metrics.distances import frechet_distance, sliced_wasserstein
 from lia_adapter.metrics.features import Features, FeatureSet
 from lia_adapter.metrics.intervals import jackknife
+from lia_adapter.progress import Progress
 
 __all__ = ["LEAST_IMAGES", "MOST_IMAGES", "compare_mappings", "correlation"]
-
-Progress = Callable[[str, int, int], None]
 
 _SEED = 1 << 40  # far from the seeds of training batches
 LEAST_IMAGES, MOST_IMAGES = 50, 10_000
@@ -69,6 +68,7 @@ def compare_mappings(
     original = Original(generator)
     mean, root = covariance_root(original.pairs(statistics_samples, _random(0, device))[1])
     inverse = torch.linalg.inv(root)
+
     def white(y: Tensor) -> Tensor:
         u: Tensor = (y.double() - mean) @ inverse  # at most `samples` of them
         return u.float()

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lia_adapter import ranks
 from lia_adapter.budget import accumulation
 from lia_adapter.data import ImageSet, Stream, to_floats
 from lia_adapter.generators import Discriminator, StyleGAN2, picture_bytes
 from lia_adapter.generators.stylegan2 import Noise
 from lia_adapter.mapping import AdditiveCouplings, AffineCouplings, InvertibleMapping
-from lia_adapter.training import ranks
 from lia_adapter.training.augment import Augment, adjust
 from lia_adapter.training.gan_config import TrainConfig
 from lia_adapter.training.loop import Average, Job, Part, step_generator

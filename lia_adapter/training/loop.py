@@ -7,7 +7,6 @@ process runs this loop on its share of each batch, and gradients are averaged: t
 
 import contextlib
 import hashlib
-import json
 import math
 import signal
 import threading
@@ -17,16 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from lia_adapter.errors import ConfigError, LIAError
-from lia_adapter.files import atomic_write
-from lia_adapter.training import ranks
+from lia_adapter import ranks
+from lia_adapter.errors import CheckpointError, ConfigError, LIAError
+from lia_adapter.progress import Progress
+from lia_adapter.tensorfile import read_tensor_file, write_tensor_file
 
-__all__ = ["Average", "History", "Job", "Part", "Progress", "StepFunction", "adam", "cosine", "run_loop", "step_generator"]
+__all__ = ["Average", "History", "Job", "Part", "StepFunction", "adam", "cosine", "run_loop", "step_generator"]
 
 
 @dataclass(frozen=True)
@@ -48,9 +46,6 @@ class Part:
 
 StepFunction = Callable[[Part], Mapping[str, Tensor]]
 """Losses by name, each a mean over the part's samples; "loss" is the one that is minimised."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with a name of the work, what is done and what there is to do."""
 
 History = dict[str, list[float]]
 """Losses by name, one mean a tick."""
@@ -325,19 +320,17 @@ def _save(path: Path, identity: str, run: _Run, job: Job) -> None:
     for i, state in job.optimizer.state_dict()["state"].items():
         for key, value in state.items():
             tensors[f"optimizer.{i}.{key}"] = value.cpu().contiguous()
-    header = json.dumps({"identity": identity, "step": run.step, "history": run.history, "names": names, "count": run.count})
-    with atomic_write(path, needs=sum(t.numel() * t.element_size() for t in tensors.values())) as temporary:
-        temporary.write_bytes(save(tensors, metadata={_FORMAT: header}))
+    header = {"identity": identity, "step": run.step, "history": run.history, "names": names, "count": run.count}
+    write_tensor_file(path, _FORMAT, header, tensors)
 
 
 def _restore(path: Path, identity: str, job: Job) -> _Run | None:
     """Puts a saved state back; one that is missing, damaged or of another run means a new start."""
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_FORMAT])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
-        if header["identity"] != identity:
+        found = read_tensor_file(path, _FORMAT)
+        if found is None or found[0]["identity"] != identity:
             return None
+        header, tensors = found
         history = {key: list(map(float, values)) for key, values in header["history"].items()}
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
@@ -351,5 +344,5 @@ def _restore(path: Path, identity: str, job: Job) -> _Run | None:
         job.module.load_state_dict({n.removeprefix("value."): t for n, t in tensors.items() if n.startswith("value.")})
         job.optimizer.load_state_dict({**job.optimizer.state_dict(), "state": state})
         return run
-    except (OSError, safetensors.SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, CheckpointError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):
         return None

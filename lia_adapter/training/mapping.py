@@ -14,7 +14,8 @@ from lia_adapter.errors import ConfigError
 from lia_adapter.generators import Generator, Original, dense_stack, in_chunks
 from lia_adapter.mapping import COUPLINGS, DenseCore, InvertibleMapping, covariance_root, procrustes, symmetric_root
 from lia_adapter.metrics.distances import sliced_wasserstein
-from lia_adapter.training.loop import History, Job, Part, Progress, adam, cosine, run_loop, step_generator
+from lia_adapter.progress import Progress
+from lia_adapter.training.loop import History, Job, Part, adam, cosine, run_loop, step_generator
 
 __all__ = ["ConvertConfig", "calibrate", "fit_mapping", "pick_coupling"]
 

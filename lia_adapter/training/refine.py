@@ -11,7 +11,8 @@ from lia_adapter.budget import accumulation
 from lia_adapter.data import ImageSet, Stream, to_floats
 from lia_adapter.generators import Generator, Original, broadcast, picture_bytes
 from lia_adapter.mapping import InvertibleMapping, covariance_root
-from lia_adapter.training.loop import History, Job, Part, Progress, adam, cosine, run_loop, step_generator
+from lia_adapter.progress import Progress
+from lia_adapter.training.loop import History, Job, Part, adam, cosine, run_loop, step_generator
 from lia_adapter.training.mapping import ConvertConfig
 
 __all__ = ["refine_mapping"]
