@@ -46,7 +46,8 @@ from lia_adapter.generators import (
 )
 from lia_adapter.generators.labels import Label
 from lia_adapter.inversion import Y_RATE, Inversion, ReconstructionLoss, optimise, search_coordinates
-from lia_adapter.mapping import InvertibleMapping, covariance_root
+from lia_adapter.linalg import covariance_root
+from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.metrics.typicality import Typicality
 
 __all__ = ["LIA", "fingerprint", "from_checkpoint", "is_lia_file", "load", "read_header", "seed_to_z", "versions"]

@@ -15,6 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = [
     "errors",
+    "linalg",
     "terminal",
     "config",
     "budget",

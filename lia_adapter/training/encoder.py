@@ -27,7 +27,7 @@ from lia_adapter.files import sha256_file
 from lia_adapter.generators import Original, broadcast, graphs_at_once, judge_of
 from lia_adapter.inversion.loss import ReconstructionLoss
 from lia_adapter.lia import LIA, fingerprint, versions
-from lia_adapter.mapping import covariance_root
+from lia_adapter.linalg import covariance_root
 from lia_adapter.metrics.images import mse
 from lia_adapter.metrics.networks import FeatureNetwork, load_network, vgg16_paper
 from lia_adapter.metrics.recovery import KnownAnswers
