@@ -21,7 +21,7 @@ from lia_adapter.files import atomic_write, make_folder
 from lia_adapter.generators import WrappedGenerator, at_rest
 from lia_adapter.lia import LIA
 from lia_adapter.mapping import DenseCore, InvertibleMapping
-from lia_adapter.ops.functions import plain_torch
+from lia_adapter.ops import using
 
 __all__ = ["GRAPHS", "export_graphs"]
 
@@ -176,7 +176,7 @@ def _product(inverse: Tensor, x: Tensor) -> Tensor:
 def _trace(direction: _Direction) -> ExportedProgram:
     batch = Dim("N")
     inputs = tuple(direction.inputs.values())
-    with plain_torch(), at_rest([] if direction.strict else [direction.module]):
+    with using("reference"), at_rest([] if direction.strict else [direction.module]):
         direction.module(*inputs)  # noise that is held still is drawn before it is recorded
         try:
             program = torch.export.export(
