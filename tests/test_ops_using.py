@@ -3,6 +3,7 @@
 import contextvars
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from torch import Tensor
 
 from lia_adapter import ops
 from lia_adapter.errors import BuildError, ConfigError
+from lia_adapter.generators.base import checkpointed
 from lia_adapter.ops import library, native, reference
+from tests import toys
 
 CALLS = {
     "bias_act": lambda x: ops.bias_act(x, act="lrelu"),
@@ -150,3 +153,22 @@ def test_a_compiled_function_follows_the_choice(kernels: list[str]) -> None:
         assert run() == -1
         assert in_thread(run) == 1
     assert run() == 1
+
+
+def test_what_autograd_runs_again_runs_as_chosen(kernels: list[str]) -> None:
+    """In a thread of its own, as on a GPU, or here after the end of the choice."""
+    generator = toys.stylegan().generator
+    ys = torch.randn(1, generator.num_ws, generator.y_dim, requires_grad=True)
+    (expected,) = torch.autograd.grad(reference_loss(generator, ys), ys)
+    for in_another in (False, True):
+        with checkpointed():
+            again = partial(torch.autograd.grad, reference_loss(generator, ys), ys)
+        (found,) = in_thread(again) if in_another else again()
+        assert torch.equal(found, expected)
+    assert kernels == []
+
+
+def reference_loss(generator: Any, ys: Tensor) -> Tensor:
+    with ops.using("reference"):
+        loss: Tensor = generator.synthesis(ys).square().sum()
+        return loss

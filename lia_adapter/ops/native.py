@@ -12,17 +12,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
 
 from lia_adapter.errors import BuildError, ConfigError, LIAError
 from lia_adapter.ops import build, toolchain
 
-__all__ = ["OPS", "Choice", "Implementation", "chosen", "implementation", "report", "status", "using"]
+__all__ = ["OPS", "Choice", "Implementation", "as_chosen", "implementation", "report", "status", "using"]
 
 Implementation = Literal["native", "nvrtc", "reference"]
 Choice = Literal["auto", "native", "reference"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 OPS = ("bias_act", "upfirdn2d", "upfirdn2d_act", "modconv_epilogue", "filtered_lrelu")
 
@@ -77,9 +79,20 @@ def using(choice: Choice) -> Iterator[None]:
         _chosen.reset(token)
 
 
-def chosen() -> Choice | None:
-    """What `using` chose here; None where LIA_OPS decides."""
-    return _chosen.get()
+def as_chosen(function: F) -> F:
+    """The function, to run as `using` chose here wherever it is called.
+
+    For what autograd runs a second time (`torch.utils.checkpoint`): that may be later, and is in another thread on a GPU.
+    """
+    choice = _chosen.get()
+    if choice is None:
+        return function
+
+    def run(*inputs: Any) -> Any:
+        with using(choice):
+            return function(*inputs)
+
+    return cast(F, run)
 
 
 def implementation(device_type: str, op: str = "bias_act") -> Implementation:

@@ -31,6 +31,7 @@ from lia_adapter.linalg import covariance_root
 from lia_adapter.metrics.images import mse
 from lia_adapter.metrics.networks import FeatureNetwork, load_network, vgg16_paper
 from lia_adapter.metrics.recovery import KnownAnswers
+from lia_adapter.ops.native import as_chosen
 from lia_adapter.resize import resize
 from lia_adapter.training import ranks
 from lia_adapter.training.encoder_checks import Checks, encoder_verdict, held_out, measure_typicality, some_images
@@ -348,7 +349,7 @@ class _Training:
             here = slice(numbers.start, numbers.stop)
             whole = len(numbers) == len(codes)
             answer: tuple[Tensor, ...] = (
-                one(codes, pixels) if whole else checkpoint(one, codes[here], pixels[here], use_reentrant=False)
+                one(codes, pixels) if whole else checkpoint(as_chosen(one), codes[here], pixels[here], use_reentrant=False)
             )
             tell(numbers.stop)
             return answer
