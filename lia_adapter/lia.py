@@ -29,7 +29,8 @@ from lia_adapter.generators import (
 )
 from lia_adapter.inversion import Y_RATE, Inversion, ReconstructionLoss, optimise, search_coordinates
 from lia_adapter.lia_file import write_lia_file
-from lia_adapter.mapping import InvertibleMapping, covariance_root
+from lia_adapter.linalg import covariance_root
+from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.metrics.typicality import Typicality
 from lia_adapter.progress import Progress
 

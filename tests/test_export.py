@@ -1,6 +1,7 @@
 """Exports: what is written is the same generator, in another program's shapes or as a graph."""
 
 import importlib.util
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,14 @@ from lia_adapter.generators import build
 from lia_adapter.lia import LIA
 from lia_adapter.loading import load
 from lia_adapter.mapping import InvertibleMapping
-from lia_adapter.ops import functions
+from lia_adapter.ops import native
 from tests import toys
 
 
 @pytest.fixture(autouse=True)
-def _seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+def _seeded(reference_ops: None) -> None:
     """The same numbers every time, and no compiler for a few small images."""
     torch.manual_seed(0)
-    monkeypatch.setattr(functions, "_is_native", lambda *_: False)
 
 
 def same(a: nn.Module | None, b: nn.Module | None) -> bool:
@@ -246,6 +246,46 @@ def test_torch_s_graphs_draw_and_invert_alike(tmp_path: Path, coupling: str) -> 
                 content = archive.read(entry)
                 assert not entry.filename.endswith(".pt") or not content, "a pickle"
                 assert not any(word in content for word in (b"stack_trace", b"lia_adapter", b"site-packages")), entry.filename
+
+
+def test_other_threads_map_on_while_a_graph_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lia = converted("affine")
+    z, y = torch.randn(3, 16), lia.to_y(torch.randn(3, 16))
+    monkeypatch.setattr(native, "_outcomes", {"cpu": native._Outcome("native", "")})
+    monkeypatch.delenv("LIA_OPS", raising=False)
+
+    def look() -> tuple[Tensor, ...]:
+        return lia.to_y(z), lia.to_z(y)
+
+    record, done, expected = torch.export.export, threading.Event(), look()
+    found: list[tuple[tuple[Tensor, ...], str]] = []
+
+    def watch(started: threading.Event) -> None:
+        while True:
+            found.append((look(), native.implementation("cpu")))
+            started.set()
+            if done.wait(0.01):
+                break
+
+    def export(*args: Any, **options: Any) -> Any:
+        started = threading.Event()
+        thread = threading.Thread(target=watch, args=(started,))
+        done.clear()
+        thread.start()
+        started.wait(60)
+        try:
+            assert native.implementation("cpu") == "reference"
+            return record(*args, **options)
+        finally:
+            done.set()
+            thread.join()
+
+    monkeypatch.setattr(torch.export, "export", export)
+    export_graphs(lia, "torch", tmp_path)
+    assert len(found) >= len(answers(lia, 1))
+    for codes, implementation in found:
+        assert implementation == "native"  # of who did not choose
+        assert all(torch.equal(code, wanted) for code, wanted in zip(codes, expected, strict=True))
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from lia_adapter.loading import load
 from lia_adapter.mapping import InvertibleMapping
 from tests import toys
 
-pytestmark = pytest.mark.usefixtures("each_path")
+pytestmark = pytest.mark.usefixtures("each_implementation")
 
 CHECKPOINTS = Path(__file__).parents[2] / "shared" / "checkpoints"
 ABSENT = ["../shared is absent"]

@@ -16,7 +16,6 @@ from lia_adapter.errors import CheckpointError, LIAError
 from lia_adapter.generators import Discriminator, StyleGAN2, build
 from lia_adapter.generators.encoder_lia import LIAEncoder
 from lia_adapter.mapping import InvertibleMapping
-from lia_adapter.ops import functions
 from tests import pickles
 
 Y = 6
@@ -132,10 +131,9 @@ def read2(tmp_path: Path, tree: Any) -> Checkpoint:
 
 
 @pytest.fixture(autouse=True)
-def _seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+def _seeded(reference_ops: None) -> None:
     """The same numbers every time, and no compiler for a few small images."""
     torch.manual_seed(0)
-    monkeypatch.setattr(functions, "_is_native", lambda *_: False)
 
 
 # -- which network is which

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from lia_adapter.encoder import Encoder
 from lia_adapter.generators import Original, build_random, stylegan2_config
 from lia_adapter.lia import LIA
-from lia_adapter.mapping import InvertibleMapping, covariance_root
+from lia_adapter.linalg import covariance_root
+from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.metrics.typicality import Typicality
 from tests import pickles
 

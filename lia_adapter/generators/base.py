@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lia_adapter.errors import LIAError
 from lia_adapter.generators.labels import Label, label_words
+from lia_adapter.ops.native import as_chosen
 
 __all__ = [
     "NOISE_MODES",
@@ -179,7 +180,7 @@ def run_part(part: Callable[..., Any], *inputs: Any, noise_mode: object = "none"
         noise_mode: What it draws noise by.
     """
     if _checkpoints.get() and torch.is_grad_enabled() and noise_mode in ("none", "const"):
-        return checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return checkpoint(as_chosen(part), *inputs, use_reentrant=False, preserve_rng_state=False)
     return part(*inputs)
 
 

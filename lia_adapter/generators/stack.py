@@ -16,8 +16,7 @@ from lia_adapter.generators.guest import same_random_state
 from lia_adapter.generators.pictures import device_of
 from lia_adapter.generators.stylegan2 import MappingNetwork
 from lia_adapter.generators.wrap import WrappedGenerator
-from lia_adapter.ops import ACTIVATIONS
-from lia_adapter.ops.functions import plain_torch
+from lia_adapter.ops import ACTIVATIONS, using
 
 __all__ = ["DenseStack", "dense_stack"]
 
@@ -89,7 +88,7 @@ def _by_running(generator: WrappedGenerator) -> DenseStack | None:
     z = z * (generator.z_dim**0.5 / z.norm(dim=1, keepdim=True))
     device = device_of(generator)
     try:
-        with same_random_state(device), plain_torch():  # ours, too, where the user patched them in
+        with same_random_state(device), using("reference"):  # ours, too, where the user patched them in
             stack = _Pieces(generator.mapping_on_cpu(), z.to(generator.precision)).stack()
     except Exception:  # the user's code may do anything; what can't be recorded is no stack that we know
         return None

@@ -90,9 +90,8 @@ def reconstruct_images(
     source, out, g = Path(source), Path(out), lia.generator
     if is_codes_file(source):
         if fit is not None or split is not None:
-            raise ConfigError(
-                f"{source.name} holds codes, which know their fit and split. Leave {argument('fit')} and {argument('split')} out."
-            )
+            fit_, split_ = argument("fit"), argument("split")
+            raise ConfigError(f"{source.name} holds codes, which know their fit and split. Leave {fit_} and {split_} out.")
         codes = open_codes(source, lia, trust=trust_codes)
         images, problem = _originals(lia, codes)
         names: Sequence[str] = codes.names

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from lia_adapter.budget import affordable, in_parts, seconds_of
 from lia_adapter.generators import Generator, Original, broadcast, draw_reduced, has_lower_layers, in_chunks, pictures_at_once
-from lia_adapter.mapping import InvertibleMapping, covariance_root
+from lia_adapter.linalg import covariance_root
+from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.metrics.classifier import classifier_accuracy
 from lia_adapter.metrics.distances import frechet_distance, sliced_wasserstein
 from lia_adapter.metrics.features import Features, FeatureSet

@@ -20,10 +20,11 @@ from lia_adapter.encoder import Encoder
 from lia_adapter.generators import Original, broadcast, graphs_at_once, judge_of
 from lia_adapter.inversion.loss import ReconstructionLoss
 from lia_adapter.lia import LIA
-from lia_adapter.mapping import covariance_root
+from lia_adapter.linalg import covariance_root
 from lia_adapter.metrics.images import mse
 from lia_adapter.metrics.networks import FeatureNetwork
 from lia_adapter.metrics.recovery import KnownAnswers
+from lia_adapter.ops.native import as_chosen
 from lia_adapter.progress import Progress
 from lia_adapter.resize import resize
 from lia_adapter.training.encoder_checks import Checks, some_images
@@ -223,7 +224,7 @@ class EncoderTraining:
             here = slice(numbers.start, numbers.stop)
             whole = len(numbers) == len(codes)
             answer: tuple[Tensor, ...] = (
-                one(codes, pixels) if whole else checkpoint(one, codes[here], pixels[here], use_reentrant=False)
+                one(codes, pixels) if whole else checkpoint(as_chosen(one), codes[here], pixels[here], use_reentrant=False)
             )
             tell(numbers.stop)
             return answer

@@ -12,7 +12,8 @@ from torch import Tensor
 from lia_adapter.config import check_choices, check_least
 from lia_adapter.errors import ConfigError
 from lia_adapter.generators import Generator, Original, dense_stack, in_chunks
-from lia_adapter.mapping import COUPLINGS, DenseCore, InvertibleMapping, covariance_root, procrustes, symmetric_root
+from lia_adapter.linalg import covariance_root, procrustes, symmetric_root
+from lia_adapter.mapping import COUPLINGS, DenseCore, InvertibleMapping
 from lia_adapter.metrics.distances import sliced_wasserstein
 from lia_adapter.progress import Progress
 from lia_adapter.training.loop import History, Job, Part, adam, cosine, run_loop, step_generator
@@ -169,13 +170,13 @@ class _Dense:
         random, core, mean = self._random(part.step), self.core, self.mapping.y_mean
         z, y, c = self.original.pairs(self.config.batch, random)
         noise = torch.randn(z.shape, generator=random, device=z.device) * self.config.reach_noise
-        drawn, _ = self.mapping.from_core(core.run(z, c)[0], c)
+        drawn = self.mapping.from_core(core.run(z, c)[0], c)
         a, b = (drawn - mean) @ self.whiten, (y - mean) @ self.whiten
         seeds = (a - b).square().mean()
         shift = (a - b).mean(dim=0).square().sum()
         spread = ((a.t() @ a - b.t() @ b) / len(a)).square().sum() / a.shape[1]
         moments = _SHIFT_WEIGHT * shift + _SPREAD_WEIGHT * spread
-        found, _ = core.undo(self.mapping.to_core(y + noise @ self.root, c)[0], c)
+        found, _ = core.undo(self.mapping.to_core(y + noise @ self.root, c), c)
         reach = (1 + found.square().mean(dim=1)).log().mean()
         loss = seeds + moments + self.config.reach_weight * reach
         return {"loss": loss, "seeds": seeds, "moments": moments, "reach": reach}
@@ -224,7 +225,7 @@ class _Likelihood:
     def step(self, part: Part) -> dict[str, Tensor]:
         """The loss of one step: nats a dimension, up to what is constant."""
         _, y, c = self.original.pairs(self.config.batch, self._random(part.step))
-        z, log_det = self.mapping.core.to_z(self.mapping.to_core(y, c)[0], c)
+        z, log_det = self.mapping.core.to_z(self.mapping.to_core(y, c), c)
         return {"loss": (0.5 * z.square().sum(dim=1) - log_det).mean() / self.original.dim}
 
     def finish(self, z: Tensor, y: Tensor, c: Tensor | None) -> None:

@@ -10,7 +10,8 @@ from torch.func import functional_call
 from lia_adapter.budget import accumulation
 from lia_adapter.data import ImageSet, Stream, to_floats
 from lia_adapter.generators import Generator, Original, broadcast, picture_bytes
-from lia_adapter.mapping import InvertibleMapping, covariance_root
+from lia_adapter.linalg import covariance_root
+from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.progress import Progress
 from lia_adapter.training.loop import History, Job, Part, adam, cosine, run_loop, step_generator
 from lia_adapter.training.mapping import ConvertConfig

@@ -1,19 +1,4 @@
-"""The invertible mapping: y = φ⁻¹(z), z = φ(y), exactly, with log-determinants (LIA, sec. 3.1).
-
-    z ⇄ core ⇄ u ⇄ v = (u - centre) @ white.T ⇄ w = v · scale · |v|^(power - 1) ⇄ y = w @ colour.T + offset + c @ class_shift
-
-all [N, y_dim]. What follows the core is measured, not trained: the affine steps carry y's mean and covariance, which LIA's
-volume-preserving couplings cannot reach, the radial one the spread of its distance from the mean. The core bends z into
-u. There are three to fit:
-
-- `dense`: the checkpoint's own mapping network made invertible. Its dense layers are square and its leaky ReLU is a bijection,
-  so all that keeps it from being one is the normalisation of z, which in high dimension changes next to nothing, and the tiny
-  singular values of its weights. It starts with those values raised and is then trained, so it keeps the seeds.
-- `additive`: LIA's own (NICE) couplings, of determinant 1.
-- `affine`: the same with a bounded scale (RealNVP). Both work for any mapping, also one that is a black box.
-
-and a fourth, `sigmoid`, for the files of LIA's code that have it.
-"""
+"""Cores: the step of a mapping that is trained, which bends z into u; see the package's docstring."""
 
 import math
 from typing import Any
@@ -23,59 +8,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lia_adapter.errors import LIAError
+from lia_adapter.linalg import solve_rows
+from lia_adapter.mapping.steps import Solve
 
-__all__ = [
-    "COUPLINGS",
-    "AdditiveCouplings",
-    "AffineCouplings",
-    "DenseCore",
-    "InvertibleMapping",
-    "SigmoidCouplings",
-    "covariance_root",
-    "procrustes",
-    "symmetric_root",
-]
+__all__ = ["CORES", "COUPLINGS", "AdditiveCouplings", "AffineCouplings", "DenseCore", "SigmoidCouplings"]
 
 COUPLINGS = ("dense", "additive", "affine")
-_PART = 8192  # samples of which statistics are taken at once
-_LEAST_RADIUS = 1e-30  # keeps the logarithm of the centre itself finite
-
-
-def _solve(matrix: Tensor, x: Tensor) -> Tensor:
-    """The rows of x [N, D] times the inverse of matrix.T: undoes `v @ matrix.t()` to rounding."""
-    solution: Tensor = torch.linalg.solve(matrix, x.t())
-    return solution.t()
-
-
-def covariance_root(y: Tensor, *, floor: float = 1e-6) -> tuple[Tensor, Tensor]:
-    """Mean [D] and symmetric root of the covariance [D, D] of samples y [N, D], in float64.
-
-    Args:
-        y: Samples.
-        floor: Least eigenvalue as a fraction of the largest: where z is shorter than y, the covariance may be singular.
-    """
-    mean = y.mean(dim=0, dtype=torch.float64)
-    # In parts, because a float64 copy of all samples would be the largest thing in memory.
-    covariance = sum((part.double() - mean).t() @ (part.double() - mean) for part in y.split(_PART)) / (len(y) - 1)
-    return mean, symmetric_root(covariance, floor=floor)
-
-
-def symmetric_root(covariance: Tensor, *, floor: float = 1e-6) -> Tensor:
-    """The symmetric R with R @ R = covariance [D, D]; eigenvalues below floor times the largest are raised to that."""
-    values, vectors = torch.linalg.eigh(covariance)
-    root: Tensor = (vectors * values.clamp(min=float(values[-1]) * floor).sqrt()) @ vectors.t()
-    return root
-
-
-def procrustes(a: Tensor, b: Tensor) -> Tensor:
-    """The orthogonal R [D, D] that brings a @ R closest to b, both [N, D] (Schönemann 1966)."""
-    u, _, vt = torch.linalg.svd(a.double().t() @ b.double())
-    rotation: Tensor = u @ vt
-    return rotation
+"""Those that are fitted, by name."""
 
 
 class _Core(nn.Module):
-    """A bijection z <-> u. The part of its log-determinant that the weights alone make takes long: `run` leaves it out."""
+    """A `Step` z ⇄ u that is trained. It keeps its log-determinant but for the part that the weights alone make."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.solve: Solve = solve_rows
 
     def run(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """z [N, D], c [N, c_dim] -> u and log|det du/dz| but for the weights' part."""
@@ -89,15 +36,19 @@ class _Core(nn.Module):
         """The weights' part of log|det du/dz|, in the dtype of another tensor."""
         raise AssertionError("a subclass defines it")
 
+    def log_det(self, kept: Tensor) -> Tensor:
+        """log|det du/dz| [N] from what `run` or `undo` kept."""
+        return kept + self.log_det_weights(kept)
+
     def to_u(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """z [N, D], c [N, c_dim] -> u and log|det du/dz|."""
-        u, log_det = self.run(z, c)
-        return u, log_det + self.log_det_weights(z)
+        u, kept = self.run(z, c)
+        return u, self.log_det(kept)
 
     def to_z(self, u: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """u [N, D], c [N, c_dim] -> z and log|det dz/du|."""
-        z, log_det = self.undo(u, c)
-        return z, -log_det - self.log_det_weights(u)
+        z, kept = self.undo(u, c)
+        return z, -self.log_det(kept)
 
 
 class DenseCore(_Core):
@@ -155,7 +106,7 @@ class DenseCore(_Core):
         for i in reversed(range(len(self.weights))):
             slopes = slopes + self._log_slopes(x)
             x = F.leaky_relu(x, 1 / self.alpha) - self.biases[i].to(x)
-            x = _solve(self.weights[i].to(x), x - self._shift(c, u) if i == 0 else x)
+            x = self.solve(self.weights[i].to(x), x - self._shift(c, u) if i == 0 else x)
         return x, slopes
 
     def log_det_weights(self, like: Tensor) -> Tensor:
@@ -223,7 +174,7 @@ class _Couplings(_Core):
 
     def run(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """z [N, D], c [N, c_dim] -> u and log|det du/dz| but for the rotation's part."""
-        x, log_det = _solve(self.rotation.to(z).t(), z), z.new_zeros(len(z))
+        x, log_det = self.solve(self.rotation.to(z).t(), z), z.new_zeros(len(z))
         for i in reversed(range(self.depth)):
             kept, changed = x.split([self.first, self.dim - self.first], dim=1)
             shift, log_scale = self.coupling(i, kept, c)
@@ -326,135 +277,9 @@ class AffineCouplings(_Couplings):
         return shift, 0.5 * torch.tanh(log_scale)
 
 
-_CORES: dict[str, type[DenseCore] | type[AdditiveCouplings] | type[AffineCouplings]] = {
+CORES: dict[str, type[DenseCore] | type[AdditiveCouplings] | type[AffineCouplings]] = {
     "dense": DenseCore,
     "additive": AdditiveCouplings,
     "sigmoid": SigmoidCouplings,
     "affine": AffineCouplings,
 }
-
-
-class InvertibleMapping(nn.Module):
-    """The bijection between z ~ N(0, I) and y; see the module's docstring.
-
-    Args:
-        coupling: dense, additive or affine; sigmoid in files of LIA's own code.
-        y_dim: Entries of z and y.
-        c_dim: Entries of the label, 0 for none.
-        **core: Further arguments of the core's class.
-
-    All is computed in float64 (in float32 on Apple's GPUs, which have no other). y comes in the dtype of the weights, z and
-    log-determinants in float64: a mapping that keeps seeds squeezes some directions of z a thousandfold, and a z that was
-    rounded to float32 on the way back would no longer give the same y.
-
-    Example:
-        >>> m = InvertibleMapping("affine", y_dim=4)
-        >>> z = torch.randn(8, 4)
-        >>> bool((m.to_z(m.to_y(z)) - z).abs().max() < 1e-5)
-        True
-    """
-
-    core: DenseCore | AdditiveCouplings | AffineCouplings
-    y_mean: Tensor
-    centre: Tensor
-    white: Tensor
-    power: Tensor
-    scale: Tensor
-    colour: Tensor
-    offset: Tensor
-    class_shift: Tensor
-
-    def __init__(self, coupling: str, y_dim: int, c_dim: int = 0, **core: Any) -> None:
-        super().__init__()
-        if coupling not in _CORES:
-            raise LIAError(f"coupling is {coupling!r}; expected one of {', '.join(COUPLINGS)}.")
-        self.coupling, self.y_dim, self.c_dim = coupling, y_dim, c_dim
-        self.core = _CORES[coupling](y_dim, c_dim=c_dim, **core)
-        self.register_buffer("y_mean", torch.zeros(y_dim))  # of the original mapping: a centre of truncation
-        self.register_buffer("centre", torch.zeros(y_dim))
-        self.register_buffer("white", torch.eye(y_dim))
-        self.register_buffer("power", torch.ones([]))
-        self.register_buffer("scale", torch.ones([]))
-        self.register_buffer("colour", torch.eye(y_dim))
-        self.register_buffer("offset", torch.zeros(y_dim))
-        self.register_buffer("class_shift", torch.zeros(c_dim, y_dim))
-
-    def config(self) -> dict[str, Any]:
-        """JSON from which `from_config` builds an equal, untrained mapping."""
-        core = {name: value for name, value in self.core.config().items() if name not in ("dim", "c_dim")}
-        return {"coupling": self.coupling, "y_dim": self.y_dim, "c_dim": self.c_dim, **core}
-
-    @staticmethod
-    def from_config(config: dict[str, Any]) -> "InvertibleMapping":
-        """The inverse of `config`."""
-        return InvertibleMapping(**config)
-
-    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        """`to_y`: where a generator was trained with this mapping, it is its own."""
-        return self.to_y(z, c)
-
-    def to_y(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        """φ⁻¹: z [N, y_dim], c [N, c_dim] -> y [N, y_dim]."""
-        x, c = self._prepare(z, c, "z")
-        return self.from_core(self.core.run(x, c)[0], c)[0].to(self.offset.dtype)
-
-    def to_z(self, y: Tensor, c: Tensor | None = None) -> Tensor:
-        """φ: y [N, y_dim], c [N, c_dim] -> z [N, y_dim], float64."""
-        x, c = self._prepare(y, c, "y")
-        return self.core.undo(self.to_core(x, c)[0], c)[0]
-
-    def to_y_with_log_det(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """y [N, y_dim] and log|det dy/dz| [N]."""
-        x, c = self._prepare(z, c, "z")
-        u, log_det = self.core.to_u(x, c)
-        y, radius = self.from_core(u, c)
-        return y.to(self.offset.dtype), log_det + self._log_det_measured(radius)
-
-    def to_z_with_log_det(self, y: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """z [N, y_dim] and log|det dz/dy| [N]."""
-        x, c = self._prepare(y, c, "y")
-        u, radius = self.to_core(x, c)
-        z, log_det = self.core.to_z(u, c)
-        return z, log_det - self._log_det_measured(radius)
-
-    def from_core(self, u: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The measured steps: u [N, y_dim] -> y [N, y_dim] and |v| [N, 1]."""
-        v = (u - self.centre.to(u)) @ self.white.to(u).t()
-        radius = v.norm(dim=1, keepdim=True).clamp(min=_LEAST_RADIUS)
-        w = v * self.scale.to(v) * radius ** (self.power.to(v) - 1)
-        return w @ self.colour.to(w).t() + self._shift(w, c), radius
-
-    def to_core(self, y: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The measured steps undone: y [N, y_dim] -> u [N, y_dim] and |v| [N, 1]."""
-        w = _solve(self.colour.to(y), y - self._shift(y, c))
-        scale, power = self.scale.to(y), self.power.to(y)
-        radius = (w.norm(dim=1, keepdim=True) / scale).clamp(min=_LEAST_RADIUS) ** (1 / power)
-        v = w / scale * radius ** (1 - power)
-        return _solve(self.white.to(v), v) + self.centre.to(v), radius
-
-    def log_prob(self, y: Tensor, c: Tensor | None = None) -> Tensor:
-        """Log-density of y [N, y_dim] in nats, [N]: log N(φ(y); 0, I) + log|det dφ/dy| (change of variables)."""
-        z, log_det = self.to_z_with_log_det(y, c)
-        return log_det - 0.5 * (z.square().sum(dim=1) + self.y_dim * math.log(2 * math.pi))
-
-    def _shift(self, like: Tensor, c: Tensor | None) -> Tensor:
-        offset = self.offset.to(like)
-        return offset if c is None else offset + c.to(like) @ self.class_shift.to(like)
-
-    def _log_det_measured(self, radius: Tensor) -> Tensor:
-        """log|det dy/du| [N] at |v| = radius [N, 1]: all directions are scaled alike but the radial one, by `power` more."""
-        power, scale = self.power.to(radius), self.scale.to(radius)
-        radial = self.y_dim * (scale.log() + (power - 1) * radius[:, 0].log()) + power.log()
-        for matrix in (self.white, self.colour):
-            radial = radial + torch.linalg.slogdet(matrix.to(radius))[1]
-        return radial
-
-    def _prepare(self, x: Tensor, c: Tensor | None, name: str) -> tuple[Tensor, Tensor | None]:
-        """Checks shapes and moves to the dtype to compute in."""
-        if x.ndim != 2 or x.shape[1] != self.y_dim:
-            raise LIAError(f"{name} has shape {list(x.shape)}; expected [N, {self.y_dim}].")
-        if self.c_dim and (c is None or c.shape != (len(x), self.c_dim)):
-            found = "no label" if c is None else f"c of shape {list(c.shape)}"
-            raise LIAError(f"this mapping is class-conditional: found {found}, expected c [{len(x)}, {self.c_dim}].")
-        precise = torch.float32 if x.device.type == "mps" else torch.float64
-        return x.to(precise), c if self.c_dim else None
