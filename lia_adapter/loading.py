@@ -38,7 +38,7 @@ from lia_adapter.lia_file import is_lia_file, read_lia_file, reason
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.metrics.typicality import Typicality
 
-__all__ = ["from_checkpoint", "load"]
+__all__ = ["from_checkpoint", "load", "open_file"]
 
 _SAME_WEIGHTS = 0.05  # relative error of a generator's answers that other devices and precisions make of the same weights
 
@@ -72,7 +72,21 @@ def load(
     if is_script(str(path_or_url)):
         lia = LIA(build_by_script(str(path_or_url)), provenance={"source": str(path_or_url)})
         return lia.to(device).eval().requires_grad_(False)
-    path = fetch(str(path_or_url))
+    return open_file(
+        fetch(str(path_or_url)), generator=generator, device=device, label=label, channel_order=channel_order, assume=assume
+    )
+
+
+def open_file(
+    path: Path,
+    *,
+    generator: Generator | nn.Module | str | Path | None = None,
+    device: torch.device | str = "cpu",
+    label: Label | None = None,
+    channel_order: str = "rgb",
+    assume: Mapping[str, str] | None = None,
+) -> LIA:
+    """`load` of a file that is on this machine."""
     if is_lia_file(path):
         if label is not None or channel_order != "rgb" or assume:
             raise LIAError(

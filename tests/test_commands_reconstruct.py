@@ -90,9 +90,9 @@ def test_truncation_to_the_mean_draws_one_picture(lia: LIA, tmp_path: Path) -> N
         assert np.abs(pixels(tmp_path / "out" / f"{i:03d}.png") - mean).max() <= 1
 
 
-def test_subfolders_are_kept_and_what_is_there_is_replaced(lia: LIA, tmp_path: Path) -> None:
+def test_subfolders_are_kept_and_what_the_same_run_made_is_replaced(lia: LIA, tmp_path: Path) -> None:
     toys.pictures(tmp_path / "in" / "b", 1)
-    (tmp_path / "out" / "b").mkdir(parents=True)
+    reconstruct_images(lia, tmp_path / "in", tmp_path / "out")
     (tmp_path / "out" / "b" / "000.png").write_text("old")
     figures = reconstruct_images(lia, tmp_path / "in", tmp_path / "out")
     assert figures["files"] == {"b/000.png": ["b/000.png"]}
@@ -146,7 +146,7 @@ def test_unreadable_images_are_told_and_the_others_drawn(lia: LIA, tmp_path: Pat
 def test_wrong_inputs_are_told(lia: LIA, tmp_path: Path) -> None:
     folder = toys.pictures(tmp_path / "in", 1)
     encode_images(lia, folder, tmp_path / "c.safetensors")
-    with pytest.raises(ConfigError, match="Leave --fit"):
+    with pytest.raises(ConfigError, match="Leave fit"):
         reconstruct_images(lia, tmp_path / "c.safetensors", tmp_path / "out", fit="crop")
     with pytest.raises(LIAError, match="another generator"):
         reconstruct_images(toys.with_encoder(toys.stylegan(1)), tmp_path / "c.safetensors", tmp_path / "out")

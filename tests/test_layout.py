@@ -164,6 +164,14 @@ def test_the_rule_about_execution_itself(code: str, name: str) -> None:
     assert (executed(ast.parse(code)) or [""])[0] == name
 
 
+def test_no_file_is_long() -> None:
+    """But the tables of the decoder: what does not fit on a few screens holds more than one idea."""
+    lines = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in MODULES}
+    assert {path: count for path, count in lines.items() if count > 400} == {
+        "checkpoints/decoder.py": lines["checkpoints/decoder.py"]
+    }
+
+
 def test_the_top_level() -> None:
     names = "lia_adapter ops recipes tests pyproject.toml CHANGELOG.md README.md LICENSE Makefile .ci/run".split()
     assert [name for name in names if not (ROOT / name).exists()] == []

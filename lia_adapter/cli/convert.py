@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
-from lia_adapter.cli.options import Job, assume, device, dry_run, echo_estimate, labels, memory, out
+from lia_adapter.cli.options import Job, assume, device, dry_run, echo_estimate, labels, memory, out, recipe_file
 from lia_adapter.cli.terminal import ProgressLine
 from lia_adapter.cli.words import conversion_lines, generator_lines
 
@@ -16,17 +17,24 @@ if TYPE_CHECKING:
 __all__ = ["convert"]
 
 
+def _couplings(context: click.Context, option: click.Parameter, begun: str) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in ("auto", "dense", "additive", "affine") if name.startswith(begun)]
+
+
 @click.command(cls=Job)
 @click.argument("ckpt")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @out("The result", "<stem>.lia.safetensors")
-@click.option("--recipe", default="convert", show_default=True, help="A shipped recipe or a .toml file.")
+@recipe_file("convert", "A shipped recipe or a .toml file.")
 @device
 @click.option("--seed", type=int, help="Of the fit.")
 @click.option("--steps", type=int, help="Training steps.")
-@click.option("--coupling", help="auto, dense, additive (LIA's own) or affine.")
+@click.option("--coupling", shell_complete=_couplings, help="auto, dense, additive (LIA's own) or affine.")
 @labels("the generator to make: a conditional checkpoint becomes one of this label alone")
-@click.option("--channel-order", default="rgb", show_default=True, help="bgr where images come out blue for red (mmagic).")
+@click.option(
+    "--channel-order", type=click.Choice(["rgb", "bgr"]), default="rgb", show_default=True,
+    help="bgr where images come out blue for red (mmagic).",
+)  # fmt: skip
 @assume
 @click.option("--features", type=Path, help="torchvision's squeezenet1_0 as .safetensors, to compare images with.")
 @click.option("--sha256", help="What CKPT must hash to.")
@@ -60,7 +68,7 @@ def convert(
     was when the same command is given again.
     """
     from lia_adapter.config import load_recipe, parse_overrides, to_toml
-    from lia_adapter.download import cached, is_url, source_stem
+    from lia_adapter.download import cached, is_url, shown, source_stem
     from lia_adapter.jobs.convert import convert_lia, open_source
     from lia_adapter.jobs.estimates import convert_work, estimate
     from lia_adapter.jobs.run import checked_out
@@ -77,7 +85,7 @@ def convert(
     target = checked_out(out, f"{source_stem(ckpt)}.lia.safetensors")
     beside = f"{target}, .png, .html and .json, with the recipe:\n"
     if dry_run and is_url(ckpt) and cached(ckpt) is None:
-        click.echo(f"{ckpt} is not downloaded yet: what it takes is known when it is. Would download it and write {beside}")
+        click.echo(f"{shown(ckpt)} is not here yet, so that nobody knows what it takes: would download it and write {beside}")
         click.echo(to_toml(config))
         return
     progress = ProgressLine()

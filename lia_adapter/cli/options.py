@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from lia_adapter.errors import ConfigError
 
@@ -26,6 +27,8 @@ __all__ = [
     "labels",
     "memory",
     "out",
+    "recipe_file",
+    "recipes",
     "split",
 ]
 
@@ -106,6 +109,19 @@ split = click.option(
     "--split", default="all", show_default=True,
     help='Which images: all, "first N", "last N", "list FILE", or one of these after "not".',
 )  # fmt: skip
+
+
+def recipes(context: click.Context, option: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Completion of a recipe: the shipped ones, or a file."""
+    from lia_adapter.config import recipe_names
+
+    shipped = [CompletionItem(name) for name in recipe_names() if name.startswith(begun)]
+    return shipped or [CompletionItem(begun, type="file")]
+
+
+def recipe_file(default: str, words: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The option --recipe."""
+    return click.option("--recipe", default=default, show_default=True, shell_complete=recipes, help=words)
 
 
 def out(what: str, default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

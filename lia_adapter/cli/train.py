@@ -17,6 +17,8 @@ from lia_adapter.cli.options import (
     labels,
     memory,
     out,
+    recipe_file,
+    recipes,
 )
 from lia_adapter.cli.terminal import ProgressLine
 from lia_adapter.cli.words import encoder_lines, generator_lines, training_lines
@@ -36,7 +38,7 @@ _DEVICES = click.option(
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--data", type=Path, required=True, help="A folder of images, or a data-set zip of NVlabs' form.")
 @out("The result", "<stem>-encoder.safetensors")
-@click.option("--recipe", default="encoder", show_default=True, help="encoder, encoder-cpu or a .toml file.")
+@recipe_file("encoder", "encoder, encoder-cpu or a .toml file.")
 @labels("all images, where the data set has no labels")
 @bits
 @click.option("--features", help="A perceptual network: a file of any torchvision network, vgg16 (fetched), or none.")
@@ -106,7 +108,7 @@ def train_encoder(
 
 
 @click.command(cls=Job)
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=recipes)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--data", help="A folder of images, a data-set zip, or toyfaces; default: what the recipe says.")
 @out("The result", "<recipe>.lia.safetensors")

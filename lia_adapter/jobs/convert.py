@@ -21,7 +21,7 @@ from lia_adapter.generators.labels import Label
 from lia_adapter.jobs.run import checked_out, device_name, write_results
 from lia_adapter.lia import LIA
 from lia_adapter.lia_file import versions
-from lia_adapter.loading import load
+from lia_adapter.loading import load, open_file
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.metrics.features import Features, PixelFeatures, load_features
 from lia_adapter.metrics.mapping import compare_mappings
@@ -109,12 +109,14 @@ def open_source(
             raise ConfigError(
                 f"{argument('sha256')} is for files that are read; a Python file that builds a generator is run as it is."
             )
-        path = Path(source)
     else:
         path = fetch(source, sha256=sha256, progress=downloading(progress))
     if progress:
         progress(f"open {source_stem(source)}", 0, None)
-    lia = load(path, device=device_name(device), label=label, channel_order=channel_order, assume=assume)
+    where = device_name(device)
+    if is_script(source):
+        return load(source, device=where)
+    lia = open_file(path, device=where, label=label, channel_order=channel_order, assume=assume)
     if "://" in source:  # without what may be a password or a token
         address = urlsplit(source)
         lia.provenance["address"] = f"{address.scheme}://{address.hostname}{address.path}"

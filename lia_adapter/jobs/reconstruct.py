@@ -1,7 +1,8 @@
 """`reconstruct`: images, or codes of images, drawn by the generator, and pasted back into their pictures."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -10,12 +11,13 @@ import torch
 from torch import Tensor
 
 from lia_adapter.budget import in_parts
-from lia_adapter.codes import Codes, is_codes_file, open_codes
+from lia_adapter.codes import Codes, given, is_codes_file, open_codes
 from lia_adapter.data import ImageSet, Placement, in_batches, none_readable, open_images, paste_back
 from lia_adapter.errors import ConfigError, LIAError, argument
 from lia_adapter.files import check_writable, make_folder
+from lia_adapter.generators import fingerprint
 from lia_adapter.generators.labels import Label
-from lia_adapter.jobs.run import report_paths, write_results
+from lia_adapter.jobs.run import report_paths, write_json, write_results
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.images import mse
 from lia_adapter.pictures import image_grid, paired_grid, png_bytes, save_png
@@ -68,8 +70,8 @@ def reconstruct_images(
         source: A folder, a data-set zip or one picture; or a .safetensors of codes, whose images are found where they were; or
             codes of another program (.npz, .npy, .pt), see `read_projected`.
         out: Folder, made where there is none. Of a.jpg it gets a.png and, where the picture is more than the fitted image,
-            a.pasted.png, the whole picture with the reconstruction in it; also grid.png, .html and .json. What is there is
-            replaced.
+            a.pasted.png, the whole picture with the reconstruction in it; also grid.png and .json. What the same call wrote
+            before is replaced; pictures of another run are not.
         fit: Of images: crop, the default, letterbox or stretch.
         split: Of images: which; all by default; see `open_images`.
         label: The class of all images of a conditional generator, or the numbers of their label, instead of the data set's own.
@@ -108,13 +110,20 @@ def reconstruct_images(
         names = images.names
         work = _from_images(lia, images, psi, lia.at_once("reconstruct", batch))
     stems = picture_stems(names)
+    run = {
+        "source": str(source), "generator_sha256": fingerprint(g), "fit": fit, "split": split, "psi": psi, **given(label, bits),
+        "encoder_sha256": None if lia.encoder is None else fingerprint(lia.encoder),
+    }  # fmt: skip
     make_folder(out)
+    _refuse_others(out, stems, run)
     for path in report_paths(out / GRID).values():
         check_writable(path)
     files: dict[str, list[str]] = {}
     errors: dict[str, float] = {}
     shown: list[tuple[Tensor, Tensor | None]] = []
     for drawn in work:
+        if not files:  # so that the same call may go over what an interrupted one left
+            write_json(out / GRID, {"run": run})
         name, stem = names[drawn.number], stems[drawn.number]
         written = [f"{stem}.png"]
         make_folder((out / stem).parent)
@@ -135,7 +144,7 @@ def reconstruct_images(
     if images is not None and not files:
         raise none_readable(images)
     figures = {
-        "source": str(source), "lia": lia.provenance.get("source"), "psi": psi, "count": len(files),
+        "run": run, "source": str(source), "lia": lia.provenance.get("source"), "psi": psi, "count": len(files),
         "mse": sum(errors.values()) / len(errors) if errors else None,
         "originals": problem or None, "unreadable": {} if images is None else images.unreadable,
         "files": files, "mse_of": errors,
@@ -143,6 +152,23 @@ def reconstruct_images(
     }  # fmt: skip
     write_results(out / GRID, png_bytes(paired_grid(*_sets(shown))), figures)
     return figures
+
+
+def _refuse_others(out: Path, stems: Sequence[str], run: Mapping[str, Any]) -> None:
+    """Sees to it that no picture of another run, or of another program, is lost."""
+    there = next((path for stem in stems if (path := out / f"{stem}.png").exists()), None)
+    if there is None:
+        return
+    try:
+        before = json.loads((out / GRID).read_text()).get("run")
+    except (OSError, ValueError, AttributeError):
+        before = None
+    if before != run:
+        whose = f"a run on {before['source']}" if isinstance(before, dict) and "source" in before else "something else"
+        raise ConfigError(
+            f"{argument('out')} {out} holds {there.name}, which {whose} made, by other inputs or another file than these. "
+            f"Choose another folder, or remove that one."
+        )
 
 
 def picture_stems(names: Sequence[str]) -> list[str]:

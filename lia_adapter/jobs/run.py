@@ -11,7 +11,7 @@ import torch
 from lia_adapter.errors import ConfigError, argument
 from lia_adapter.files import atomic_write, check_writable
 
-__all__ = ["checked_out", "default_device", "device_name", "report_paths", "run_folder", "write_results"]
+__all__ = ["checked_out", "default_device", "device_name", "report_paths", "run_folder", "write_json", "write_results"]
 
 
 def checked_out(out: str | Path | None, default: str, ending: str = ".safetensors", *, report: bool = True) -> Path:
@@ -51,10 +51,20 @@ def write_results(out: Path, picture: bytes, figures: Mapping[str, Any]) -> None
     Raises:
         LIAError: A file cannot be written.
     """
-    contents = {"png": picture, "json": json.dumps(_finite(figures), indent=1).encode()}
-    for ending, content in contents.items():
-        with atomic_write(report_paths(out)[ending], needs=len(content)) as temporary:
-            temporary.write_bytes(content)
+    paths = report_paths(out)
+    with atomic_write(paths["png"], needs=len(picture)) as temporary:
+        temporary.write_bytes(picture)
+    write_json(paths["json"], figures)
+
+
+def write_json(path: Path, figures: Mapping[str, Any]) -> None:
+    """Writes figures; numbers that are not finite, unknown to JSON, become null.
+
+    Raises:
+        LIAError: The file cannot be written.
+    """
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(_finite(figures), indent=1))
 
 
 def _finite(value: Any) -> Any:
