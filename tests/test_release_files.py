@@ -1,4 +1,4 @@
-"""Files that release 0.1 wrote (tests/data/make_release.py): they load, say what they are, and give the answers of that release.
+"""Files that release 0.1 wrote (tests/data/make_release.py): they load, say what they are, and answer as that release did.
 
 The machine that made them gives the same bits; other processors' kernels add up in another order.
 """
