@@ -38,8 +38,16 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "_LIVE_S", 1000.0)
 
 
-def threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "progress"]
+def threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "progress"}
+
+
+def wait_for(count: int, besides: set[threading.Thread]) -> None:
+    """Until there are so many threads more than those of earlier tests."""
+    end = time.monotonic() + 20
+    while len(threads() - besides) > count and time.monotonic() < end:
+        time.sleep(0.01)
+    assert len(threads() - besides) == count
 
 
 def line_on(stream: io.StringIO) -> ProgressLine:
@@ -108,32 +116,23 @@ def test_each_work_has_a_time_of_its_own() -> None:
 
 
 def test_one_thread_at_most_and_none_when_the_work_is_over() -> None:
-    line = line_on(io.StringIO())
-    before = len(threads())
+    before, line = threads(), line_on(io.StringIO())
     for name in ("a", "b", "c"):
         line(name, 0, None)
-    end = time.monotonic() + 20
-    while len(threads()) > before + 1 and time.monotonic() < end:
-        time.sleep(0.01)
-    assert len(threads()) == before + 1
+    wait_for(1, before)
     line.close()
     line.close()  # once more does no harm
-    while len(threads()) > before and time.monotonic() < end:
-        time.sleep(0.01)
-    assert len(threads()) == before
+    wait_for(0, before)
 
 
 def test_a_reader_that_has_gone_stops_the_thread_and_not_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "_LOG_S", 0.01)
     problems: list[object] = []
     monkeypatch.setattr(threading, "excepthook", problems.append)
-    line = line_on(Gone())
-    before = len(threads())
-    line("draw", 0, 10)
-    end = time.monotonic() + 20
-    while len(threads()) > before and time.monotonic() < end:
-        time.sleep(0.01)
-    assert len(threads()) == before and not problems
+    before = threads()
+    line_on(Gone())("draw", 0, 10)
+    wait_for(0, before)
+    assert not problems
 
 
 # -- on a terminal
