@@ -171,7 +171,7 @@ def convert(
     network = load_features(features)
     for target in (out, *report_paths(out).values()):
         check_writable(target)
-    if lia.mapping is not None and lia.mapping is lia.generator.mapping:  # the official LIA, or a generator of our own
+    if lia.mapping_is_own:  # the official LIA, or a generator of our own
         if not dry_run:
             lia.save(out)
         click.echo(
@@ -425,7 +425,7 @@ def sample(
     from lia_adapter.lia import load
 
     lia = load(file, generator=generator, device=device_name(device), assume=assume)
-    if (makes := getattr(lia.generator, "makes", "images")) != "images":
+    if (makes := lia.generator.makes) != "images":
         raise LIAError(f"this generator makes {makes}, which only a renderer turns into images. Use it from Python.")
     c_dim = lia.generator.c_dim
     check_given_label(label, c_dim)
@@ -523,7 +523,7 @@ def _describe(lia: Any) -> str:
 
 def _labels(generator: Any) -> str:
     """What a conditional generator is given, in words."""
-    if getattr(generator, "makes", "images") != "images":
+    if generator.makes != "images":
         return f"labels of {label_words(generator.c_dim)}"
     return f"{generator.c_dim} classes (or labels of {label_words(generator.c_dim)})"
 

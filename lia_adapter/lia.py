@@ -26,9 +26,10 @@ from lia_adapter.errors import CheckpointError, LIAError
 from lia_adapter.files import atomic_write
 from lia_adapter.generators import (
     Generator,
-    Original,
+    MappingSampler,
     PublishedEncoder,
     WrappedGenerator,
+    as_generator,
     broadcast,
     build,
     build_by_script,
@@ -42,7 +43,6 @@ from lia_adapter.generators import (
     response_error,
     truncate,
     weights_digest,
-    wrap,
 )
 from lia_adapter.generators.labels import Label
 from lia_adapter.inversion import Y_RATE, Inversion, ReconstructionLoss, optimise, search_coordinates
@@ -128,8 +128,8 @@ class LIA(nn.Module):
         metrics: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if mapping is None and isinstance(generator.mapping, InvertibleMapping):
-            mapping = generator.mapping
+        generator = as_generator(generator)
+        mapping = generator.learnt_mapping if mapping is None else mapping
         if mapping is not None and mapping.y_dim != generator.y_dim:
             raise LIAError(f"the mapping makes y of {mapping.y_dim} entries; the generator takes {generator.y_dim}.")
         self.generator = generator
@@ -146,7 +146,12 @@ class LIA(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next((p.device for part in (self.generator, self) for p in part.parameters()), torch.device("cpu"))  # type: ignore[union-attr]
+        return next((p.device for part in (self.generator, self) for p in part.parameters()), torch.device("cpu"))
+
+    @property
+    def mapping_is_own(self) -> bool:
+        """Whether the mapping is the generator's own, with which it was trained: it was not converted, nor needs to be."""
+        return self.mapping is not None and self.mapping is self.generator.learnt_mapping
 
     @property
     def z_dim(self) -> int:
@@ -187,7 +192,7 @@ class LIA(nn.Module):
         """Mean [y_dim] and root of the covariance [y_dim, y_dim] of the original mapping's y."""
         if isinstance(self.encoder, Encoder):
             return self.encoder.mean, self.encoder.root
-        _, y, _ = Original(self.generator).pairs(20_000, torch.Generator(self.device).manual_seed(0))
+        _, y, _ = MappingSampler(self.generator).pairs(20_000, torch.Generator(self.device).manual_seed(0))
         mean, root = covariance_root(y)
         return mean.to(y), root.to(y)
 
@@ -222,7 +227,7 @@ class LIA(nn.Module):
 
     def _centre(self, c: Tensor | None) -> Tensor:
         """Centre of truncation: y_mean, [N, 1, y_dim] where there is one for each class (StyleGAN-XL); one for each layer."""
-        means: Tensor | None = getattr(self.generator, "y_means", None)
+        means = self.generator.y_means
         mean = self.y_mean if means is None or c is None else means[c.argmax(dim=1)][:, None]
         many = mean.shape[-1] != self.generator.y_dim
         return mean.reshape(self.generator.num_ws, self.generator.y_dim) if many else mean
@@ -420,13 +425,13 @@ class LIA(nn.Module):
         """
         adapter_only = adapter_only or self.family is None
         # A mapping that the generator brought along is saved as a part of it.
-        mapping = None if self.mapping is self.generator.mapping else self.mapping
+        mapping = None if self.mapping_is_own else self.mapping
         parts: dict[str, nn.Module] = {} if mapping is None else {"mapping": mapping}
         parts |= {name: part for name in ("encoder", "typicality") if isinstance(part := getattr(self, name), nn.Module)}
         if adapter_only and not parts:
             raise LIAError("there is no adapter to save: the checkpoint was not converted. Run lia-adapt convert first.")
         if not adapter_only:
-            parts["generator"] = self.generator  # type: ignore[assignment]
+            parts["generator"] = self.generator
             if self.discriminator is not None:
                 parts["discriminator"] = self.discriminator
         tensors = {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
@@ -441,8 +446,8 @@ class LIA(nn.Module):
             "config": {} if adapter_only else self.config,
             "mapping": None if mapping is None else mapping.config(),
             "encoder": None if self.encoder is None else self.encoder.config(),
-            "generator_sha256": fingerprint(self.generator),  # type: ignore[arg-type]
-            "weights_sha256": weights_digest(_weights(self.generator)) if adapter_only else None,  # type: ignore[arg-type]
+            "generator_sha256": fingerprint(self.generator),
+            "weights_sha256": weights_digest(_weights(self.generator)) if adapter_only else None,
             "response": respond(self.generator) if adapter_only else None,
             "provenance": self.provenance,
             "metrics": self.metrics,
@@ -519,7 +524,7 @@ def from_checkpoint(checkpoint: Checkpoint, *, label: Label | None = None, chann
     if built is None:
         raise CheckpointError(f"{checkpoint.source} holds {checkpoint.content()}, and no generator. Pass the generator's file.")
     return LIA(
-        built,  # type: ignore[arg-type]
+        built,
         discriminator=discriminator,
         encoder=build_encoder(config, checkpoint.tensors),
         family=checkpoint.family,
@@ -547,7 +552,9 @@ def _load_lia(path: Path, generator: Generator | nn.Module | str | Path | None) 
         else:
             family, config = str(header["family"]), header["config"]
             module, discriminator = build(family, config, tensors)
-            built = module  # type: ignore[assignment]
+            if module is None:
+                raise CheckpointError(f"{path.name} is damaged: it holds no generator.")
+            built = module
         if header["mapping"]:
             mapping = filled(partial(InvertibleMapping.from_config, header["mapping"]), tensors, "mapping.")
         if header.get("encoder"):
@@ -623,8 +630,7 @@ def _bound_generator(
         generator, discriminator, family, config = plain.generator, plain.discriminator, plain.family, plain.config
     if not isinstance(generator, nn.Module):
         raise LIAError("generator must be a path, a generator of this package, or what lia_adapter.wrap returns.")
-    if not isinstance(generator, Generator):
-        generator = wrap(generator)
+    generator = as_generator(generator)
     if why := _difference(header, generator):
         kind = "the wrapped module" if isinstance(generator, WrappedGenerator) else "the given generator"
         raise LIAError(f"{path.name} was made for another generator ({source}) than {kind}: {why}.")
@@ -637,7 +643,6 @@ def _difference(header: Mapping[str, Any], generator: Generator) -> str | None:
     A generator that was wrapped, then or now, is known by what it does: its weights may have other names, and the same weights
     may be called in another way.
     """
-    assert isinstance(generator, nn.Module)  # noqa: S101
     same, answers = fingerprint(generator) == header["generator_sha256"], header.get("response")
     wrapped = isinstance(generator, WrappedGenerator)
     if answers and (wrapped or header.get("family") is None):

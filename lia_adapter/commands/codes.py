@@ -132,7 +132,7 @@ def open_codes(path: str | Path, lia: LIA, *, trust: bool = False) -> Codes:
     whole = Placement("crop", (height, width), (0, 0, height, width), (0, 0, height, width)).to_json()
     tensors = {"y": one_code(found)} | ({"ys": found} if found.ndim == 3 else {})
     about = {"how": "another program", "lia": lia.provenance.get("source")}
-    return Codes(names, tensors, (whole,) * len(names), fingerprint(g), about)  # type: ignore[arg-type]
+    return Codes(names, tensors, (whole,) * len(names), fingerprint(g), about)
 
 
 def said(label: Label | None, bits: int | None) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def check_generator(codes: Codes, lia: LIA, name: str) -> None:
     Raises:
         LIAError: They belong to another.
     """
-    if codes.generator != fingerprint(lia.generator):  # type: ignore[arg-type]
+    if codes.generator != fingerprint(lia.generator):
         made = codes.about.get("lia", "another file")
         raise LIAError(
             f"{name} holds codes of another generator ({made}) than this LIA file's: encode the images with this one."

@@ -66,7 +66,7 @@ def encode_images(
         "how": "encode", "data": str(data), "identity": images.identity(), "fit": fit, "split": split, **said(label, bits),
         "encoder_sha256": fingerprint(lia.encoder), "lia": lia.provenance.get("source"),
     }  # fmt: skip
-    owner = fingerprint(generator)  # type: ignore[arg-type]
+    owner = fingerprint(generator)
     n = lia.at_once("reconstruct", batch)
     for i in range(ranks.rank(), len(paths), ranks.count()):
         if _is_done(paths[i], owner, about):

@@ -95,7 +95,7 @@ def invert_images(
     }  # fmt: skip
     loss = ReconstructionLoss(network)
     n, _ = graphs_at_once(g, lambda drawn: loss(drawn, drawn.detach()), most=batch)
-    work = _Work(lia, images, loss, about, fingerprint(g), n)  # type: ignore[arg-type]
+    work = _Work(lia, images, loss, about, fingerprint(g), n)
     parts = out.with_name(f".{out.name}.parts")
     codes = work.kept(out)
     if codes is None:

@@ -9,14 +9,14 @@ Everything runs in the dtype of the weights; nothing is done in half precision b
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lia_adapter.errors import LIAError
-from lia_adapter.generators.base import broadcast, check_label, check_noise_mode, one_class, run_part
+from lia_adapter.generators.base import Affine, Generator, broadcast, check_label, check_noise_mode, one_class, run_part
 from lia_adapter.generators.convolution import conv2d, conv_transpose2d
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.ops import ACTIVATIONS, bias_act, modconv_epilogue, setup_filter, upfirdn2d, upfirdn2d_act
@@ -149,7 +149,7 @@ class MappingNetwork(nn.Module):
         self.z_dim, self.c_dim, self.act = int(config["z_dim"]), int(config["c_dim"]), str(config["activation"])
         widths = [int(width) for width in config["features"]]
         inputs = self.z_dim
-        self.only = config.get("class")  # the one class that is drawn, whatever c is
+        self.fixed_label = config.get("class")  # the one class that is drawn, whatever c is
         self.concat = config.get("label", "embed") == "concat"
         self.norm = normalize_2nd_moment if config.get("normalize", True) else nn.Identity()
         if self.c_dim:
@@ -173,12 +173,12 @@ class MappingNetwork(nn.Module):
     @property
     def layers(self) -> list[Dense]:
         """The dense layers behind the normalisation, in order."""
-        return [self.get_submodule(f"fc{i}") for i in range(self.num_layers)]  # type: ignore[misc]
+        return [cast(Dense, self.get_submodule(f"fc{i}")) for i in range(self.num_layers)]
 
     def label_code(self, c: Tensor | None, n: int) -> Tensor:
         """What n labels c [n, c_dim] become, [n, embed_features]; c may be None where there is one class alone."""
-        if self.only is not None:
-            c = one_class(self.only, self.c_dim, n, next(self.parameters()))
+        if self.fixed_label is not None:
+            c = one_class(self.fixed_label, self.c_dim, n, next(self.parameters()))
         c = check_label(c, self.c_dim, n)
         assert c is not None  # noqa: S101  (called with labels alone)
         return c.to(self.label_weight.dtype) @ self.label_weight if self.concat else self.norm(self.embed(c))
@@ -398,6 +398,11 @@ class SynthesisBlock(nn.Module):
         if self.architecture == "resnet" and not self.is_first:
             self.skip = Skip(in_channels, out_channels, filter_shape)
 
+    @property
+    def styled(self) -> list[SynthesisLayer | ToRGB]:
+        """The layers that take a y, in order."""
+        return [*([] if self.is_first else [self.conv0]), self.conv1, *([self.torgb] if self.has_torgb else [])]
+
     def forward(
         self, x: Tensor | None, image: Tensor | None, ys: Tensor, noise_mode: str | Noise
     ) -> tuple[Tensor, Tensor | None]:
@@ -436,10 +441,14 @@ class Synthesis(nn.Module):
         for block in config["blocks"]:
             setattr(self, block["name"], SynthesisBlock(block, self.y_dim, int(config["channels"])))
 
+    @property
+    def blocks(self) -> list[SynthesisBlock]:
+        """The blocks, from the coarsest."""
+        return [cast(SynthesisBlock, self.get_submodule(name)) for name in self.names]
+
     def lower(self, max_side: int) -> list[str]:
         """The blocks, by name, that make the largest image with both sides up to max_side; all where none is so small."""
-        blocks: list[SynthesisBlock] = [self.get_submodule(name) for name in self.names]  # type: ignore[misc]
-        ends = [i + 1 for i, block in enumerate(blocks) if block.has_torgb and max(block.size) <= max_side]
+        ends = [i + 1 for i, block in enumerate(self.blocks) if block.has_torgb and max(block.size) <= max_side]
         return self.names[: ends[-1]] if ends else self.names
 
     def forward(self, ys: Tensor, *, noise_mode: str | Noise = "const", max_side: int | None = None) -> Tensor:
@@ -458,8 +467,7 @@ class Synthesis(nn.Module):
         x: Tensor | None = None
         image: Tensor | None = None
         first = 0
-        for name in self.names if max_side is None else self.lower(max_side):
-            block: SynthesisBlock = self.get_submodule(name)  # type: ignore[assignment]
+        for block in self.blocks if max_side is None else self.blocks[: len(self.lower(max_side))]:
             # ToRGB shares its y with the first convolution of the next block: the layers advance by num_conv alone.
             part = ys[:, first : first + block.num_conv + 1]
             with _precision(block.size, ys.device):
@@ -469,12 +477,15 @@ class Synthesis(nn.Module):
         return image
 
 
-class StyleGAN2(nn.Module):
+class StyleGAN2(Generator):
     """StyleGAN2's generator: `mapping` z -> y and `synthesis` ys -> x; see `lia_adapter.generators.Generator`.
 
     Args:
         config: `generator` of the canonical config of the family "stylegan2".
     """
+
+    mapping: MappingNetwork | InvertibleMapping
+    synthesis: Synthesis
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -490,6 +501,14 @@ class StyleGAN2(nn.Module):
     def y_mean(self) -> Tensor | None:
         """Centre of truncation [y_dim] as tracked in training, or None where the file has none."""
         return self.mapping.y_mean
+
+    def affines(self) -> list[Affine]:
+        """The style layers' weights and biases, ToRGB's among them; a style has a number for each channel that comes in."""
+        found, first = list[Affine](), 0
+        for block in self.synthesis.blocks:
+            found += [Affine(*layer.affine.effective(), first + i) for i, layer in enumerate(block.styled)]
+            first += block.num_conv
+        return found
 
     def forward(self, z: Tensor, c: Tensor | None = None, *, noise_mode: str = "const") -> Tensor:
         """z [N, z_dim], c [N, c_dim] -> x [N, C, H, W]."""

@@ -22,7 +22,7 @@ _DTYPES = {"cpu": (*_HALF, torch.float64), "cuda": _HALF}
 # Whether there are kernels is settled while torch.compile traces, not in the graph. torch.compiler.assume_constant_result does
 # no more than this, and imports the compiler for it: a second and 150 MB, also for who never compiles.
 _path = native.path
-_path._dynamo_marked_constant = True  # type: ignore[attr-defined]
+vars(_path)["_dynamo_marked_constant"] = True
 
 
 @contextmanager

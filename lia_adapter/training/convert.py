@@ -14,9 +14,8 @@ from torch import nn
 from lia_adapter.config import load_recipe
 from lia_adapter.data import open_images
 from lia_adapter.errors import LIAError
-from lia_adapter.generators import Generator, wrap
+from lia_adapter.generators import Generator, as_generator
 from lia_adapter.lia import LIA, fingerprint, load, versions
-from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.metrics.features import Features, PixelFeatures
 from lia_adapter.metrics.mapping import compare_mappings
 from lia_adapter.training.loop import Progress
@@ -46,8 +45,7 @@ def convert(
     config = load_recipe(ConvertConfig, recipe, overrides)
     if isinstance(generator_or_path, (str, Path)):
         return convert_lia(load(generator_or_path), config)
-    generator = generator_or_path if isinstance(generator_or_path, Generator) else wrap(generator_or_path)
-    return convert_lia(LIA(generator), config)
+    return convert_lia(LIA(as_generator(generator_or_path)), config)
 
 
 def convert_lia(
@@ -77,7 +75,6 @@ def convert_lia(
     """
     generator, device, start = lia.generator, lia.device, time.monotonic()
     check_convertible(generator)
-    assert isinstance(generator, nn.Module)  # noqa: S101
     # Batch statistics would make y depend on the batch, and running ones would change the generator.
     generator.eval()
     images = None
@@ -136,12 +133,11 @@ def obstacle(generator: Generator) -> str | None:
     Args:
         generator: Its mapping is run once.
     """
-    if isinstance(generator.mapping, InvertibleMapping):
+    if generator.learnt_mapping is not None:
         return "was trained with an invertible mapping, so that there is nothing to convert: LIA.save writes it as it is"
-    makes = getattr(generator, "makes", "images")
-    if makes != "images":
-        return f"makes {makes}, which only a renderer turns into images. Its mapping can be used from Python"
-    device = next((p.device for p in generator.parameters()), None) if isinstance(generator, nn.Module) else None
+    if generator.makes != "images":
+        return f"makes {generator.makes}, which only a renderer turns into images. Its mapping can be used from Python"
+    device = next((p.device for p in generator.parameters()), None)
     c = torch.zeros(1, generator.c_dim, device=device) if generator.c_dim else None
     numbers = generator.mapping(torch.ones(1, generator.z_dim, device=device), c).shape[1]
     if numbers != generator.y_dim:
@@ -156,10 +152,8 @@ def check_convertible(generator: Generator) -> None:
     """Refuses a generator that `convert` can do nothing for.
 
     Raises:
-        LIAError: It is no module, or there is an obstacle.
+        LIAError: There is an obstacle.
     """
-    if not isinstance(generator, nn.Module):
-        raise LIAError("convert needs a generator that is a torch module; pass what lia_adapter.wrap returns.")
     if why := obstacle(generator):
         raise LIAError(f"this generator {why}.")
 
