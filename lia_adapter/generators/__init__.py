@@ -86,9 +86,7 @@ DiscriminatorNetwork = Discriminator | Discriminator1
 """The discriminator of a family; its `resolution` is the size of the images that it takes."""
 
 # family -> what builds generator and discriminator from the canonical config of that family
-BUILDERS: dict[
-    str, tuple[Callable[[Mapping[str, Any]], Generator], Callable[[Mapping[str, Any]], DiscriminatorNetwork]]
-] = {
+BUILDERS: dict[str, tuple[Callable[[Mapping[str, Any]], Generator], Callable[[Mapping[str, Any]], DiscriminatorNetwork]]] = {
     "stylegan1": (StyleGAN1, Discriminator1),
     "stylegan2": (StyleGAN2, Discriminator),
     "stylegan3": (StyleGAN3, Discriminator),

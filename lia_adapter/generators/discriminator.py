@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lia_adapter.generators.base import check_label, one_class
-from lia_adapter.generators.stylegan2 import Dense, MappingNetwork, default_filter, in_fast_format
+from lia_adapter.generators.layers import Dense, default_filter, in_fast_format
+from lia_adapter.generators.stylegan2 import MappingNetwork
 from lia_adapter.ops import ACTIVATIONS, bias_act, upfirdn2d
 
 __all__ = ["Discriminator", "lower_discriminator", "minibatch_std"]

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from lia_adapter.generators.base import check_label, one_class
 from lia_adapter.generators.discriminator import minibatch_std
+from lia_adapter.generators.layers import Dense
 from lia_adapter.generators.stylegan1 import Conv, blur, grown
-from lia_adapter.generators.stylegan2 import Dense
 
 __all__ = ["Discriminator1"]
 

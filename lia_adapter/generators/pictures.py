@@ -51,9 +51,9 @@ def pictures_at_once(
     """How many pictures to draw and use at once, without gradients.
 
     Args:
-        generator: See `picture_bytes`.
-        use: As there.
-        reduced: As there.
+        generator: Draws a picture of the code 0, to measure what one takes.
+        use: What is done with the pictures [N, C, H, W].
+        reduced: Whether `draw_reduced` draws them.
         most: No more than this.
 
     Raises:
@@ -68,9 +68,9 @@ def graphs_at_once(
     """How many pictures to draw and use at once where the gradient of what comes out is taken.
 
     Args:
-        generator: See `picture_bytes`.
-        use: As there.
-        reduced: As there.
+        generator: Draws a picture of the code 0, to measure what one takes.
+        use: What is done with the pictures [N, C, H, W].
+        reduced: Whether `draw_reduced` draws them.
         most: No more than this.
 
     Returns:

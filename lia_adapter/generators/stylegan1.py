@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from lia_adapter.errors import LIAError
 from lia_adapter.generators.base import Affine, Generator, broadcast, check_noise_mode, run_part
 from lia_adapter.generators.convolution import conv2d
-from lia_adapter.generators.stylegan2 import Dense, MappingNetwork, Noise, make_mapping
+from lia_adapter.generators.layers import Dense
+from lia_adapter.generators.stylegan2 import MappingNetwork, Noise, make_mapping
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.ops import bias_act, setup_filter, upfirdn2d
 

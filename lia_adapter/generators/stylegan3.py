@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from lia_adapter.errors import LIAError
 from lia_adapter.generators.base import Affine, Generator, broadcast, check_label, check_noise_mode, one_class, run_part
 from lia_adapter.generators.convolution import conv2d
-from lia_adapter.generators.stylegan2 import Dense, MappingNetwork, make_mapping, no_autocast, scaled
+from lia_adapter.generators.layers import Dense, no_autocast, scaled
+from lia_adapter.generators.stylegan2 import MappingNetwork, make_mapping
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.ops import filtered_lrelu
 

@@ -13,7 +13,10 @@ from lia_adapter.errors import LIAError, WrapError
 from lia_adapter.generators.base import Generator, broadcast, check_noise_mode
 from lia_adapter.generators.calls import Replaced, find_parts, mapping_call, synthesis_call
 from lia_adapter.generators.guest import bare, modules_behind, weights_of
-from lia_adapter.generators.probe import Probe
+from lia_adapter.generators.probe import Trials
+from lia_adapter.generators.probe_codes import CodeProbe
+from lia_adapter.generators.probe_images import look
+from lia_adapter.generators.probe_layers import LayerProbe
 from lia_adapter.generators.runner import Runner
 
 __all__ = ["WrappedGenerator", "as_generator", "wrap"]
@@ -177,19 +180,20 @@ def wrap(
     runner.image_range = image_range or (-1.0, 1.0)
     if vector is not None or runner.to_y.label is None:
         c_dim = 0
-    probe = Probe(runner, asked[0], asked[1])
-    z_dim, y = probe.find_z(z_dim, torch.eye(c_dim)[0] if c_dim else None)
+    trials, c = Trials(runner), torch.eye(c_dim)[0] if c_dim else None
+    codes = CodeProbe(trials, asked[0], c)
+    z_dim, y = codes.find(z_dim)
     if y_dim is not None and y.shape[1] != y_dim:
         raise WrapError(f"mapping gave y of {y.shape[1]} entries for y_dim={y_dim}; leave y_dim out or correct it.")
     if isinstance(draw, Replaced):
         draw.z_dim = z_dim
-    num_ws, takes_one_y, x = probe.find_layers(y, num_ws)
+    num_ws, takes_one_y, x = LayerProbe(trials, asked[1], y, codes.rows).find(num_ws)
     wrapped = WrappedGenerator(
         runner, z_dim=z_dim, y_dim=y.shape[1], c_dim=c_dim, num_ws=num_ws, takes_one_y=takes_one_y,
         resolution=(x.shape[2], x.shape[3]), channels=x.shape[1],
         average=_average(asked, y.shape[1], num_ws, c_dim, label),
     )  # fmt: skip
-    probe.look(x, wrapped, checked=image_range is None)
+    look(trials, x, y, c, wrapped, checked=image_range is None)
     return wrapped
 
 
