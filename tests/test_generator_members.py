@@ -159,6 +159,40 @@ def test_a_module_that_has_the_members_is_a_generator(kind: type[Own]) -> None:
     assert module.to_y[0].weight.dtype == torch.float64 and module.training  # all is shared: it is the user's module
 
 
+class Averages(Own):
+    """Its averages are no properties of its class."""
+
+    y_mean = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.makes = "planes"
+        self.register_buffer("y_means", torch.ones(3, 7))
+
+
+class Compiled(nn.Module):
+    """Hands on what it is asked for, as what `torch.compile` returns does."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = module
+
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(name) if name == "_orig_mod" else getattr(self._orig_mod, name)
+
+
+def test_what_a_module_has_of_its_own_is_not_hidden() -> None:
+    averages = as_generator(Averages())
+    assert averages.y_mean is None and averages.makes == "planes"
+    assert averages.y_means is not None and torch.equal(averages.y_means, torch.ones(3, 7))
+    moved = averages.double().y_means
+    assert moved is not None and moved.dtype == torch.float64
+    generator = stylegan2("skip")
+    compiled = as_generator(Compiled(generator))
+    assert compiled.y_mean is generator.y_mean is not None and compiled.mapping is generator.mapping
+    assert [affine.layer for affine in compiled.affines()] == [affine.layer for affine in generator.affines()]
+
+
 @pytest.mark.parametrize("missing", ["num_ws", "to_y", "resolution"])
 def test_a_module_that_lacks_a_member_is_none(missing: str) -> None:
     module = Own()

@@ -214,8 +214,14 @@ def as_generator(module: nn.Module) -> Generator:
         return wrap(module)
     if issubclass(kind, Generator):
         return module
-    completed = type(kind.__name__, (kind, Generator), {})
-    same: Generator = object.__new__(completed)
+
+    def member(name: str) -> property:
+        return property(lambda self: vars(self)[name] if name in vars(self) else kind.__getattr__(self, name))
+
+    # What the module has of its own but not by its class (a buffer), the defaults of `Generator` must not hide.
+    public = [name for name in vars(Generator) if not name.startswith("_")]
+    own = {name: member(name) for name in public if hasattr(module, name) and not hasattr(kind, name)}
+    same: Generator = object.__new__(type(kind.__name__, (kind, Generator), own))
     object.__setattr__(same, "__dict__", vars(module))
     return same
 
