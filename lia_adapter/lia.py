@@ -15,8 +15,9 @@ from lia_adapter.encoder import Encoder, one_code
 from lia_adapter.errors import LIAError
 from lia_adapter.generators import (
     Generator,
-    Original,
+    MappingSampler,
     PublishedEncoder,
+    as_generator,
     broadcast,
     fingerprint,
     graphs_at_once,
@@ -70,8 +71,8 @@ class LIA(nn.Module):
         metrics: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if mapping is None and isinstance(generator.mapping, InvertibleMapping):
-            mapping = generator.mapping
+        generator = as_generator(generator)
+        mapping = generator.learnt_mapping if mapping is None else mapping
         if mapping is not None and mapping.y_dim != generator.y_dim:
             raise LIAError(f"the mapping makes y of {mapping.y_dim} entries; the generator takes {generator.y_dim}.")
         self.generator = generator
@@ -88,17 +89,17 @@ class LIA(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next((p.device for part in (self.generator, self) for p in part.parameters()), torch.device("cpu"))  # type: ignore[union-attr]
+        return next((p.device for part in (self.generator, self) for p in part.parameters()), torch.device("cpu"))
+
+    @property
+    def mapping_is_own(self) -> bool:
+        """Whether the mapping is the generator's own, with which it was trained: it was not converted, nor needs to be."""
+        return self.mapping is not None and self.mapping is self.generator.learnt_mapping
 
     @property
     def z_dim(self) -> int:
         """Entries of z: y_dim once converted, because a bijection keeps the number."""
         return self.generator.z_dim if self.mapping is None else self.mapping.y_dim
-
-    @property
-    def mapping_is_own(self) -> bool:
-        """Whether the generator learnt with an invertible mapping, which is its own and this LIA's: nothing is to convert."""
-        return self.mapping is not None and self.mapping is self.generator.mapping
 
     def find_coordinates(self, seconds: float = math.inf, progress: Progress | None = None) -> tuple[Tensor, Tensor]:
         """Mean and matrix of the coordinates to search y in; found once, as it takes up to thousands of gradients.
@@ -132,7 +133,7 @@ class LIA(nn.Module):
         """Mean [y_dim] and root of the covariance [y_dim, y_dim] of the original mapping's y."""
         if isinstance(self.encoder, Encoder):
             return self.encoder.mean, self.encoder.root
-        _, y, _ = Original(self.generator).pairs(20_000, torch.Generator(self.device).manual_seed(0))
+        _, y, _ = MappingSampler(self.generator).pairs(20_000, torch.Generator(self.device).manual_seed(0))
         mean, root = covariance_root(y)
         return mean.to(y), root.to(y)
 
@@ -167,7 +168,7 @@ class LIA(nn.Module):
 
     def _centre(self, c: Tensor | None) -> Tensor:
         """Centre of truncation: y_mean, [N, 1, y_dim] where there is one for each class (StyleGAN-XL); one for each layer."""
-        means: Tensor | None = getattr(self.generator, "y_means", None)
+        means = self.generator.y_means
         mean = self.y_mean if means is None or c is None else means[c.argmax(dim=1)][:, None]
         many = mean.shape[-1] != self.generator.y_dim
         return mean.reshape(self.generator.num_ws, self.generator.y_dim) if many else mean
@@ -380,7 +381,7 @@ class LIA(nn.Module):
         if adapter_only and not parts:
             raise LIAError("there is no adapter to save: the checkpoint was not converted. Run lia-adapt convert first.")
         if not adapter_only:
-            parts["generator"] = self.generator  # type: ignore[assignment]
+            parts["generator"] = self.generator
             if self.discriminator is not None:
                 parts["discriminator"] = self.discriminator
         tensors = {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}

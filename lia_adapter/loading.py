@@ -19,6 +19,7 @@ from lia_adapter.generators import (
     Generator,
     PublishedEncoder,
     WrappedGenerator,
+    as_generator,
     build,
     build_by_script,
     build_encoder,
@@ -30,7 +31,6 @@ from lia_adapter.generators import (
     response_error,
     weights_digest,
     weights_of,
-    wrap,
 )
 from lia_adapter.generators.labels import Label
 from lia_adapter.lia import LIA
@@ -109,7 +109,7 @@ def from_checkpoint(checkpoint: Checkpoint, *, label: Label | None = None, chann
     if built is None:
         raise CheckpointError(f"{checkpoint.source} holds {checkpoint.content()}, and no generator. Pass the generator's file.")
     return LIA(
-        built,  # type: ignore[arg-type]
+        built,
         discriminator=discriminator,
         encoder=build_encoder(config, checkpoint.tensors),
         family=checkpoint.family,
@@ -136,7 +136,9 @@ def _load_lia(path: Path, generator: Generator | nn.Module | str | Path | None) 
         else:
             family, config = str(header["family"]), header["config"]
             module, discriminator = build(family, config, tensors)
-            built = module  # type: ignore[assignment]
+            if module is None:
+                raise CheckpointError(f"{path.name} is damaged: it holds no generator.")
+            built = module
         if header["mapping"]:
             mapping = filled(partial(InvertibleMapping.from_config, header["mapping"]), tensors, "mapping.")
         if header.get("encoder"):
@@ -174,8 +176,7 @@ def _bound_generator(
         generator, discriminator, family, config = plain.generator, plain.discriminator, plain.family, plain.config
     if not isinstance(generator, nn.Module):
         raise LIAError("generator must be a path, a generator of this package, or what lia_adapter.wrap returns.")
-    if not isinstance(generator, Generator):
-        generator = wrap(generator)
+    generator = as_generator(generator)
     if why := _difference(header, generator):
         kind = "the wrapped module" if isinstance(generator, WrappedGenerator) else "the given generator"
         raise LIAError(f"{path.name} was made for another generator ({source}) than {kind}: {why}.")
@@ -188,7 +189,6 @@ def _difference(header: Mapping[str, Any], generator: Generator) -> str | None:
     A generator that was wrapped, then or now, is known by what it does: its weights may have other names, and the same weights
     may be called in another way.
     """
-    assert isinstance(generator, nn.Module)  # noqa: S101
     same, answers = fingerprint(generator) == header["generator_sha256"], header.get("response")
     wrapped = isinstance(generator, WrappedGenerator)
     if answers and (wrapped or header.get("family") is None):

@@ -100,7 +100,7 @@ def _npz(path: Path) -> dict[str, NDArray[Any]]:
         raise LIAError(f"{path.name} is no .npz file, or damaged ({error}). {_AGAIN}") from error
     if hidden := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
         raise LIAError(f"{path.name}: {hidden[0]} is a pickle, not an array of numbers. Save it as such.")
-    return arrays  # type: ignore[return-value]
+    return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
 
 
 def _npy(data: bytes, name: str) -> NDArray[Any] | memoryview:

@@ -36,7 +36,7 @@ def test_every_number_is_what_the_lia_says(lia: LIA, data: Path, tmp_path: Path)
     (path,) = encode_images(lia, data, tmp_path / "codes.safetensors", batch=4)
     codes = read_codes(path)
     assert codes.names == tuple(f"{i:03d}.png" for i in range(11) if i != 5)
-    assert list(codes.unreadable) == ["005.png"] and codes.generator == fingerprint(lia.generator)  # type: ignore[arg-type]
+    assert list(codes.unreadable) == ["005.png"] and codes.generator == fingerprint(lia.generator)
     images = open_images(data, (8, 8), 3)
     x = torch.stack([item.x for item in map(images.load, range(11)) if item is not None])
     y = lia.encode(x)

@@ -94,7 +94,7 @@ def test_weights_come_back_to_the_bit(tmp_path: Path, target: str) -> None:
     assert any("invertible mapping stays" in sentence for sentence in exported.left)
     assert any("encoder stays" in sentence for sentence in exported.left)
     back = load(exported.files[0])
-    assert same(lia.generator, back.generator)  # type: ignore[arg-type]
+    assert same(lia.generator, back.generator)
     assert same(lia.discriminator, discriminator_of(exported.files[1]))
     note = exported.files[2].read_text()
     assert "g.discriminator.safetensors" in note
@@ -115,7 +115,7 @@ def test_rosinality_s_names_and_shapes(tmp_path: Path) -> None:
 def test_classes_go_out_to_nvlabs(tmp_path: Path) -> None:
     lia = toys.stylegan(c_dim=3)
     exported = export_weights(lia, "nvlabs", tmp_path / "g.safetensors")
-    assert same(lia.generator, load(exported.files[0]).generator)  # type: ignore[arg-type]
+    assert same(lia.generator, load(exported.files[0]).generator)
     assert same(lia.discriminator, discriminator_of(exported.files[1]))
     assert "c_dim=3" in exported.files[2].read_text()
 
@@ -124,7 +124,7 @@ def test_classes_go_out_to_nvlabs(tmp_path: Path) -> None:
 def test_stylegan3_goes_out_to_nvlabs(tmp_path: Path, shared: Path, config: str) -> None:
     lia = load(shared / "checkpoints" / f"{config}_uncond.pkl")
     exported = export_weights(lia, "nvlabs", tmp_path / "g.safetensors")
-    assert same(lia.generator, load(exported.files[0]).generator)  # type: ignore[arg-type]
+    assert same(lia.generator, load(exported.files[0]).generator)
     assert same(lia.discriminator, discriminator_of(exported.files[1]))
     note = exported.files[2].read_text()
     kernel = {"sg3t": "conv_kernel=3, use_radial_filters=False", "sg3r": "conv_kernel=1, use_radial_filters=True"}[config]
@@ -135,7 +135,7 @@ def test_a_missing_average_is_measured(tmp_path: Path) -> None:
     lia = toys.stylegan()
     config = {**lia.config, "generator": {**lia.config["generator"]}}
     config["generator"]["mapping"] = {**config["generator"]["mapping"], "has_average": False}
-    tensors = {f"generator.{name}": tensor for name, tensor in lia.generator.state_dict().items() if "w_avg" not in name}  # type: ignore[attr-defined]
+    tensors = {f"generator.{name}": tensor for name, tensor in lia.generator.state_dict().items() if "w_avg" not in name}
     generator, _ = build("stylegan2", {"generator": config["generator"], "discriminator": None}, tensors)
     bare = LIA(generator, family="stylegan2", config=config)  # type: ignore[arg-type]
     exported = export_weights(bare, "rosinality", tmp_path / "g.safetensors")
@@ -319,4 +319,4 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: Path 
     out = out or Path("a.lia-nvlabs.safetensors")
     assert f"wrote {out}\n" in result.output
     assert "note  The invertible mapping stays behind" in result.output
-    assert same(lia.generator, load(out).generator)  # type: ignore[arg-type]
+    assert same(lia.generator, load(out).generator)

@@ -106,7 +106,7 @@ def test_mapping(mapped: Case) -> None:
 
 def test_centre_of_truncation(mapped: Case) -> None:
     mapped.has("w_avg")
-    means = getattr(mapped.generator, "y_means", None)  # StyleGAN-XL has one for each class
+    means = mapped.generator.y_means  # StyleGAN-XL has one for each class
     mapped.compare(mapped.generator.y_mean if means is None else means, "w_avg", "w")
 
 
@@ -116,7 +116,7 @@ def test_centre_of_truncation(mapped: Case) -> None:
 def test_truncation(mapped: Case, name: str, psi: float, cutoff: int | None) -> None:
     mapped.has(name, "w_avg")
     mean, c = mapped.generator.y_mean, mapped.label("c")
-    means = getattr(mapped.generator, "y_means", None)
+    means = mapped.generator.y_means
     if means is not None and c is not None:
         mean = (c @ means)[:, None]
     if mean.shape[-1] != mapped.generator.y_dim:

@@ -13,10 +13,12 @@ from click.testing import CliRunner
 from PIL import Image
 from torch import Tensor
 
-from lia_adapter.cli import main
-from lia_adapter.commands.codes import read_codes
-from lia_adapter.commands.reconstruct import reconstruct_images
-from lia_adapter.lia import LIA, fingerprint, load
+from lia_adapter.cli.main import main
+from lia_adapter.codes import read_codes
+from lia_adapter.generators import fingerprint
+from lia_adapter.jobs.reconstruct import reconstruct_images
+from lia_adapter.lia import LIA
+from lia_adapter.loading import load
 
 DATA = next(parent / "data" for parent in Path(__file__).parents if parent.name == "tests")
 FOLDER = DATA / "release-0.1"
@@ -74,7 +76,7 @@ def test_a_trained_encoder(encoder: LIA, answers: dict[str, Tensor]) -> None:
 def test_codes(encoder: LIA, answers: dict[str, Tensor]) -> None:
     codes = read_codes(FOLDER / "codes.safetensors")
     assert codes.names == ("000.png", "001.png") and codes.about["how"] == "encode" and not codes.unreadable
-    assert codes.generator == fingerprint(encoder.generator)  # type: ignore[arg-type]
+    assert codes.generator == fingerprint(encoder.generator)
     assert {f"codes_{name}" for name in codes.tensors} == {name for name in answers if name.startswith("codes_")}
     for name, tensor in codes.tensors.items():
         assert torch.equal(tensor, answers[f"codes_{name}"])

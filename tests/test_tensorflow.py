@@ -14,7 +14,7 @@ from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.files import read_document, read_file
 from lia_adapter.errors import CheckpointError, LIAError
 from lia_adapter.generators import Discriminator, StyleGAN2, build
-from lia_adapter.generators.encoder_lia import LIAEncoder
+from lia_adapter.generators.encoder_lia import OfficialLIAEncoder
 from lia_adapter.mapping import InvertibleMapping
 from tests import pickles
 
@@ -449,7 +449,7 @@ def encoder(stages: int = 2) -> dict[str, Tensor]:
 
 def test_the_encoder_of_lia(tmp_path: Path) -> None:
     found = read_lia(tmp_path, Y // 2, network("E", "Encoder", encoder(), {"phase": True}))
-    built = LIAEncoder(found.config["encoder"])
+    built = OfficialLIAEncoder(found.config["encoder"])
     built.load_state_dict({key.removeprefix("encoder."): t for key, t in found.tensors.items() if key.startswith("encoder.")})
     x = random(2, 3, 16, 16)
     assert built(x).shape == (2, Y)

@@ -68,10 +68,10 @@ def drawn(lia: LIA, folder: Path, n: int = 400) -> Path:
 
 def test_it_learns_to_encode_what_the_generator_draws(tmp_path: Path) -> None:
     lia = converted()
-    for name, parameter in lia.generator.named_parameters():  # type: ignore[attr-defined]
+    for name, parameter in lia.generator.named_parameters():
         if name.endswith("torgb.weight"):  # so that its pictures fit into [-1, 1], and into PNGs
             parameter.mul_(0.2)
-    before = fingerprint(lia.generator)  # type: ignore[arg-type]
+    before = fingerprint(lia.generator)
     data = drawn(lia, tmp_path / "drawn")
     settings = config(
         images=300 * 16, batch=16, width=16, width_max=64, split="not last 50", schedule="cosine", known_answers=200,
@@ -85,7 +85,7 @@ def test_it_learns_to_encode_what_the_generator_draws(tmp_path: Path) -> None:
     x = torch.stack([item.x for item in map(images.load, range(50)) if item is not None])
     error = (trained.reconstruct(x) - x).square().mean()
     assert error == pytest.approx(figures["after"]["mse_of_real_images"], rel=1e-3)  # those 50 are what was held out
-    assert fingerprint(trained.generator) == before  # type: ignore[arg-type]
+    assert fingerprint(trained.generator) == before
     assert trained.provenance["encoder"]["data"]["images"] == 350
     trained.save(tmp_path / "t.safetensors")
     again = load(tmp_path / "t.safetensors")
@@ -124,7 +124,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, pictures: Path, a
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
     assert any("exp_avg_sq" in name for name in a) and any("running_var" in name for name in a)
     assert whole.metrics["encoder"]["losses"] == resumed.metrics["encoder"]["losses"]
-    assert fingerprint(whole.encoder) == fingerprint(resumed.encoder)  # type: ignore[arg-type]
+    assert fingerprint(whole.encoder) == fingerprint(resumed.encoder)
 
     def log(folder: Path) -> list[dict[str, float]]:
         lines = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
@@ -314,7 +314,7 @@ def test_the_papers_recipe_is_the_default_and_the_cpu_one_differs_where_it_says(
 
 @pytest.mark.parametrize("adversarial", [0.0, 0.1])
 def test_a_batch_that_is_drawn_in_parts_has_the_same_gradients(pictures: Path, adversarial: float) -> None:
-    """Also with a judge, which compares the images of a batch with one another, and with blocks that are run again."""
+    """Also with a discriminator, which compares the images of a batch with one another, and with blocks that are run again."""
     found = []
     for at_once, drawing in ((8, contextlib.nullcontext), (3, contextlib.nullcontext), (3, checkpointed)):
         lia = converted()

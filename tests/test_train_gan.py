@@ -77,7 +77,7 @@ def test_one_pass_gives_both_players_the_gradients_of_two(pictures: Path, mappin
     losses["loss"].backward()
     found = {name: p.grad for name, p in training.players.named_parameters() if p.requires_grad}
 
-    generator, judge = training.generator, training.discriminator
+    generator, discriminator = training.generator, training.discriminator
     rows = list(range(8))
     x = to_floats(training.stream.batch(part.numbers)[0]).double().requires_grad_(True)
     drawn = generator.synthesis(training._ys(0, 0, rows, None), noise_mode=training._noise(0, 1, rows))
@@ -87,9 +87,9 @@ def test_one_pass_gives_both_players_the_gradients_of_two(pictures: Path, mappin
     lengths = path_lengths(again, ys, direction)
     mean = 0.3 + 0.01 * (lengths.mean().detach() - 0.3)
     torch.testing.assert_close(training.players.path_mean, mean)
-    fool = F.softplus(-judge(drawn)).mean() + settings.path_weight * (lengths - mean).square().mean()
-    logits = judge(x)
-    tell = F.softplus(judge(drawn.detach())).mean() + F.softplus(-logits).mean()
+    fool = F.softplus(-discriminator(drawn)).mean() + settings.path_weight * (lengths - mean).square().mean()
+    logits = discriminator(x)
+    tell = F.softplus(discriminator(drawn.detach())).mean() + F.softplus(-logits).mean()
     tell = tell + settings.r1_gamma / 2 * gradient_penalty(logits, x)
     for player, loss in (("generator", fool), ("discriminator", tell)):
         module = training.players.get_submodule(player)
@@ -100,7 +100,7 @@ def test_one_pass_gives_both_players_the_gradients_of_two(pictures: Path, mappin
             torch.testing.assert_close(
                 own if own is not None else torch.zeros([]), gradient if gradient is not None else torch.zeros([])
             )
-    value = F.softplus(-judge(drawn)).mean() + tell + settings.path_weight * (lengths - mean).square().mean()
+    value = F.softplus(-discriminator(drawn)).mean() + tell + settings.path_weight * (lengths - mean).square().mean()
     torch.testing.assert_close(losses["loss"], value)
 
 

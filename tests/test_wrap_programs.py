@@ -348,7 +348,7 @@ class Dense(nn.Module):
 
 def test_a_dense_mapping_is_recognised_by_running_it() -> None:
     own = build_random("stylegan2", stylegan2_config(8, z_dim=16, y_dim=16, mapping_layers=4, channel_base=64))[0]
-    by_file, by_running = dense_stack(own), dense_stack(wrap(Dense(own)))  # type: ignore[arg-type]
+    by_file, by_running = dense_stack(own), dense_stack(wrap(Dense(own)))
     assert by_file is not None and by_running is not None and by_running.alpha == pytest.approx(0.2)
     for a, b in zip(by_file.weights + by_file.biases, by_running.weights + by_running.biases, strict=True):
         torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-4)

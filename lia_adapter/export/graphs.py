@@ -33,7 +33,7 @@ _BATCH: Final = 2  # of the example; 1 would be taken for a constant
 class _Synthesis(nn.Module):
     def __init__(self, lia: LIA) -> None:
         super().__init__()
-        self.synthesis: nn.Module = lia.generator.synthesis  # type: ignore[assignment]
+        self.synthesis = lia.generator.synthesis
         self.guests = _guests(lia)
 
     def forward(self, ys: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class _Synthesis(nn.Module):
 
 
 class _Mapping(nn.Module):
-    """The mapping of a wrapped generator, which is a function and no module."""
+    """A mapping that is a function and no module, as a wrapped generator's is."""
 
     def __init__(self, lia: LIA) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ def _directions(lia: LIA) -> dict[str, _Direction]:
     labels = {"c": torch.eye(g.c_dim)[:1].repeat(_BATCH, 1)} if g.c_dim else {}
     codes = {"z": torch.zeros(_BATCH, lia.z_dim), **labels}
     if lia.mapping is None:
-        found["mapping"] = _Direction(g.mapping if ours else _Mapping(lia), codes, "y", ours)  # type: ignore[arg-type]
+        found["mapping"] = _Direction(g.mapping if isinstance(g.mapping, nn.Module) else _Mapping(lia), codes, "y", ours)
     else:
         found["mapping"] = _Direction(_solved(lia.mapping, to_z=False), codes, "y")
         inverse = _Inverse(_solved(lia.mapping, to_z=True))

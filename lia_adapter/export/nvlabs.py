@@ -35,7 +35,7 @@ def export(lia: LIA, average: Tensor) -> tuple[Part, Part | str | None]:
         refuse(PROGRAM, [f"the family {lia.family}; StyleGAN 2 and 3 fit"])
     config = lia.config["generator"]
     generator = _stylegan2(config) if lia.family == "stylegan2" else _stylegan3(config)
-    state = {**lia.generator.state_dict(), "mapping.w_avg": average}  # type: ignore[attr-defined]
+    state = {**lia.generator.state_dict(), "mapping.w_avg": average}
     remarks = generator.remarks
     if "class" in config["mapping"]:
         remarks += (f"All classes go out; the one that was chosen here is {config['mapping']['class']}.",)

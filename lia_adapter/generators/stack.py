@@ -70,7 +70,7 @@ def _by_weights(network: MappingNetwork, dim: int, c_dim: int) -> DenseStack:
     for i, layer in enumerate(network.layers):
         # The activation's gain goes into the weights: a leaky ReLU lets positive factors pass.
         weight, bias = (t.double() * ACTIVATIONS["lrelu"].gain for t in layer.effective())
-        if i == 0 and network.only is not None:  # one class alone: what its label adds is a constant
+        if i == 0 and network.fixed_label is not None:  # one class alone: what its label adds is a constant
             bias = bias + weight[:, dim:] @ network.label_code(None, 1)[0].double()
         if i == 0 and c_dim and weight.shape[1] > dim:
             embed_weight, embed_bias = network.embed.effective()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lia_adapter.generators import Generator, Original
+from lia_adapter.generators import Generator, MappingSampler
 from lia_adapter.inversion.loss import ReconstructionLoss
 from lia_adapter.metrics.recovery import pixel_spectrum
 from lia_adapter.progress import Progress
@@ -53,7 +53,7 @@ def search_coordinates(
         seconds: About how long it may take: see `pixel_spectrum`.
         progress: Is told what is done.
     """
-    _, y, _ = Original(generator).pairs(_SPECTRUM_CODES, torch.Generator(root.device).manual_seed(0))
+    _, y, _ = MappingSampler(generator).pairs(_SPECTRUM_CODES, torch.Generator(root.device).manual_seed(0))
     values, vectors = pixel_spectrum(generator, y, root, seconds=seconds, progress=progress)
     pace = (values / values[0]).clamp(min=_LEAST) ** _PACE
     # Contiguous, as it is when it was read from a file: products by another layout differ in the last bit.

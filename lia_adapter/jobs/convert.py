@@ -16,13 +16,12 @@ from lia_adapter.config import load_recipe
 from lia_adapter.data import open_images
 from lia_adapter.download import downloading, fetch, source_stem
 from lia_adapter.errors import ConfigError, LIAError, argument
-from lia_adapter.generators import Generator, at_rest, fingerprint, is_script, wrap
+from lia_adapter.generators import Generator, as_generator, at_rest, fingerprint, is_script
 from lia_adapter.generators.labels import Label
 from lia_adapter.jobs.run import checked_out, device_name, write_results
 from lia_adapter.lia import LIA
 from lia_adapter.lia_file import versions
 from lia_adapter.loading import load, open_file
-from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.metrics.features import Features, PixelFeatures, load_features
 from lia_adapter.metrics.mapping import compare_mappings
 from lia_adapter.pictures import comparison_grid, png_bytes
@@ -82,7 +81,7 @@ def convert(
     elif isinstance(source, LIA):
         lia = source
     else:
-        lia = LIA(source if isinstance(source, Generator) else wrap(source))
+        lia = LIA(as_generator(source))
     return convert_lia(
         lia, config, features=load_features(features), data=data, out=out, adapter_only=adapter_only, progress=progress
     )
@@ -223,12 +222,11 @@ def obstacle(generator: Generator) -> str | None:
     Args:
         generator: Its mapping is run once.
     """
-    if isinstance(generator.mapping, InvertibleMapping):
+    if generator.learnt_mapping is not None:
         return "was trained with an invertible mapping, so that there is nothing to convert: LIA.save writes it as it is"
-    makes = getattr(generator, "makes", "images")
-    if makes != "images":
-        return f"makes {makes}, which only a renderer turns into images. Its mapping can be used from Python"
-    device = next((p.device for p in generator.parameters()), None) if isinstance(generator, nn.Module) else None
+    if generator.makes != "images":
+        return f"makes {generator.makes}, which only a renderer turns into images. Its mapping can be used from Python"
+    device = next((p.device for p in generator.parameters()), None)
     c = torch.zeros(1, generator.c_dim, device=device) if generator.c_dim else None
     numbers = generator.mapping(torch.ones(1, generator.z_dim, device=device), c).shape[1]
     if numbers != generator.y_dim:
@@ -243,10 +241,8 @@ def check_convertible(generator: Generator) -> None:
     """Refuses a generator that `convert` can do nothing for.
 
     Raises:
-        LIAError: It is no module, or there is an obstacle.
+        LIAError: There is an obstacle.
     """
-    if not isinstance(generator, nn.Module):
-        raise LIAError("convert needs a generator that is a torch module; pass what lia_adapter.wrap returns.")
     if why := obstacle(generator):
         raise LIAError(f"this generator {why}.")
 

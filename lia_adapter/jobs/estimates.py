@@ -10,7 +10,7 @@ from torch import Tensor
 from lia_adapter.budget import GRADIENT, at_once, human, room, seconds_of, used_memory
 from lia_adapter.data import open_images
 from lia_adapter.encoder import Encoder
-from lia_adapter.generators import Original, draw_reduced, graphs_at_once, picture_bytes, pictures_at_once
+from lia_adapter.generators import MappingSampler, draw_reduced, graphs_at_once, picture_bytes, pictures_at_once
 from lia_adapter.generators.labels import Label, check_given_label
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.features import Features
@@ -95,7 +95,7 @@ def convert_work(lia: LIA, config: ConvertConfig, features: Features) -> Work:
     y = torch.zeros(n, generator.num_ws, generator.y_dim, device=lia.device)
     with torch.no_grad():
         look = _each(lambda: features(draw_reduced(generator, y)), n)
-        codes = Original(generator)
+        codes = MappingSampler(generator)
         random = torch.Generator(lia.device).manual_seed(0)
         codes.pairs(config.batch, random)
         mapped = seconds_of(lambda: codes.pairs(config.batch, random)) / config.batch
@@ -127,10 +127,10 @@ def encoder_estimate(lia: LIA, config: EncoderConfig) -> dict[str, str]:
 def train_estimate(config: TrainConfig, device: torch.device) -> dict[str, str]:
     """What the first stage of `train` takes."""
     players = Players(config).to(device)
-    generator, judge = players.generator, players.discriminator
+    generator, discriminator = players.generator, players.discriminator
 
     def judged(x: Tensor) -> Tensor:
-        logits: Tensor = judge(x, torch.zeros(len(x), config.c_dim, device=device) if config.c_dim else None)
+        logits: Tensor = discriminator(x, torch.zeros(len(x), config.c_dim, device=device) if config.c_dim else None)
         return logits
 
     each = 2 * picture_bytes(generator, judged, graph=True)  # twice, for penalties on gradients

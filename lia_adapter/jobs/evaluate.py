@@ -107,12 +107,13 @@ def evaluate(
         has = "the encoder that was published with it" if lia.encoder is not None else "no encoder"
         raise LIAError(f"this file has {has}; evaluate judges one of this program. Run lia-adapt train-encoder on it first.")
     network = None if features is None else load_network(features).to(lia.device)
-    judge = (inception_features() if fid else PixelFeatures() if network is None else NetworkFeatures(network)).to(lia.device)
+    extractor = inception_features() if fid else PixelFeatures() if network is None else NetworkFeatures(network)
+    extractor.to(lia.device)
     images = open_images(data, g.resolution, g.channels, fit=fit, split=split, c_dim=g.c_dim, label=label, bits=bits)
     if len(images) < _LEAST:
         found = "one" if len(images) == 1 else len(images)
         raise LIAError(f"evaluate compares sets of images, at least {_LEAST}; found {found} in {images.path}. Give more.")
-    seen = _Seen(lia, images, network, judge, lia.at_once("reconstruct", batch))
+    seen = _Seen(lia, images, network, extractor, lia.at_once("reconstruct", batch))
     seen.look(progress)
     count = len(seen.numbers)
     if count < _LEAST:
@@ -134,7 +135,7 @@ def evaluate(
         **{name: _mean(of_each[name]) for name in ("mse", "psnr", "ssim", "perceptual") if name in of_each},
         "swd": {"mean": swd.pop("mean"), "levels": swd, "images": len(seen.patched)},
         "frechet": {
-            "features": judge.name,
+            "features": extractor.name,
             "reconstructions": frechet_distance(seen.real.moments, seen.drawn.moments),
             "samples": frechet_distance(seen.real.moments, samples.moments),
             **_interval(seen.real, {"reconstructions": seen.drawn, "samples": samples}),
@@ -226,10 +227,10 @@ def _example(lia: LIA, figures: Mapping[str, Any], places: Sequence[int]) -> Pai
 class _Seen:
     """The images that were read, what is measured of each, and of all together."""
 
-    def __init__(self, lia: LIA, images: ImageSet, network: FeatureNetwork | None, judge: Features, batch: int) -> None:
-        self.lia, self.images, self.network, self.judge, self.batch = lia, images, network, judge, batch
+    def __init__(self, lia: LIA, images: ImageSet, network: FeatureNetwork | None, extractor: Features, batch: int) -> None:
+        self.lia, self.images, self.network, self.extractor, self.batch = lia, images, network, extractor, batch
         self.numbers: list[int] = []
-        self.real, self.drawn = FeatureSet(judge, _KEPT), FeatureSet(judge, _KEPT)
+        self.real, self.drawn = FeatureSet(extractor, _KEPT), FeatureSet(extractor, _KEPT)
         self.patches = Patches(), Patches()
         self.patched: list[int] = []
         self.figures: dict[str, list[Tensor]] = {}
@@ -275,7 +276,7 @@ class _Seen:
 
     def samples(self, progress: Progress | None) -> tuple[FeatureSet, float]:
         """Features of as many images of the prior, with the labels of the real ones, and the seconds it took."""
-        start, random, seen = time.monotonic(), torch.Generator().manual_seed(0), FeatureSet(self.judge, _KEPT)
+        start, random, seen = time.monotonic(), torch.Generator().manual_seed(0), FeatureSet(self.extractor, _KEPT)
         z = torch.randn(len(self.numbers), self.lia.z_dim, generator=random)
         done = 0
 

@@ -16,7 +16,7 @@ from lia_adapter.budget import in_parts
 from lia_adapter.config import has_table, load_recipe, to_toml
 from lia_adapter.data import ImageSet, in_batches, open_images
 from lia_adapter.errors import ConfigError, argument
-from lia_adapter.generators import Original, StyleGAN2, broadcast, pictures_at_once
+from lia_adapter.generators import MappingSampler, StyleGAN2, broadcast, pictures_at_once
 from lia_adapter.jobs.run import checked_out, device_name, run_folder, write_results
 from lia_adapter.jobs.train_encoder import train_encoder_lia, write_encoder_results
 from lia_adapter.lia import LIA
@@ -195,7 +195,7 @@ def _first_stage(config: TrainConfig, device: torch.device, folder: Path | None,
 @torch.no_grad()
 def _measure_mean(generator: StyleGAN2, seed: int, device: torch.device) -> None:
     """Gives a trained generator its centre of truncation."""
-    _, y, _ = Original(generator).pairs(_MEAN_SAMPLES, step_generator(seed, _STATISTICS, device))
+    _, y, _ = MappingSampler(generator).pairs(_MEAN_SAMPLES, step_generator(seed, _STATISTICS, device))
     mapping = generator.mapping
     (mapping.y_mean if isinstance(mapping, InvertibleMapping) else mapping.w_avg).copy_(y.mean(dim=0))
 
@@ -277,7 +277,7 @@ class _Watch:
         """n images of the averaged generator, always the same codes."""
         training = self.training
         average, random = training.players.average, step_generator(training.config.seed, _STATISTICS, training.device)
-        _, y, _ = Original(average).pairs(n, random)
+        _, y, _ = MappingSampler(average).pairs(n, random)
         y = y.to(training.dtype)
         yield from in_parts(
             lambda part: average.synthesis(broadcast(part, average.num_ws), noise_mode="const").float(), y, self._at_once()

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from lia_adapter.budget import affordable, in_parts, seconds_of
-from lia_adapter.generators import Generator, Original, broadcast, draw_reduced, has_lower_layers, in_chunks, pictures_at_once
+from lia_adapter.generators import (
+    Generator,
+    MappingSampler,
+    broadcast,
+    draw_reduced,
+    has_lower_layers,
+    in_chunks,
+    pictures_at_once,
+)
 from lia_adapter.linalg import covariance_root
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.metrics.classifier import classifier_accuracy
@@ -66,7 +74,7 @@ def compare_mappings(
         seeds share. With fewer than 500 of these a side, "interval" is where the ratio lies with a confidence of 95 %.
     """
     device = torch.device(device)
-    original = Original(generator)
+    original = MappingSampler(generator)
     mean, root = covariance_root(original.pairs(statistics_samples, _random(0, device))[1])
     inverse = torch.linalg.inv(root)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lia_adapter.budget import in_parts, seconds_of
 from lia_adapter.encoder import one_code
-from lia_adapter.generators import Generator, Original, broadcast, draw_reduced, graphs_at_once, pictures_at_once
+from lia_adapter.generators import Generator, MappingSampler, broadcast, draw_reduced, graphs_at_once, pictures_at_once
 from lia_adapter.metrics.images import mse
 from lia_adapter.metrics.intervals import jackknife
 from lia_adapter.metrics.mapping import correlation
@@ -139,7 +139,7 @@ class KnownAnswers:
         self.directions = pixel_directions(generator, self._codes(_IMAGES), root, seconds=seconds, progress=progress)
 
     def _codes(self, n: int) -> Tensor:
-        return Original(self.generator).pairs(n, torch.Generator(self.root.device).manual_seed(self.seed))[1]
+        return MappingSampler(self.generator).pairs(n, torch.Generator(self.root.device).manual_seed(self.seed))[1]
 
     @torch.no_grad()
     def test(self, encode: Callable[[Tensor], Tensor], samples: int, progress: Progress | None = None) -> dict[str, Any]:

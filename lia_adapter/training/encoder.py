@@ -17,7 +17,7 @@ from lia_adapter import ranks
 from lia_adapter.budget import accumulation, held_by, in_parts, seconds_of
 from lia_adapter.data import ImageSet, Stream, to_floats
 from lia_adapter.encoder import Encoder
-from lia_adapter.generators import Original, broadcast, graphs_at_once, judge_of
+from lia_adapter.generators import MappingSampler, broadcast, discriminator_for, graphs_at_once
 from lia_adapter.inversion.loss import ReconstructionLoss
 from lia_adapter.lia import LIA
 from lia_adapter.linalg import covariance_root
@@ -58,7 +58,7 @@ class EncoderTraining:
         self.half = config.precision == "bfloat16" or (
             config.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         )
-        _, y, _ = Original(generator).pairs(config.statistics_samples, step_generator(config.seed, _STATISTICS, device))
+        _, y, _ = MappingSampler(generator).pairs(config.statistics_samples, step_generator(config.seed, _STATISTICS, device))
         mean, root = covariance_root(y)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -66,20 +66,20 @@ class EncoderTraining:
                 generator.resolution, generator.channels, generator.y_dim, generator.num_ws,
                 space=config.space, width=config.width, width_max=config.width_max,
             )  # fmt: skip
-            judge = None
+            discriminator = None
             if config.adversarial_weight:
-                judge = judge_of(lia.discriminator, generator.resolution, generator.channels, generator.c_dim)
+                discriminator = discriminator_for(lia.discriminator, generator.resolution, generator.channels, generator.c_dim)
         encoder.mean.copy_(mean)
         encoder.root.copy_(root)
         self.encoder = encoder.to(device, self.dtype).train()
         self.average = copy.deepcopy(self.encoder).eval().requires_grad_(False)
         self.module = nn.ModuleDict({"encoder": self.encoder, "average": self.average})
-        self.judge = None if judge is None else judge.to(device, self.dtype).requires_grad_(True)
-        if self.judge is not None:
-            self.module["judge"] = self.judge
+        self.discriminator = None if discriminator is None else discriminator.to(device, self.dtype).requires_grad_(True)
+        if self.discriminator is not None:
+            self.module["judge"] = self.discriminator  # its name in the saved states of runs
         self.original = self.generator = generator
         if self.dtype == torch.float64:
-            self.generator = copy.deepcopy(generator).double()  # type: ignore[attr-defined]
+            self.generator = copy.deepcopy(generator).double()
         self.loss = ReconstructionLoss(
             None if network is None else network.to(device, self.dtype),
             config.pixel_weight, config.vgg_weight, config.perceptual_weight,
@@ -116,13 +116,14 @@ class EncoderTraining:
         def work(n: int) -> None:
             x = torch.zeros(n, encoder.channels, h, w, device=self.device, dtype=self.dtype)
             torch.autograd.grad(encoder(x).sum(), list(encoder.parameters()))
-            if self.judge is not None:
-                size = [n, encoder.channels, *self.judge.resolution]  # type: ignore[misc]
+            if self.discriminator is not None:
+                size = [n, encoder.channels, *self.discriminator.resolution]
                 x = torch.zeros(size, device=self.device, dtype=self.dtype, requires_grad=True)
                 c = None if not self.generator.c_dim else x.new_zeros(n, self.generator.c_dim)
-                logits = self.judge(x, c)
+                logits = self.discriminator(x, c)
                 (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
-                torch.autograd.grad(gradient.square().sum() + logits.sum(), list(self.judge.parameters()), allow_unused=True)
+                weights = list(self.discriminator.parameters())
+                torch.autograd.grad(gradient.square().sum() + logits.sum(), weights, allow_unused=True)
 
         if share <= 1 or share % config.accumulate or config.accumulate > 1:
             return config.accumulate
@@ -162,14 +163,14 @@ class EncoderTraining:
         c = None if c is None else c.to(self.device, self.dtype)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             codes = self.encoder(self._floats(pixels, resize))
-        if self.judge is None:
+        if self.discriminator is None:
             losses, surrogate = self._redrawn(codes, pixels, part.tell)
             # What the encoder learns from is a gradient, not a value.
             losses["loss"] = losses["loss"] + (surrogate - surrogate.detach())
             return losses
-        size = tuple(self.judge.resolution)  # type: ignore[arg-type]
+        size = self.discriminator.resolution
         losses, drawn = self._redrawn_for(codes, pixels, size, part.tell)
-        self._play(self.judge, drawn, self._floats(pixels, lambda x: _resized(x, size)), c, losses)
+        self._play(self.discriminator, drawn, self._floats(pixels, lambda x: _resized(x, size)), c, losses)
         return losses
 
     def draw(self, codes: Tensor) -> Tensor:
@@ -210,9 +211,9 @@ class EncoderTraining:
     def _redrawn_for(
         self, codes: Tensor, pixels: Tensor, size: tuple[int, ...], tell: Callable[[int], None]
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Mean losses, and the drawn images at the judge's size, both with gradients.
+        """Mean losses, and the drawn images at the discriminator's size, both with gradients.
 
-        The judge compares the images of a batch with each other, so that their gradients are known only when all are drawn:
+        The discriminator compares a batch's images with each other, so that their gradients are known only when all are drawn:
         where the batch is drawn in parts, each part is drawn again when its gradient is due.
         """
 
@@ -233,16 +234,16 @@ class EncoderTraining:
         drawn, *values = (torch.cat(same) for same in zip(*in_parts(look, range(len(codes)), self.at_once), strict=True))
         return {name: value.mean() for name, value in zip(names, values, strict=True)}, drawn
 
-    def _play(self, judge: nn.Module, drawn: Tensor, x: Tensor, c: Tensor | None, losses: dict[str, Tensor]) -> None:
+    def _play(self, discriminator: nn.Module, drawn: Tensor, x: Tensor, c: Tensor | None, losses: dict[str, Tensor]) -> None:
         """Adds both players' losses; one backward pass serves both, as each sees the other's part as a constant.
 
         Outside of autocast: the gradient penalty is differentiated twice, and bfloat16 has eight bits.
         """
-        frozen = {name: p.detach() for name, p in judge.named_parameters()}
-        losses["fool"] = F.softplus(-functional_call(judge, frozen, (drawn, c))).mean()
+        frozen = {name: p.detach() for name, p in discriminator.named_parameters()}
+        losses["fool"] = F.softplus(-functional_call(discriminator, frozen, (drawn, c))).mean()
         real = x.detach().requires_grad_(True)
-        logits = judge(real, c)
-        losses["tell"] = F.softplus(judge(drawn.detach(), c)).mean() + F.softplus(-logits).mean()
+        logits = discriminator(real, c)
+        losses["tell"] = F.softplus(discriminator(drawn.detach(), c)).mean() + F.softplus(-logits).mean()
         (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
         losses["r1"] = gradient.square().sum(dim=(1, 2, 3)).mean()  # (Mescheder 2018, eq. 9)
         losses["loss"] = (

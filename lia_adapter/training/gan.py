@@ -63,7 +63,7 @@ class Players(nn.Module):
             networks = config.networks()
             self.generator = StyleGAN2(networks["generator"])
             self.discriminator = Discriminator(networks["discriminator"])
-            if isinstance(mapping := self.generator.mapping, InvertibleMapping):
+            if (mapping := self.generator.learnt_mapping) is not None:
                 assert isinstance(mapping.core, AdditiveCouplings | AffineCouplings)  # noqa: S101
                 mapping.core.randomise()
                 start_like_stylegan(mapping)

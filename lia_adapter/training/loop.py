@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +222,7 @@ def _gradients(job: Job, index: int, parameters: Sequence[Tensor], tell: Callabl
         numbers = _numbers(job, index, i)
         before = i * len(numbers)
         following = None if last else _numbers(job, index, i + 1)
-        part = Part(index, numbers, following, lambda done, before=before: tell(before + done))  # type: ignore[misc]
+        part = Part(index, numbers, following, partial(_tell_more, tell, before))
         with torch.enable_grad():
             losses = job.step(part)
             (losses["loss"] / job.accumulate).backward()
@@ -229,6 +230,10 @@ def _gradients(job: Job, index: int, parameters: Sequence[Tensor], tell: Callabl
             totals[key] = totals.get(key, 0) + value.detach().double() / job.accumulate
     ranks.average([p.grad for p in parameters if p.grad is not None])
     return totals
+
+
+def _tell_more(tell: Callable[[int], None], before: int, done: int) -> None:
+    tell(before + done)
 
 
 def _numbers(job: Job, index: int, part: int) -> range:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lia_adapter.config import check_choices, check_least
 from lia_adapter.errors import ConfigError
-from lia_adapter.generators import Generator, Original, dense_stack, in_chunks
+from lia_adapter.generators import Generator, MappingSampler, dense_stack, in_chunks
 from lia_adapter.linalg import covariance_root, procrustes, symmetric_root
 from lia_adapter.mapping import COUPLINGS, DenseCore, InvertibleMapping
 from lia_adapter.metrics.distances import sliced_wasserstein
@@ -102,7 +102,7 @@ def fit_mapping(
     Returns:
         The mapping, and its losses a step.
     """
-    original = Original(generator)
+    original = MappingSampler(generator)
     z, y, c = original.pairs(config.statistics_samples, step_generator(config.seed, _STATISTICS, device))
     coupling = pick_coupling(generator, config.coupling)
     job = (_Dense if coupling == "dense" else _Likelihood)(coupling, original, config, z, y, c)
@@ -139,7 +139,7 @@ class _Dense:
     """
 
     def __init__(
-        self, coupling: str, original: Original, config: ConvertConfig, z: Tensor, y: Tensor, c: Tensor | None
+        self, coupling: str, original: MappingSampler, config: ConvertConfig, z: Tensor, y: Tensor, c: Tensor | None
     ) -> None:
         stack, dim = dense_stack(original.generator), original.dim
         assert stack is not None  # noqa: S101  (pick_coupling saw to it)
@@ -203,7 +203,7 @@ class _Likelihood:
     """
 
     def __init__(
-        self, coupling: str, original: Original, config: ConvertConfig, z: Tensor, y: Tensor, c: Tensor | None
+        self, coupling: str, original: MappingSampler, config: ConvertConfig, z: Tensor, y: Tensor, c: Tensor | None
     ) -> None:
         self.original, self.config = original, config
         self.learning_rate = config.coupling_learning_rate
@@ -235,14 +235,14 @@ class _Likelihood:
         """
         mapping, core = self.mapping, self.mapping.core
         assert not isinstance(core, DenseCore)  # noqa: S101
-        judge = self.original.pairs(self.config.eval_samples, self._random(_STATISTICS - 1))
+        reference = self.original.pairs(self.config.eval_samples, self._random(_STATISTICS - 1))
         again, _, c_again = self.original.pairs(self.config.eval_samples, self._random(_STATISTICS - 2))
         trained = {name: tensor.clone() for name, tensor in mapping.core.state_dict().items()}
         distances = []
         for state in (self.start, trained):
             mapping.core.load_state_dict(state)
-            calibrate(mapping, self.base, *judge)
-            distances.append(sliced_wasserstein(judge[1], in_chunks(mapping.to_y, again, c_again)))
+            calibrate(mapping, self.base, *reference)
+            distances.append(sliced_wasserstein(reference[1], in_chunks(mapping.to_y, again, c_again)))
         if distances[0] < distances[1]:
             mapping.core.load_state_dict(self.start)
         calibrate(mapping, self.base, z, y, c)

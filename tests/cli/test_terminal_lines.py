@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from lia_adapter import terminal
+from lia_adapter.cli.terminal import ProgressLine
 from lia_adapter.errors import ConfigError
-from lia_adapter.terminal import ProgressLine, device_name, duration
+from lia_adapter.jobs.run import device_name
+from lia_adapter.progress import duration
 
 
 class Screen(io.StringIO):

@@ -13,15 +13,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lia_adapter.commands.codes import read_codes
-from lia_adapter.commands.encode import encode_images
+from lia_adapter.codes import read_codes
 from lia_adapter.config import load_recipe
 from lia_adapter.data import open_images
-from lia_adapter.generators import Original
-from lia_adapter.lia import LIA, load
+from lia_adapter.generators import MappingSampler
+from lia_adapter.jobs.convert import convert_lia
+from lia_adapter.jobs.encode import encode_images
+from lia_adapter.jobs.train_encoder import train_encoder
+from lia_adapter.lia import LIA
+from lia_adapter.loading import load
 from lia_adapter.mapping import AdditiveCouplings, InvertibleMapping, covariance_root
-from lia_adapter.training.convert import convert_lia
-from lia_adapter.training.encoder import train_encoder
 from lia_adapter.training.mapping import ConvertConfig
 from tests import toys
 
@@ -46,7 +47,7 @@ def make(folder: Path) -> None:
 
 def additive(lia: LIA) -> InvertibleMapping:
     """A small mapping of another kind than the converted one's, with weights that are drawn and not fitted."""
-    _, y, _ = Original(lia.generator).pairs(500, torch.Generator().manual_seed(0))
+    _, y, _ = MappingSampler(lia.generator).pairs(500, torch.Generator().manual_seed(0))
     mean, root = covariance_root(y)
     torch.manual_seed(2)
     mapping = InvertibleMapping("additive", lia.generator.y_dim, depth=2, width=8)

@@ -145,7 +145,7 @@ def _states() -> Iterator[Mapping[str, Tensor]]:
         yield make(2)
     yield test_stylegan3.bare()
     lia = toys.stylegan(c_dim=2, z_dim=4, y_dim=4, mapping_layers=1, channel_base=16)
-    yield {f"module.{name}": tensor for name, tensor in lia.generator.state_dict().items()}  # type: ignore[attr-defined]
+    yield {f"module.{name}": tensor for name, tensor in lia.generator.state_dict().items()}
     yield from _exported()
 
 

@@ -16,20 +16,14 @@ import pytest
 import torch
 from PIL import Image
 
-from lia_adapter.commands.reports import write_invert_report, write_reconstruct_report
+from lia_adapter.jobs.run import report_paths
 from lia_adapter.lia import LIA
-from lia_adapter.report import (
-    html_page,
-    html_picture,
-    image_grid,
-    loss_curves,
-    png_bytes,
-    report_paths,
-    write_convert_report,
-    write_encoder_report,
-    write_report,
-)
-from lia_adapter.report_training import write_training_report
+from lia_adapter.pictures import image_grid, png_bytes
+from lia_adapter.reports.convert import write_convert_report
+from lia_adapter.reports.encoder import write_encoder_report
+from lia_adapter.reports.images import write_invert_report, write_reconstruct_report
+from lia_adapter.reports.page import html_page, html_picture, loss_curves, write_report
+from lia_adapter.reports.training import write_training_report
 from tests import toys
 
 EVIL = """"><script src=http://a.example/x.js>alert('1')</script><img src=x onerror=alert(2)>'&amp;&lt;b"""

@@ -57,7 +57,7 @@ class Killed(Exception):
 
 
 def killer(at: int | None) -> Callable[[str, int, int], None]:
-    def progress(name: str, done: int, total: int) -> None:
+    def progress(name: str, done: int, total: int | None) -> None:
         if done == at:
             raise Killed
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from lia_adapter.config import load_recipe
 from lia_adapter.data import ImageSet, Stream, open_images
-from lia_adapter.generators import Original
-from lia_adapter.lia import LIA, fingerprint
+from lia_adapter.generators import MappingSampler, fingerprint
+from lia_adapter.lia import LIA
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.training import refine
 from lia_adapter.training.loop import History, Job, Part
@@ -67,7 +67,7 @@ class Seen:
 
         keep(self.z, InvertibleMapping, "to_y", lambda args, answer: args[1])
         keep(self.pixels, Stream, "batch", lambda args, answer: answer[0])
-        keep(self.y, Original, "pairs", lambda args, answer: answer[1])
+        keep(self.y, MappingSampler, "pairs", lambda args, answer: answer[1])
         patch.setattr(refine, "run_loop", run_loop)
         refined(lia, images)
         self.job.module.requires_grad_(True)  # which ends with the run
@@ -171,11 +171,11 @@ def test_a_step_is_a_function_of_its_number(seen: Seen) -> None:
 def test_what_does_not_learn_stays_as_it_was(lia: LIA, images: ImageSet) -> None:
     assert lia.mapping is not None and lia.discriminator is not None
     networks = (lia.generator, lia.discriminator)
-    before = [fingerprint(network) for network in networks]  # type: ignore[arg-type]
+    before = [fingerprint(network) for network in networks]
     mapping = {name: tensor.clone() for name, tensor in lia.mapping.state_dict().items()}
     told: list[tuple[str, int, int]] = []
     history = refine_mapping(*networks, lia.mapping, images, config(), progress=lambda *what: told.append(what))
-    assert [fingerprint(network) for network in networks] == before  # type: ignore[arg-type]
+    assert [fingerprint(network) for network in networks] == before
     assert not any(p.requires_grad or p.grad is not None for network in networks for p in network.parameters())  # type: ignore[union-attr]
     assert not any(p.requires_grad for p in lia.mapping.parameters())
     changed = {name for name, tensor in lia.mapping.state_dict().items() if not torch.equal(tensor, mapping[name])}
@@ -190,7 +190,7 @@ def test_a_seed_gives_the_same_bits_and_another_seed_others(images: ImageSet) ->
     made = []
     for seed in (0, 0, 1):
         lia = toys.with_encoder(toys.stylegan())
-        made.append((refined(lia, images, seed=seed), fingerprint(lia.mapping)))  # type: ignore[arg-type]
+        made.append((refined(lia, images, seed=seed), fingerprint(lia.mapping)))
     assert made[0] == made[1] != made[2]
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lia_adapter.generators.base import Generator
 
-__all__ = ["Original", "in_chunks"]
+__all__ = ["MappingSampler", "in_chunks"]
 
 _CHUNK = 4096  # codes mapped at once
 
@@ -27,7 +27,7 @@ def in_chunks(function: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, c:
     return function(x, c) if whole is None else whole
 
 
-class Original:
+class MappingSampler:
     """Pairs of the original mapping, with z of y_dim entries.
 
     Where the original's z is shorter, it is the first entries of the new one and the rest is new; where it is longer, the
