@@ -10,7 +10,7 @@ import time
 import click
 import pytest
 
-from lia_adapter.cli.main import terminal
+from lia_adapter.cli import terminal
 from lia_adapter.cli.terminal import ProgressLine
 from lia_adapter.progress import duration
 

@@ -124,6 +124,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, pictures: Path, a
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
     assert any("exp_avg_sq" in name for name in a) and any("running_var" in name for name in a)
     assert whole.metrics["encoder"]["losses"] == resumed.metrics["encoder"]["losses"]
+    assert whole.encoder is not None and resumed.encoder is not None
     assert fingerprint(whole.encoder) == fingerprint(resumed.encoder)
 
     def log(folder: Path) -> list[dict[str, float]]:

@@ -21,8 +21,9 @@ from lia_adapter.jobs.convert import convert_lia
 from lia_adapter.jobs.encode import encode_images
 from lia_adapter.jobs.train_encoder import train_encoder
 from lia_adapter.lia import LIA
+from lia_adapter.linalg import covariance_root
 from lia_adapter.loading import load
-from lia_adapter.mapping import AdditiveCouplings, InvertibleMapping, covariance_root
+from lia_adapter.mapping import AdditiveCouplings, InvertibleMapping
 from lia_adapter.training.mapping import ConvertConfig
 from tests import toys
 
@@ -63,7 +64,8 @@ def answers(folder: Path) -> None:
     """Writes answers.npz: what the files in a folder say when this build reads them."""
     converted = load(folder / "converted.safetensors")
     adapter = load(folder / "adapter.safetensors", generator=converted.generator)
-    encoder = load(folder / "encoder.safetensors")
+    encoder, discriminator = load(folder / "encoder.safetensors"), converted.discriminator
+    assert discriminator is not None
     codes = read_codes(folder / "codes.safetensors")
     images = open_images(folder / "pictures", (16, 16), 3)
     z = torch.randn(4, 16, generator=torch.Generator().manual_seed(7))
@@ -71,7 +73,7 @@ def answers(folder: Path) -> None:
     found = {
         "z": z, "y": y, "converted_y": converted.to_y(z), "converted_z": converted.to_z(y),
         "adapter_y": adapter.to_y(z), "adapter_z": adapter.to_z(y), "images": converted.sample([0, 1], psi=0.7),
-        "logits": converted.discriminator(converted.sample([0, 1])),
+        "logits": discriminator(converted.sample([0, 1])),
         "x": torch.stack([item.x for item in map(images.load, range(2)) if item is not None]),
         **{f"codes_{name}": tensor for name, tensor in codes.tensors.items()},
     }  # fmt: skip

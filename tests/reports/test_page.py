@@ -16,13 +16,14 @@ import pytest
 import torch
 from PIL import Image
 
-from lia_adapter.jobs.run import report_paths
+from lia_adapter.codes import Codes
+from lia_adapter.jobs.run import report_paths, write_results
 from lia_adapter.lia import LIA
-from lia_adapter.pictures import image_grid, png_bytes
+from lia_adapter.pictures import image_grid, paired_grid, png_bytes
 from lia_adapter.reports.convert import write_convert_report
 from lia_adapter.reports.encoder import write_encoder_report
 from lia_adapter.reports.images import write_invert_report, write_reconstruct_report
-from lia_adapter.reports.page import html_page, html_picture, loss_curves, write_report
+from lia_adapter.reports.page import html_page, html_picture, loss_curves, write_page
 from lia_adapter.reports.training import write_training_report
 from tests import toys
 
@@ -124,24 +125,31 @@ def with_figures(toy: LIA, name: str = "toy.pkl", **metrics: Any) -> LIA:
     return lia
 
 
+def picture(out: Path) -> Path:
+    """The name of a result, beside which its job left a picture."""
+    write_results(out, png_bytes(paired_grid(X, -X)), {})
+    return out
+
+
 def convert_page(toy: LIA, out: Path, name: str = "toy.pkl", **changes: Any) -> str:
     figures = converted(image_features=name, **changes)
-    return write_convert_report(with_figures(toy, name, **figures), out)["html"].read_text()
+    return write_convert_report(with_figures(toy, name, **figures), picture(out)).read_text()
 
 
 def encoder_page(toy: LIA, out: Path, name: str = "toy.pkl", **changes: Any) -> str:
     figures = encoded(**{"unreadable": {name: name}} | changes)
-    return write_encoder_report(with_figures(toy, name, encoder=figures), out, out.parent / "run")["html"].read_text()
+    return write_encoder_report(with_figures(toy, name, encoder=figures), picture(out)).read_text()
 
 
 def training_page(toy: LIA, out: Path, name: str = "toy.pkl", **changes: Any) -> str:
     lia = with_figures(toy, name, training=trained(features=name, **changes))
-    return write_training_report(lia, out, out.parent / "run")["html"].read_text()
+    return write_training_report(lia, picture(out)).read_text()
 
 
 def reconstruct_page(toy: LIA, out: Path, name: str = "toy.pkl", **changes: Any) -> str:
     figures = {"source": name, "lia": name, "count": 2, "mse": 0.5, "originals": name, "unreadable": {name: name}} | changes
-    return write_reconstruct_report(out, figures, [X, -X])["html"].read_text()
+    figures["shown"] = {"count": 2, "originals": True}
+    return write_reconstruct_report(figures, picture(out.with_name("grid.json")).parent).read_text()
 
 
 def invert_page(toy: LIA, out: Path, name: str = "toy.pkl", **changes: Any) -> str:
@@ -149,8 +157,9 @@ def invert_page(toy: LIA, out: Path, name: str = "toy.pkl", **changes: Any) -> s
         "lia": name, "data": name, "features": name, "encoder_sha256": "0", "steps": 10, "space": "y", "start": "mean",
     }  # fmt: skip
     means = {"start_loss": 2.0, "loss": 1.0, "mse": 1.0, "z_size": 1.0, "typicality": 0.5} | changes
-    figures = {"about": about, "mean": means, "of_each": {"name": [name, name]}, "unreadable": {name: name}}
-    return write_invert_report(out, figures, [X, X, -X])["html"].read_text()
+    of_each = {key: torch.tensor([value, value]) for key, value in means.items()}
+    codes = Codes((name, name), of_each, ({}, {}), "0", about, {name: name})
+    return write_invert_report(codes, picture(out)).read_text()
 
 
 PAGES: list[Callable[..., str]] = [convert_page, encoder_page, training_page, reconstruct_page, invert_page]
@@ -206,7 +215,10 @@ def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
         "a": math.nan, "b": [1.5, math.inf, (-math.inf, 2)], "c": {"d": {"e": math.nan}}, "f": "nan", "g": True, "h": None,
         "i": 10**400, "j": 1e308, "ü": "ü",
     }  # fmt: skip
-    paths = write_report(tmp_path / "a.json", b"png", "pägé", figures)
+    out = tmp_path / "a.json"
+    write_results(out, b"png", figures)
+    write_page(out, "a", "pägé")
+    paths = report_paths(out)
     found = json.loads(paths["json"].read_text(), parse_constant=no_json)
     assert found == {
         "a": None, "b": [1.5, None, [None, 2]], "c": {"d": {"e": None}}, "f": "nan", "g": True, "h": None,
@@ -320,7 +332,8 @@ def test_the_last_picture_of_a_run_is_the_reports(toy: LIA, tmp_path: Path) -> N
 
 def test_what_is_not_at_hand_is_not_spoken_of(toy: LIA, tmp_path: Path) -> None:
     figures = {"source": "c", "lia": None, "count": 1234, "mse": None, "originals": None, "unreadable": {}}
-    page = write_reconstruct_report(tmp_path / "a.json", figures, [X])["html"].read_text()
+    shown = {"count": 2, "originals": False}
+    page = write_reconstruct_report({**figures, "shown": shown}, picture(tmp_path / "grid.json").parent).read_text()
     assert "1,234 images of c, drawn by a wrapped generator." in page and "mean squared error" not in page
     assert "The first 2: what the generator draws." in page and "could not be read" not in page
 
