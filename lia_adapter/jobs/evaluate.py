@@ -136,8 +136,8 @@ def evaluate(
         "swd": {"mean": swd.pop("mean"), "levels": swd, "images": len(seen.patched)},
         "frechet": {
             "features": extractor.name,
-            "reconstructions": frechet_distance(seen.real.moments, seen.drawn.moments),
-            "samples": frechet_distance(seen.real.moments, samples.moments),
+            "reconstructions": frechet_distance(seen.real.whole, seen.drawn.whole),
+            "samples": frechet_distance(seen.real.whole, samples.whole),
             **_interval(seen.real, {"reconstructions": seen.drawn, "samples": samples}),
         },
         "round_trip": max(of_each["round_trip"]),
@@ -318,7 +318,7 @@ class _Seen:
 def _interval(real: FeatureSet, others: Mapping[str, FeatureSet]) -> dict[str, Any]:
     """Between what distances the true ones of so few images lie; nothing where they are many."""
     count, entries = real.kept.shape
-    if real.moments.count >= max(_FEW, entries) or real.moments.count > count:
+    if real.count >= max(_FEW, entries) or real.count > count:
         return {}
 
     def between(other: Tensor) -> list[float]:

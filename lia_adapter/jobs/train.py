@@ -220,7 +220,7 @@ class _Watch:
         self.log = None if folder is None else RunLog(folder, to_toml(training.config))
         self.curve: list[tuple[int, float]] = []
         self._pictures: int | None = None
-        self._real: Moments | None = None
+        self._real: Tensor | Moments | None = None
 
     def resume(self, step: int) -> None:
         """Reads back what the run measured before."""
@@ -261,11 +261,11 @@ class _Watch:
             real = FeatureSet(self.features)
             for batch in in_batches(self.images, numbers, self._at_once(), self.training.device):
                 real.add(batch.x)
-            self._real = real.moments
+            self._real = real.whole
         seen = FeatureSet(self.features)
         for x in self._drawn(n):
             seen.add(x)
-        return frechet_distance(seen.moments, self._real)
+        return frechet_distance(seen.whole, self._real)
 
     def _at_once(self) -> int:
         if self._pictures is None:

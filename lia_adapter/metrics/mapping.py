@@ -176,7 +176,7 @@ def _compare_images(
                 if progress:
                     progress("measure, pictures", done, 3 * count)
         sides.append(seen)
-    value, floor = (frechet_distance(sides[0].moments, sides[i].moments) for i in (2, 1))
+    value, floor = (frechet_distance(sides[0].whole, sides[i].whole) for i in (2, 1))
     found: dict[str, Any] = {"value": value, "floor": floor, "ratio": value / floor if floor > 0 else float("inf")}
     original, again, new = (seen.kept for seen in sides)
 
