@@ -63,6 +63,7 @@ def answers(folder: Path) -> None:
     converted = load(folder / "converted.safetensors")
     adapter = load(folder / "adapter.safetensors", generator=converted.generator)
     encoder = load(folder / "encoder.safetensors")
+    assert converted.discriminator is not None
     codes = read_codes(folder / "codes.safetensors")
     images = open_images(folder / "pictures", (16, 16), 3)
     z = torch.randn(4, 16, generator=torch.Generator().manual_seed(7))

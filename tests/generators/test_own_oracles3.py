@@ -62,11 +62,11 @@ def test_filtered_lrelu_is_an_activation_at_a_higher_rate(
         return (torch.where(x > 0, x, 0.1 * x) * 1.3).clamp(-0.8, 0.8)
 
     expected = filtered(x + b[:, None, None], fu, fd, up, down, pads, act)
-    options = {"up": up, "down": down, "padding": pads, "gain": 1.3, "slope": 0.1, "clamp": 0.8}
+    options: dict[str, Any] = {"up": up, "down": down, "padding": pads, "gain": 1.3, "slope": 0.1, "clamp": 0.8}
     same(filtered_lrelu(x, fu, fd, b, **options), expected)
     # In float32, which kernels take where there are any.
-    small = (None if t is None else t.float() for t in (x, fu, fd, b))
-    same(filtered_lrelu(*small, **options).double(), expected, rtol=1e-5)
+    taps = (None if t is None else t.float() for t in (fu, fd, b))
+    same(filtered_lrelu(x.float(), *taps, **options).double(), expected, rtol=1e-5)
 
 
 # -- StyleGAN3 (Karras 2021)

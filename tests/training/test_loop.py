@@ -210,7 +210,12 @@ def test_parts_of_a_batch_give_what_the_whole_batch_gives() -> None:
 
 def test_numbers_are_every_sample_once_and_what_follows_is_told() -> None:
     toy, parts = Toy(), list[Part]()
-    run_loop(job(toy, step=lambda part: parts.append(part) or toy.step(part), accumulate=2))
+
+    def step(part: Part) -> dict[str, Tensor]:
+        parts.append(part)
+        return toy.step(part)
+
+    run_loop(job(toy, step=step, accumulate=2))
     assert [n for part in parts for n in part.numbers] == list(range(STEPS * BATCH))
     assert [part.step for part in parts] == [i // 2 for i in range(2 * STEPS)]
     assert [part.following for part in parts] == [*(part.numbers for part in parts[1:]), None]
@@ -283,7 +288,7 @@ def test_adam_is_the_papers_and_takes_what_is_trained() -> None:
 
 def test_random_numbers_depend_on_seed_and_step_alone() -> None:
     def numbers(seed: int, step: int) -> list[float]:
-        return torch.randn(4, generator=step_generator(seed, step, CPU)).tolist()  # type: ignore[no-any-return]
+        return torch.randn(4, generator=step_generator(seed, step, CPU)).tolist()
 
     assert numbers(3, 4) == numbers(3, 4)
     # Also where the low 32 bits of a seed, or the digits of both together, are the same.
