@@ -18,7 +18,8 @@ from lia_adapter.jobs.train_encoder import train_encoder
 from lia_adapter.loading import load
 from tests import toys
 
-TRAINED = [name for name in recipe_names() if "height" in tomllib.loads((Path("recipes") / f"{name}.toml").read_text())]
+ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").exists())
+TRAINED = [name for name in recipe_names() if "height" in tomllib.loads((ROOT / "recipes" / f"{name}.toml").read_text())]
 PAPER = ("ffhq128", "ffhq256", "lsun-cat128", "lsun-bedroom128", "lsun-car128x96")
 # What makes a step small; sizes of images, splits, and all that decides how a step goes stay the recipe's own.
 SMALL: dict[str, Any] = {

@@ -236,14 +236,14 @@ def test_a_report_lies_beside_its_file(tmp_path: Path) -> None:
 
 @each_page
 def test_figures_of_a_diverged_run_still_make_a_page(toy: LIA, tmp_path: Path, page: Callable[..., str]) -> None:
-    nothing = {
+    figures: dict[Callable[..., str], dict[str, Any]] = {
         convert_page: {"frechet_images": measure(math.nan), "losses": {"loss": [math.nan, 1.0, math.inf]}},
         encoder_page: {"after": {"mse": math.nan, "correlation": math.nan, "interval": [math.nan, math.nan]}},
         training_page: {"curve": [[500, math.nan], [1000, math.nan]], "losses": {"loss": [math.nan]}},
         reconstruct_page: {"mse": math.nan},
         invert_page: {"typicality": math.nan, "loss": math.inf},
-    }[page]
-    needs_nothing(page(toy, tmp_path / "a.safetensors", **nothing))
+    }
+    needs_nothing(page(toy, tmp_path / "a.safetensors", **figures[page]))
     json.loads((tmp_path / "a.json").read_text(), parse_constant=no_json)
 
 
@@ -280,7 +280,7 @@ def test_codes_are_told_apart_where_a_figure_passes_its_limit(
 )
 def test_few_pictures_are_no_proof(toy: LIA, tmp_path: Path, interval: list[float] | None, rough: bool) -> None:
     """Where codes can't be told apart, but pictures might be, that is said; where they differ, no more is needed."""
-    more = {} if interval is None else {"interval": interval}
+    more: dict[str, Any] = {} if interval is None else {"interval": interval}
     page = convert_page(toy, tmp_path / "a.safetensors", frechet_images=measure(0.22 if interval else 0.2, **more))
     assert ("so few of them do not tell" in page) == rough
     assert ("confidence of 95 %" in page) == (interval is not None)

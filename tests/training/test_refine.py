@@ -96,7 +96,7 @@ def softplus(x: Tensor) -> Tensor:
     return torch.log(1 + x.exp())
 
 
-def reference(seen: Seen, before: InvertibleMapping) -> tuple[dict[str, Tensor], nn.Module, nn.Module]:
+def reference(seen: Seen, before: InvertibleMapping) -> tuple[dict[str, Tensor], InvertibleMapping, nn.Module]:
     """The losses in float64, from the formulas; and the mapping and the discriminator whose gradients they have."""
     lia = seen.lia
     assert lia.mapping is not None
