@@ -49,7 +49,8 @@ def test_invert_without_an_encoder(workshop: Path, tmp_path: Path) -> None:
 
 def test_reconstruct_one_picture(workshop: Path, tmp_path: Path) -> None:
     one = workshop / "in" / "001.png"
-    result = run("reconstruct", workshop / "toy.safetensors", one, "-o", "a/b", "--no-paste", "--fit", "stretch", cwd=tmp_path)
+    options = ("-o", "a/b", "--no-paste", "--resize-mode", "stretch")
+    result = run("reconstruct", workshop / "toy.safetensors", one, *options, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     names = {path.name for path in (tmp_path / "a" / "b").iterdir()}
     assert names == {"001.png", "grid.png", "grid.html", "grid.json"}
@@ -72,9 +73,9 @@ def test_evaluate_writes_a_report_and_tells_the_figures(workshop: Path, tmp_path
         (["reconstruct", "missing.safetensors", "in", "-o", "out"], "missing.safetensors"),
         (["reconstruct", "toy.safetensors", "missing", "-o", "out"], "there is no missing"),
         (["reconstruct", "toy.safetensors", "toy.safetensors", "-o", "out"], "holds no codes"),
-        (["reconstruct", "toy.safetensors", "toy.safetensors", "-o", "out", "--fit", "crop"], "Leave --fit"),
+        (["reconstruct", "toy.safetensors", "toy.safetensors", "-o", "out", "--resize-mode", "crop"], "Leave --resize-mode"),
         (["reconstruct", "toy.safetensors", "in", "-o", "toy.pkl"], "cannot make the folder toy.pkl"),
-        (["reconstruct", "toy.safetensors", "in", "-o", "out", "--fit", "squeeze"], "crop"),
+        (["reconstruct", "toy.safetensors", "in", "-o", "out", "--resize-mode", "squeeze"], "crop"),
         (["reconstruct", "toy.safetensors", "in", "-o", "out", "--split", "some"], "first N"),
         (["reconstruct", "plain.safetensors", "in", "-o", "out"], "train-encoder"),
         (["invert", "toy.safetensors", "in", "-o", "c.json"], "must end in .safetensors"),

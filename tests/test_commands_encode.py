@@ -66,7 +66,7 @@ def test_shards_resume_and_read_as_one(lia: LIA, data: Path, tmp_path: Path, mon
         read_codes(out)
     encode_images(lia, data, out)
     assert [path.stat().st_mtime_ns == kept[path] for path in paths] == [True, False, True]
-    encode_images(lia, data, out, fit="stretch")
+    encode_images(lia, data, out, resize_mode="stretch")
     assert not any(path.stat().st_mtime_ns == kept[path] for path in paths)
 
 

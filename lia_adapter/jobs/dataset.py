@@ -42,7 +42,7 @@ def make_dataset(
     out: str | Path,
     size: tuple[int, int],
     *,
-    fit: str = "crop",
+    resize_mode: str = "crop",
     split: str = "all",
     limit: int | None = None,
     bits: int | None = None,
@@ -57,7 +57,7 @@ def make_dataset(
         source: Anything that `open_images` opens.
         out: The zip.
         size: (H, W) of the images.
-        fit: crop, letterbox or stretch.
+        resize_mode: How images come to the size: crop, letterbox or stretch.
         split: Which images; see `open_images`.
         limit: Stop after so many that could be read; None for all.
         bits: Of integer images of more than 8 bits; see `open_images`.
@@ -69,7 +69,7 @@ def make_dataset(
     """
     if Path(out).exists() and Path(source).exists() and Path(out).samefile(source):
         raise ConfigError(f"-o {out} is the data set that is to be read. Choose another name with -o.")
-    images = open_images(source, size, 3, fit=fit, split=split, bits=bits)
+    images = open_images(source, size, 3, resize_mode=resize_mode, split=split, bits=bits)
     labels = _labels(images, source)
     total = min(len(images), len(images) if limit is None else limit)
     pairs: list[tuple[str, Any]] = []

@@ -55,7 +55,7 @@ def evaluate(
     lia: LIA,
     data: str | Path,
     *,
-    fit: str = "crop",
+    resize_mode: str = "crop",
     split: str = "all",
     label: Label | None = None,
     bits: int | None = None,
@@ -72,7 +72,7 @@ def evaluate(
     Args:
         lia: With an encoder.
         data: A folder or data-set zip of at least ten images; for a conditional generator, with labels.
-        fit: crop, letterbox or stretch.
+        resize_mode: How images come to the size: crop, letterbox or stretch.
         split: Which images; better not those of the training; see `open_images`.
         label: The class of all images of a conditional generator, or the numbers of their label, instead of the data set's own.
         bits: Of integer images of more than 8 bits; see `open_images`.
@@ -108,7 +108,9 @@ def evaluate(
         raise LIAError(f"this file has {has}; evaluate judges one of this program. Run lia-adapt train-encoder on it first.")
     network = None if features is None else load_network(features).to(lia.device)
     judge = (inception_features() if fid else PixelFeatures() if network is None else NetworkFeatures(network)).to(lia.device)
-    images = open_images(data, g.resolution, g.channels, fit=fit, split=split, c_dim=g.c_dim, label=label, bits=bits)
+    images = open_images(
+        data, g.resolution, g.channels, resize_mode=resize_mode, split=split, c_dim=g.c_dim, label=label, bits=bits
+    )
     if len(images) < _LEAST:
         found = "one" if len(images) == 1 else len(images)
         raise LIAError(f"evaluate compares sets of images, at least {_LEAST}; found {found} in {images.path}. Give more.")
@@ -128,7 +130,8 @@ def evaluate(
     answers = KnownAnswers(g, lia.encoder.root, seconds=allowance(_PASSES * seconds), progress=progress)
     result: dict[str, Any] = {
         "images": {
-            "data": str(data), "identity": images.identity(), "fit": fit, "split": split, **given(label, bits), "count": count,
+            "data": str(data), "identity": images.identity(), "fit": resize_mode, "split": split,
+            **given(label, bits), "count": count,
             "unreadable": images.unreadable,
         },
         **{name: _mean(of_each[name]) for name in ("mse", "psnr", "ssim", "perceptual") if name in of_each},
@@ -209,7 +212,7 @@ def _example(lia: LIA, figures: Mapping[str, Any], places: Sequence[int]) -> Pai
     """Some images and their reconstructions, by their places in the figures."""
     g, about = lia.generator, figures["images"]
     images = open_images(
-        about["data"], g.resolution, g.channels, fit=about["fit"], split=about["split"], bits=about.get("bits")
+        about["data"], g.resolution, g.channels, resize_mode=about["fit"], split=about["split"], bits=about.get("bits")
     )
     number = {name: i for i, name in enumerate(images.names)}
     x = []
