@@ -15,6 +15,7 @@ from lia_adapter.data.source import image_names, open_source
 from lia_adapter.data.toyfaces import ToyFaces
 from lia_adapter.errors import ConfigError
 from lia_adapter.files import atomic_write
+from lia_adapter.notes import renamed
 from lia_adapter.progress import Progress
 
 __all__ = ["Written", "make_dataset"]
@@ -37,6 +38,7 @@ class Written:
     unreadable: dict[str, str]
 
 
+@renamed("fit", "resize_mode")
 def make_dataset(
     source: str | Path,
     out: str | Path,

@@ -20,6 +20,7 @@ from lia_adapter.generators.labels import Label
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.images import mse
 from lia_adapter.metrics.typicality import z_size
+from lia_adapter.notes import renamed
 from lia_adapter.progress import Progress
 
 __all__ = ["UNUSUAL", "Encoded", "encode", "encode_images", "unusual_names"]
@@ -74,6 +75,7 @@ class Encoded:
         return Encoded(paths, len(errors), float(errors.mean()), float(errors.max()), [name for _, name in unusual], unreadable)
 
 
+@renamed("fit", "resize_mode")
 def encode(
     lia: LIA,
     data: str | Path,

@@ -29,6 +29,7 @@ from lia_adapter.metrics.paths import path_length
 from lia_adapter.metrics.recovery import KnownAnswers
 from lia_adapter.metrics.swd import Patches, patch_bytes
 from lia_adapter.metrics.typicality import z_size
+from lia_adapter.notes import renamed
 from lia_adapter.pictures import paired_grid, png_bytes
 from lia_adapter.progress import Progress
 from lia_adapter.resize import resize
@@ -50,6 +51,7 @@ Pair = tuple[Tensor, Tensor]
 """Images and their reconstructions, each [n, C, H, W]."""
 
 
+@renamed("fit", "resize_mode")
 @torch.no_grad()
 def evaluate(
     lia: LIA,

@@ -18,6 +18,7 @@ from lia_adapter.generators.labels import Label
 from lia_adapter.jobs.run import report_paths, write_results
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.images import mse
+from lia_adapter.notes import renamed
 from lia_adapter.pictures import image_grid, paired_grid, png_bytes, save_png
 from lia_adapter.progress import Progress
 from lia_adapter.resize import resize
@@ -46,6 +47,7 @@ class _Drawn:
     placement: Placement
 
 
+@renamed("fit", "resize_mode")
 def reconstruct_images(
     lia: LIA,
     source: str | Path,
