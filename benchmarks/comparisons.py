@@ -64,7 +64,7 @@ def stage(name: str, train: Callable[[], LIA], work: Path) -> LIA:
 
 def rival(kind: type[Rival], config: TrainConfig, width: int, work: Path) -> Rival:
     """Trains one of the rivals, or goes on with it; its state stays in the folder."""
-    images = open_images(config.data, (config.height, config.width), config.channels, split=config.split)
+    images = open_images(str(config.data), (config.height, config.width), config.channels, split=config.split)
     made = kind(config, images, width)
     identity = f"{made.name} {config} {width}"
     run_loop(

@@ -22,8 +22,8 @@ from lia_adapter.checkpoints.denied import refuse_denied
 from lia_adapter.checkpoints.document import Document, Stored, read_pickles
 from lia_adapter.checkpoints.files import read_document, read_file
 from lia_adapter.checkpoints.values import as_array, as_mapping, as_tensor
-from lia_adapter.data.notes import say_once
 from lia_adapter.errors import LIAError
+from lia_adapter.notes import say_once
 
 __all__ = ["ENDINGS", "read_projected"]
 

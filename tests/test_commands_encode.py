@@ -17,6 +17,7 @@ from lia_adapter.jobs import encode
 from lia_adapter.jobs.encode import encode_images, unusual_names
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.typicality import Typicality
+from lia_adapter.notes import say_once
 from tests import toys
 
 
@@ -66,7 +67,7 @@ def test_shards_resume_and_read_as_one(lia: LIA, data: Path, tmp_path: Path, mon
         read_codes(out)
     encode_images(lia, data, out)
     assert [path.stat().st_mtime_ns == kept[path] for path in paths] == [True, False, True]
-    encode_images(lia, data, out, fit="stretch")
+    encode_images(lia, data, out, resize_mode="stretch")
     assert not any(path.stat().st_mtime_ns == kept[path] for path in paths)
 
 
@@ -122,3 +123,12 @@ def test_wrong_files(lia: LIA, data: Path, tmp_path: Path) -> None:
     with pytest.raises(LIAError, match="can be read"):
         encode_images(lia, bad, tmp_path / "d.safetensors")
     assert not (tmp_path / "d.safetensors").exists()
+
+
+def test_an_argument_is_taken_by_its_old_name_and_that_is_told(lia: LIA, data: Path, tmp_path: Path) -> None:
+    say_once.cache_clear()
+    (new,), (old,) = (
+        encode_images(lia, data, tmp_path / f"{name}.safetensors", **{name: "stretch"}) for name in ("resize_mode", "fit")
+    )
+    assert read_codes(new).about == read_codes(old).about
+    assert say_once.cache_info().currsize == 1

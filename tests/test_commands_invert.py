@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lia_adapter.codes import Codes, read_codes
 from lia_adapter.data import open_images
-from lia_adapter.errors import LIAError
+from lia_adapter.errors import ConfigError, LIAError
+from lia_adapter.generators import fingerprint
 from lia_adapter.inversion import Inversion
 from lia_adapter.jobs.invert import invert_images
 from lia_adapter.lia import LIA
@@ -168,3 +169,18 @@ def test_a_conditional_lia_inverts_with_the_labels_of_the_data_set(tmp_path: Pat
     codes = invert_images(lia, folder, tmp_path / "c.safetensors", space="z", steps=2)
     assert codes.tensors["c"].tolist() == [[0, 0, 1], [1, 0, 0]]
     torch.testing.assert_close(lia.to_y(codes.tensors["z"], codes.tensors["c"]), codes.tensors["y"], rtol=1e-4, atol=1e-5)
+
+
+def test_codes_and_parts_of_the_last_release_are_known(lia: LIA, folder: Path, tmp_path: Path) -> None:
+    """What a run is known by has the words and values that it always had."""
+    codes = invert_images(lia, folder, tmp_path / "c.safetensors", steps=1, split="first 2", fit="stretch", seed=3, bits=None)
+    assert lia.encoder is not None and isinstance(lia.mapping, nn.Module)
+    images = open_images(folder, (8, 8), 3, split="first 2", resize_mode="stretch")
+    assert codes.about == {
+        "how": "invert", "data": str(folder), "identity": images.identity(), "fit": "stretch", "split": "first 2",
+        "label": None, "space": "y", "start": "encoder", "steps": 1, "seed": 3, "features": None, "features_sha256": None,
+        "encoder_sha256": fingerprint(lia.encoder), "mapping_sha256": fingerprint(lia.mapping),
+        "lia": lia.provenance.get("source"),
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="has no key 'step'; did you mean 'steps'"):
+        invert_images(lia, folder, tmp_path / "d.safetensors", step=1)

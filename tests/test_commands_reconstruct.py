@@ -146,8 +146,8 @@ def test_unreadable_images_are_told_and_the_others_drawn(lia: LIA, tmp_path: Pat
 def test_wrong_inputs_are_told(lia: LIA, tmp_path: Path) -> None:
     folder = toys.pictures(tmp_path / "in", 1)
     encode_images(lia, folder, tmp_path / "c.safetensors")
-    with pytest.raises(ConfigError, match="Leave fit"):
-        reconstruct_images(lia, tmp_path / "c.safetensors", tmp_path / "out", fit="crop")
+    with pytest.raises(ConfigError, match="Leave resize_mode"):
+        reconstruct_images(lia, tmp_path / "c.safetensors", tmp_path / "out", resize_mode="crop")
     with pytest.raises(LIAError, match="another generator"):
         reconstruct_images(toys.with_encoder(toys.stylegan(1)), tmp_path / "c.safetensors", tmp_path / "out")
     with pytest.raises(LIAError, match="no codes file"):

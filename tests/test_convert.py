@@ -18,7 +18,8 @@ from lia_adapter.lia import LIA
 from lia_adapter.metrics.features import PixelFeatures
 from lia_adapter.metrics.mapping import compare_mappings, correlation
 from lia_adapter.reports.convert import write_convert_report
-from lia_adapter.training.mapping import ConvertConfig, fit_mapping, pick_coupling
+from lia_adapter.training.convert_config import ConvertConfig
+from lia_adapter.training.mapping import fit_mapping, pick_coupling
 from tests import toys
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lia_adapter.errors import LIAError
-from lia_adapter.mapping import COUPLINGS, AdditiveCouplings, DenseCore, InvertibleMapping
+from lia_adapter.keys import COUPLINGS
+from lia_adapter.mapping import AdditiveCouplings, DenseCore, InvertibleMapping
 
 DIM = 9  # odd: the halves of a coupling differ
 

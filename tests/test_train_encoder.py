@@ -302,7 +302,7 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path, pictures: Path) -> No
         train_encoder_lia(converted(), pictures, config(accumulate=3))
     with pytest.raises(LIAError, match="the training diverged"):
         train_encoder_lia(converted(), pictures, config(pixel_weight=1e38, learning_rate=1.0))
-    for key, value in {"space": "w", "fit": "pad", "schedule": "linear", "batch": 0, "learning_rate": 0.0}.items():
+    for key, value in {"space": "w", "resize_mode": "pad", "schedule": "linear", "batch": 0, "learning_rate": 0.0}.items():
         with pytest.raises(ConfigError, match=key):
             config(**{key: value})
 
@@ -310,7 +310,7 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path, pictures: Path) -> No
 def test_the_papers_recipe_is_the_default_and_the_cpu_one_differs_where_it_says() -> None:
     assert load_recipe(EncoderConfig, "encoder") == EncoderConfig()
     small = load_recipe(EncoderConfig, "encoder-cpu")
-    assert small.features == "none" and small.adversarial_weight == 0 and small.steps == 1563
+    assert small.features is None and small.adversarial_weight == 0 and small.steps == 1563
 
 
 @pytest.mark.parametrize("adversarial", [0.0, 0.1])

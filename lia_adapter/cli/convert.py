@@ -10,6 +10,7 @@ from click.shell_completion import CompletionItem
 from lia_adapter.cli.options import Job, assume, device, dry_run, echo_estimate, labels, memory, out, recipe_file
 from lia_adapter.cli.terminal import ProgressLine
 from lia_adapter.cli.words import conversion_lines, generator_lines
+from lia_adapter.training.convert_config import ConvertConfig
 
 if TYPE_CHECKING:
     from lia_adapter.generators.labels import Label
@@ -21,7 +22,7 @@ def _couplings(context: click.Context, option: click.Parameter, begun: str) -> l
     return [CompletionItem(name) for name in ("auto", "dense", "additive", "affine") if name.startswith(begun)]
 
 
-@click.command(cls=Job)
+@click.command(cls=Job, keys=ConvertConfig)
 @click.argument("ckpt")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @out("The result", "<stem>.lia.safetensors")
@@ -74,7 +75,7 @@ def convert(
     from lia_adapter.jobs.run import checked_out
     from lia_adapter.metrics.features import load_features
     from lia_adapter.reports.convert import write_convert_report
-    from lia_adapter.training.mapping import ConvertConfig, pick_coupling
+    from lia_adapter.training.mapping import pick_coupling
 
     given = {"seed": seed, "steps": steps, "coupling": coupling}
     config = load_recipe(

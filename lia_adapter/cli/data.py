@@ -4,7 +4,7 @@ import re
 
 import click
 
-from lia_adapter.cli.options import Job, bits, echo_list, fit, out, split
+from lia_adapter.cli.options import Job, bits, echo_list, out, resize_mode, split
 from lia_adapter.cli.terminal import ProgressLine
 from lia_adapter.errors import ConfigError
 
@@ -15,11 +15,11 @@ __all__ = ["dataset"]
 @click.argument("source", metavar="SOURCE")
 @out("The data set, .zip", "dataset.zip")
 @click.option("--size", required=True, metavar="WxH", help="Width and height of the images: 128x96.")
-@fit
-@split
+@resize_mode()
+@split()
 @bits
 @click.option("--max", "limit", type=click.IntRange(min=1), help="Stop after so many images that could be read.")
-def dataset(source: str, out: str | None, size: str, fit: str, split: str, bits: int | None, limit: int | None) -> None:
+def dataset(source: str, out: str | None, size: str, resize_mode: str, split: str, bits: int | None, limit: int | None) -> None:
     """Make a data-set zip of SOURCE, its images all of one size, that train and NVlabs' programs read.
 
     SOURCE is a folder (searched recursively), a data-set zip, a folder with an LMDB (data.mdb, LSUN's or rosinality's), or
@@ -35,7 +35,7 @@ def dataset(source: str, out: str | None, size: str, fit: str, split: str, bits:
     target = checked_out(out, "dataset.zip", ".zip", report=False)
     width, height = int(match[1]), int(match[2])
     written = make_dataset(
-        source, target, (height, width), fit=fit, split=split, limit=limit, bits=bits, progress=ProgressLine()
+        source, target, (height, width), resize_mode=resize_mode, split=split, limit=limit, bits=bits, progress=ProgressLine()
     )
     click.echo(f"images     {written.images:,}, {width} x {height}, {'with' if written.labelled else 'without'} labels")
     if written.enlarged:

@@ -1,8 +1,8 @@
 """The commands that draw and read images: `sample`, `encode`, `reconstruct`, `invert` and `evaluate`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,23 +15,23 @@ from lia_adapter.cli.options import (
     dry_run,
     echo_estimate,
     echo_list,
-    fit,
     generator_file,
     labels,
     memory,
     out,
+    resize_mode,
     split,
 )
 from lia_adapter.cli.terminal import ProgressLine
 from lia_adapter.cli.words import evaluation_lines
+from lia_adapter.jobs.invert_config import InvertConfig
+from lia_adapter.keys import SEARCH_SPACES, STARTS
 
 if TYPE_CHECKING:
     from lia_adapter.generators.labels import Label
 
 __all__ = ["encode", "evaluate", "invert", "reconstruct", "sample"]
 
-_FITS = click.Choice(["crop", "letterbox", "stretch"])
-_SPLIT = 'Which images: all, "first N", "last N", "list FILE", or one of these after "not".'
 _LABELS = labels("all images, where the data set has no labels")
 
 
@@ -86,8 +86,8 @@ def sample(
 @click.argument("lia", metavar="LIA")
 @click.argument("images")
 @out("The codes, .safetensors", "codes.safetensors")
-@fit
-@split
+@resize_mode()
+@split()
 @_LABELS
 @bits
 @batch
@@ -99,7 +99,7 @@ def encode(
     lia: str,
     images: str,
     out: str | None,
-    fit: str,
+    resize_mode: str,
     split: str,
     label: "Label | None",
     bits: int | None,
@@ -131,7 +131,9 @@ def encode(
                 count = count_images(opened, images, split, label)
                 echo_estimate(estimate(opened, Work(drawn=count, encoded=count)))
             return
-        found = job(opened, images, target, fit=fit, split=split, label=label, bits=bits, batch=batch, progress=progress)
+        found = job(
+            opened, images, target, resize_mode=resize_mode, split=split, label=label, bits=bits, batch=batch, progress=progress
+        )
         if not first:
             return
     click.echo(f"encoded      {found.count:,} images, mean squared error {found.mse:.4f}, worst {found.worst:.4f}")
@@ -144,8 +146,8 @@ def encode(
 @click.argument("file", metavar="LIA")
 @click.argument("source", metavar="IMAGES|CODES")
 @out("Folder for the pictures", "reconstructions")
-@click.option("--fit", type=_FITS, help="How images come to the generator's size; default crop.")
-@click.option("--split", help=f"{_SPLIT} Default all.")
+@resize_mode(None, " Default crop.")
+@split(None, " Default all.")
 @_LABELS
 @bits
 @click.option("--trunc", type=float, default=1.0, show_default=True, help="Truncation psi.")
@@ -160,7 +162,7 @@ def reconstruct(
     file: str,
     source: str,
     out: str | None,
-    fit: str | None,
+    resize_mode: str | None,
     split: str | None,
     label: "Label | None",
     bits: int | None,
@@ -197,7 +199,7 @@ def reconstruct(
         echo_estimate(estimate(lia, Work(drawn=count, encoded=0 if known else count)))
         return
     figures = reconstruct_images(
-        lia, source, folder, fit=fit, split=split, label=label, bits=bits, trust_codes=trust_codes, psi=trunc,
+        lia, source, folder, resize_mode=resize_mode, split=split, label=label, bits=bits, trust_codes=trust_codes, psi=trunc,
         paste=not no_paste, batch=batch, progress=progress,
     )  # fmt: skip
     page = write_reconstruct_report(figures, folder)
@@ -209,23 +211,22 @@ def reconstruct(
     click.echo(f"wrote {figures['count']:,} reconstructions into {folder}; open {page} in a browser")
 
 
-@click.command(cls=Job)
+@click.command(cls=Job, keys=InvertConfig)
 @click.argument("file", metavar="LIA")
 @click.argument("images", metavar="IMAGES")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @out("The codes, .safetensors", "inverted.safetensors")
-@click.option("--start", type=click.Choice(["encoder", "mean", "random"]), default="encoder", show_default=True)
-@click.option(
-    "--space", type=click.Choice(["y", "ys", "z"]), default="y", show_default=True,
-    help="Where to search; ys: a y of its own for every layer.",
-)  # fmt: skip
-@click.option("--steps", type=click.IntRange(min=0), default=500, show_default=True, help="Of optimisation.")
+@click.option("--recipe", default="invert", show_default=True, help="A shipped recipe or a .toml file.")
+@click.option("--start", type=click.Choice(STARTS), help="Where the search begins.")
+@click.option("--space", type=click.Choice(SEARCH_SPACES), help="Where to search; ys: a y of its own for every layer.")
+@click.option("--steps", type=click.IntRange(min=0), help="Of optimisation.")
 @click.option("--features", type=Path, help="A torchvision network (.pth, .safetensors), to compare what it sees, too.")
-@fit
-@split
+@resize_mode(None)
+@split(None)
 @_LABELS
 @bits
 @batch
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of random starts.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Of random starts.")
 @generator_file
 @device
 @memory
@@ -233,44 +234,43 @@ def reconstruct(
 def invert(
     file: str,
     images: str,
+    overrides: Sequence[str],
     out: str | None,
-    start: str,
-    space: str,
-    steps: int,
-    features: Path | None,
-    fit: str,
-    split: str,
-    label: "Label | None",
-    bits: int | None,
+    recipe: str,
     batch: int | None,
-    seed: int,
     generator: str | None,
     device: str | None,
     dry_run: bool,
+    **flags: Any,
 ) -> None:
     """Find the codes that draw IMAGES best, by optimisation from the encoder's codes, the mean or random ones.
 
     IMAGES is a folder, a data-set zip or one picture. Writes OUT, and beside it a picture (.png), a report (.html) and figures
-    (.json). A run that was stopped goes on at the batch where it was when the same command is given again.
+    (.json). What options leave open is as the recipe says. A run that was stopped goes on at the batch where it was when the
+    same command is given again.
     """
+    from lia_adapter.config import load_recipe, parse_overrides, to_toml
+    from lia_adapter.generators.labels import check_given_label
     from lia_adapter.jobs.estimates import Work, count_images, estimate
-    from lia_adapter.jobs.invert import invert_images
+    from lia_adapter.jobs.invert import invert_lia
     from lia_adapter.jobs.run import checked_out, device_name
     from lia_adapter.loading import load
     from lia_adapter.reports.images import write_invert_report
 
+    given = {key: value for key, value in flags.items() if value is not None}
+    config = load_recipe(InvertConfig, recipe, parse_overrides(overrides) | given)
     target = checked_out(out, "inverted.safetensors")
     progress = ProgressLine()
     progress(f"open {Path(file).name}", 0, None)
     lia = load(file, generator=generator, device=device_name(device))
+    check_given_label(flags["label"], lia.generator.c_dim)
     if dry_run:
-        count = count_images(lia, images, split, label)
-        echo_estimate(estimate(lia, Work(drawn=3 * count, encoded=count, gradients=count * steps)))
+        count = count_images(lia, images, config.split, config.label)
+        echo_estimate(estimate(lia, Work(drawn=3 * count, encoded=count, gradients=count * config.steps)))
+        click.echo(f"would search on {lia.device} and write {target}, .png, .html and .json, with the recipe:\n")
+        click.echo(to_toml(config))
         return
-    codes = invert_images(
-        lia, images, target, space=space, start=start, steps=steps, features=features, fit=fit, split=split, label=label,
-        bits=bits, batch=batch, seed=seed, progress=progress,
-    )  # fmt: skip
+    codes = invert_lia(lia, images, target, config, batch=batch, progress=progress)
     write_invert_report(codes, target)
     before, after, error = (float(codes.tensors[name].double().mean()) for name in ("start_loss", "loss", "mse"))
     click.echo(f"loss       {before:.4f} -> {after:.4f}, mean over {len(codes.names):,} images")
@@ -283,8 +283,8 @@ def invert(
 @click.argument("file", metavar="LIA")
 @click.option("--data", required=True, help="Real images: a folder or a data-set zip.")
 @out("The figures, .json", "evaluation.json")
-@split
-@fit
+@split()
+@resize_mode()
 @_LABELS
 @bits
 @click.option("--features", type=Path, help="A torchvision network (.pth, .safetensors): adds perceptual measures.")
@@ -301,7 +301,7 @@ def evaluate(
     split: str,
     label: "Label | None",
     bits: int | None,
-    fit: str,
+    resize_mode: str,
     features: Path | None,
     fid: bool,
     batch: int | None,
@@ -330,7 +330,7 @@ def evaluate(
         echo_estimate(estimate(lia, Work(drawn=2 * count + 2 * min(count, 1000) + lengths, encoded=2 * count, seconds=20)))
         return
     figures = job(
-        lia, data, fit=fit, split=split, label=label, bits=bits, features=features, fid=fid, batch=batch,
+        lia, data, resize_mode=resize_mode, split=split, label=label, bits=bits, features=features, fid=fid, batch=batch,
         progress=progress,
     )  # fmt: skip
     page = write_evaluate_report(figures, write_evaluation(lia, figures, target), target)

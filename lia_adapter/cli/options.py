@@ -10,7 +10,10 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from lia_adapter.config import key_help
 from lia_adapter.errors import ConfigError
+from lia_adapter.keys import RESIZE_MODES
+from lia_adapter.notes import LOGGER, say_once
 
 __all__ = [
     "Job",
@@ -21,7 +24,6 @@ __all__ = [
     "dry_run",
     "echo_estimate",
     "echo_list",
-    "fit",
     "flag",
     "generator_file",
     "labels",
@@ -29,6 +31,7 @@ __all__ = [
     "out",
     "recipe_file",
     "recipes",
+    "resize_mode",
     "split",
 ]
 
@@ -42,12 +45,26 @@ def flag(argument: str) -> str:
 
 
 class Job(click.Command):
-    """A command that works: what is told of data sets comes on stderr, and large tensors are given back when they are freed."""
+    """A command that works: what is told in passing comes on stderr, and large tensors are given back when they are freed.
+
+    Args:
+        keys: The config whose keys the command takes as KEY=VALUE, for the help.
+    """
+
+    def __init__(self, *args: Any, keys: type | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.keys = keys
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Prints the options, and the keys below them."""
+        super().format_options(ctx, formatter)
+        if self.keys is not None:
+            with formatter.section("Keys (KEY=VALUE)"):
+                formatter.write_dl(key_help(self.keys))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command."""
         from lia_adapter.budget import map_large_tensors
-        from lia_adapter.data.notes import LOGGER, say_once
 
         map_large_tensors()
         say_once.cache_clear()
@@ -58,7 +75,7 @@ class Job(click.Command):
 
 class _ToStderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        """Prints what is told of data sets, where a line of progress gives way to it."""
+        """Prints what is told in passing, where a line of progress gives way to it."""
         click.echo(record.getMessage(), err=True)
 
 
@@ -101,14 +118,40 @@ device = click.option("--device", help="cpu, cuda, cuda:1, mps; default: cuda wh
 batch = click.option(
     "--batch", type=click.IntRange(min=1), help="Images a pass, at most; default: what memory and speed allow."
 )
-fit = click.option(
-    "--fit", type=click.Choice(["crop", "letterbox", "stretch"]), default="crop", show_default=True,
-    help="How images come to the size: the middle alone; all, between black bars; or all, distorted.",
-)  # fmt: skip
-split = click.option(
-    "--split", default="all", show_default=True,
-    help='Which images: all, "first N", "last N", "list FILE", or one of these after "not".',
-)  # fmt: skip
+
+
+def split(default: str | None = "all", note: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The option --split.
+
+    Args:
+        default: Where the user gives none.
+        note: What the help says besides.
+    """
+    words = f'Which images: all, "first N", "last N", "list FILE", or one of these after "not".{note}'
+    return click.option("--split", default=default, show_default=True, help=words)
+
+
+def resize_mode(default: str | None = "crop", note: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The option --resize-mode, which was --fit up to the last release.
+
+    Args:
+        default: Where the user gives none.
+        note: What the help says besides.
+    """
+    words = f"How images come to the size: the middle alone; all, between black bars; or all, distorted.{note}"
+
+    def options(command: Callable[..., None]) -> Callable[..., None]:
+        @click.option("--resize-mode", type=click.Choice(RESIZE_MODES), default=default, show_default=True, help=words)
+        @click.option("--fit", type=click.Choice(RESIZE_MODES), hidden=True)
+        @functools.wraps(command)
+        def run(*args: Any, resize_mode: str | None, fit: str | None, **kwargs: Any) -> None:
+            if fit is not None:
+                say_once("--fit is called --resize-mode now; its old name is read for one more release")
+            command(*args, resize_mode=resize_mode if fit is None else fit, **kwargs)
+
+        return run
+
+    return options
 
 
 def recipes(context: click.Context, option: click.Parameter, begun: str) -> list[CompletionItem]:

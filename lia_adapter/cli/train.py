@@ -22,6 +22,8 @@ from lia_adapter.cli.options import (
 )
 from lia_adapter.cli.terminal import ProgressLine
 from lia_adapter.cli.words import encoder_lines, generator_lines, training_lines
+from lia_adapter.training.encoder_config import EncoderConfig
+from lia_adapter.training.gan_config import TrainConfig
 
 if TYPE_CHECKING:
     from lia_adapter.generators.labels import Label
@@ -33,7 +35,7 @@ _DEVICES = click.option(
 )
 
 
-@click.command("train-encoder", cls=Job)
+@click.command("train-encoder", cls=Job, keys=EncoderConfig)
 @click.argument("lia", metavar="LIA")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--data", type=Path, required=True, help="A folder of images, or a data-set zip of NVlabs' form.")
@@ -76,7 +78,6 @@ def train_encoder(
     from lia_adapter.jobs.train_encoder import train_encoder as job
     from lia_adapter.loading import load
     from lia_adapter.reports.encoder import write_encoder_report
-    from lia_adapter.training.encoder_config import EncoderConfig
 
     given = {"features": features, "label": label, "bits": bits}
     keys = parse_overrides(overrides) | {key: value for key, value in given.items() if value is not None}
@@ -107,7 +108,7 @@ def train_encoder(
             click.echo(f"wrote {target}, and beside it .png, .html, .json and {run_folder(target)}{os.sep}")
 
 
-@click.command(cls=Job)
+@click.command(cls=Job, keys=TrainConfig)
 @click.argument("recipe", shell_complete=recipes)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--data", help="A folder of images, a data-set zip, or toyfaces; default: what the recipe says.")
@@ -127,7 +128,8 @@ def train(
 ) -> None:
     """Train a generator by RECIPE from scratch and, where the recipe says so, its encoder.
 
-    RECIPE is the name of a shipped recipe or a .toml file. Writes OUT, and beside it pictures (.png), a report (.html),
+    RECIPE is the name of a shipped recipe or a .toml file. Keys of its encoder begin with "encoder.", as in encoder.batch=64:
+    see train-encoder --help. Writes OUT, and beside it pictures (.png), a report (.html),
     figures (.json) and the folder of the run with its log, pictures and state. A run that was stopped goes on where it was
     when the same command is given again. On many GPUs: torchrun --nproc-per-node N -m lia_adapter train ...
     """
@@ -142,7 +144,7 @@ def train(
     from lia_adapter.reports.encoder import write_encoder_report
     from lia_adapter.reports.training import write_training_report
 
-    given = {"data": data, "features": None if features is None else str(features)}
+    given = {"data": data, "features": features}
     keys = parse_overrides(overrides) | {key: value for key, value in given.items() if value is not None}
     config, encoder = recipe_stages(recipe, keys)
     default = f"{Path(recipe).name.removesuffix('.toml')}.lia.safetensors"

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from lia_adapter.data.notes import say_once
 from lia_adapter.data.source import LABELS, Source
 from lia_adapter.errors import LIAError
+from lia_adapter.notes import say_once
 
 __all__ = ["read_labels"]
 

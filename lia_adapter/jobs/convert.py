@@ -1,6 +1,5 @@
 """`convert`: from a generator with a mapping network to a LIA with an invertible one, measured."""
 
-import dataclasses
 import hashlib
 import json
 import time
@@ -12,7 +11,7 @@ from urllib.parse import urlsplit
 import torch
 from torch import nn
 
-from lia_adapter.config import load_recipe
+from lia_adapter.config import load_recipe, stored
 from lia_adapter.data import open_images
 from lia_adapter.download import downloading, fetch, source_stem
 from lia_adapter.errors import ConfigError, LIAError, argument
@@ -26,7 +25,8 @@ from lia_adapter.metrics.features import Features, PixelFeatures, load_features
 from lia_adapter.metrics.mapping import compare_mappings
 from lia_adapter.pictures import comparison_grid, png_bytes
 from lia_adapter.progress import Progress
-from lia_adapter.training.mapping import ConvertConfig, fit_mapping, pick_coupling
+from lia_adapter.training.convert_config import ConvertConfig
+from lia_adapter.training.mapping import fit_mapping, pick_coupling
 from lia_adapter.training.refine import refine_mapping
 
 __all__ = ["check_convertible", "convert", "convert_lia", "obstacle", "open_source"]
@@ -204,7 +204,7 @@ def _fitted(
     metrics["seconds"] = {"fit": round(fitted - start, 1), "measure": round(time.monotonic() - fitted, 1)}
     provenance = {
         **lia.provenance,
-        "recipe": dataclasses.asdict(config),
+        "recipe": stored(config),
         "data": None if images is None else {"images": len(images), "unreadable": len(images.unreadable)},
         "device": str(device),
         "versions": versions(),
@@ -250,5 +250,5 @@ def check_convertible(generator: Generator) -> None:
 def _identity(generator: str, config: ConvertConfig) -> str:
     """What a saved fit must agree with to be resumed: the generator, and the keys that the fit depends on."""
     measured = ("eval_samples", "eval_seeds", "image_seconds", "save_seconds", "refine_steps", "refine_learning_rate")
-    keys = {k: v for k, v in dataclasses.asdict(config).items() if k not in measured}
+    keys = {k: v for k, v in stored(config).items() if k not in measured}
     return hashlib.sha256(json.dumps([generator, keys], sort_keys=True).encode()).hexdigest()

@@ -15,6 +15,7 @@ from lia_adapter.data.source import image_names, open_source
 from lia_adapter.data.toyfaces import ToyFaces
 from lia_adapter.errors import ConfigError
 from lia_adapter.files import atomic_write
+from lia_adapter.notes import renamed
 from lia_adapter.progress import Progress
 
 __all__ = ["Written", "make_dataset"]
@@ -37,12 +38,13 @@ class Written:
     unreadable: dict[str, str]
 
 
+@renamed("fit", "resize_mode")
 def make_dataset(
     source: str | Path,
     out: str | Path,
     size: tuple[int, int],
     *,
-    fit: str = "crop",
+    resize_mode: str = "crop",
     split: str = "all",
     limit: int | None = None,
     bits: int | None = None,
@@ -57,7 +59,7 @@ def make_dataset(
         source: Anything that `open_images` opens.
         out: The zip.
         size: (H, W) of the images.
-        fit: crop, letterbox or stretch.
+        resize_mode: How images come to the size: crop, letterbox or stretch.
         split: Which images; see `open_images`.
         limit: Stop after so many that could be read; None for all.
         bits: Of integer images of more than 8 bits; see `open_images`.
@@ -69,7 +71,7 @@ def make_dataset(
     """
     if Path(out).exists() and Path(source).exists() and Path(out).samefile(source):
         raise ConfigError(f"-o {out} is the data set that is to be read. Choose another name with -o.")
-    images = open_images(source, size, 3, fit=fit, split=split, bits=bits)
+    images = open_images(source, size, 3, resize_mode=resize_mode, split=split, bits=bits)
     labels = _labels(images, source)
     total = min(len(images), len(images) if limit is None else limit)
     pairs: list[tuple[str, Any]] = []

@@ -24,8 +24,8 @@ from lia_adapter.metrics.images import mse
 from lia_adapter.models import TOYFACES32
 from lia_adapter.pictures import comparison_grid, image_grid, paired_grid, png_bytes
 from lia_adapter.progress import Progress
+from lia_adapter.training.convert_config import ConvertConfig
 from lia_adapter.training.encoder_config import EncoderConfig
-from lia_adapter.training.mapping import ConvertConfig
 
 __all__ = ["FITTED", "MOVED", "Demo", "edits", "run_demo"]
 

@@ -20,6 +20,7 @@ from lia_adapter.generators.labels import Label
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.images import mse
 from lia_adapter.metrics.typicality import z_size
+from lia_adapter.notes import renamed
 from lia_adapter.progress import Progress
 
 __all__ = ["UNUSUAL", "Encoded", "encode", "encode_images", "unusual_names"]
@@ -74,12 +75,13 @@ class Encoded:
         return Encoded(paths, len(errors), float(errors.mean()), float(errors.max()), [name for _, name in unusual], unreadable)
 
 
+@renamed("fit", "resize_mode")
 def encode(
     lia: LIA,
     data: str | Path,
     out: str | Path,
     *,
-    fit: str = "crop",
+    resize_mode: str = "crop",
     split: str = "all",
     label: Label | None = None,
     bits: int | None = None,
@@ -92,7 +94,7 @@ def encode(
         lia: With an encoder.
         data: A folder, a data-set zip or one picture.
         out: The file; more than 8,192 images make shards (see `shard_paths`).
-        fit: crop, letterbox or stretch.
+        resize_mode: How images come to the size: crop, letterbox or stretch.
         split: Which images; see `open_images`.
         label: The class of all images of a conditional generator, or the numbers of their label, instead of the data set's own.
         bits: Of integer images of more than 8 bits; see `open_images`.
@@ -109,13 +111,13 @@ def encode(
     if lia.encoder is None:
         raise LIAError("this file has no encoder. Run lia-adapt train-encoder on it first.")
     images = open_images(
-        data, generator.resolution, generator.channels, fit=fit, split=split, c_dim=generator.c_dim, label=label,
-        bits=bits,
+        data, generator.resolution, generator.channels, resize_mode=resize_mode, split=split, c_dim=generator.c_dim,
+        label=label, bits=bits,
     )  # fmt: skip
     paths = shard_paths(Path(out), math.ceil(len(images) / _SHARD))
     about = {
-        "how": "encode", "data": str(data), "identity": images.identity(), "fit": fit, "split": split, **given(label, bits),
-        "encoder_sha256": fingerprint(lia.encoder), "lia": lia.provenance.get("source"),
+        "how": "encode", "data": str(data), "identity": images.identity(), "fit": resize_mode, "split": split,
+        **given(label, bits), "encoder_sha256": fingerprint(lia.encoder), "lia": lia.provenance.get("source"),
     }  # fmt: skip
     owner = fingerprint(generator)
     n = lia.at_once("reconstruct", batch)

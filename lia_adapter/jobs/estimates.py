@@ -17,10 +17,10 @@ from lia_adapter.metrics.features import Features
 from lia_adapter.metrics.mapping import LEAST_IMAGES, MOST_IMAGES
 from lia_adapter.pictures import comparison_count
 from lia_adapter.progress import duration
+from lia_adapter.training.convert_config import ConvertConfig
 from lia_adapter.training.encoder_config import EncoderConfig
 from lia_adapter.training.gan import Players
 from lia_adapter.training.gan_config import TrainConfig
-from lia_adapter.training.mapping import ConvertConfig
 
 __all__ = ["Work", "convert_work", "count_images", "encoder_estimate", "estimate", "train_estimate"]
 

@@ -29,6 +29,7 @@ from lia_adapter.metrics.paths import path_length
 from lia_adapter.metrics.recovery import KnownAnswers
 from lia_adapter.metrics.swd import Patches, patch_bytes
 from lia_adapter.metrics.typicality import z_size
+from lia_adapter.notes import renamed
 from lia_adapter.pictures import paired_grid, png_bytes
 from lia_adapter.progress import Progress
 from lia_adapter.resize import resize
@@ -50,12 +51,13 @@ Pair = tuple[Tensor, Tensor]
 """Images and their reconstructions, each [n, C, H, W]."""
 
 
+@renamed("fit", "resize_mode")
 @torch.no_grad()
 def evaluate(
     lia: LIA,
     data: str | Path,
     *,
-    fit: str = "crop",
+    resize_mode: str = "crop",
     split: str = "all",
     label: Label | None = None,
     bits: int | None = None,
@@ -72,7 +74,7 @@ def evaluate(
     Args:
         lia: With an encoder.
         data: A folder or data-set zip of at least ten images; for a conditional generator, with labels.
-        fit: crop, letterbox or stretch.
+        resize_mode: How images come to the size: crop, letterbox or stretch.
         split: Which images; better not those of the training; see `open_images`.
         label: The class of all images of a conditional generator, or the numbers of their label, instead of the data set's own.
         bits: Of integer images of more than 8 bits; see `open_images`.
@@ -109,7 +111,9 @@ def evaluate(
     network = None if features is None else load_network(features).to(lia.device)
     extractor = inception_features() if fid else PixelFeatures() if network is None else NetworkFeatures(network)
     extractor.to(lia.device)
-    images = open_images(data, g.resolution, g.channels, fit=fit, split=split, c_dim=g.c_dim, label=label, bits=bits)
+    images = open_images(
+        data, g.resolution, g.channels, resize_mode=resize_mode, split=split, c_dim=g.c_dim, label=label, bits=bits
+    )
     if len(images) < _LEAST:
         found = "one" if len(images) == 1 else len(images)
         raise LIAError(f"evaluate compares sets of images, at least {_LEAST}; found {found} in {images.path}. Give more.")
@@ -129,7 +133,8 @@ def evaluate(
     answers = KnownAnswers(g, lia.encoder.root, seconds=allowance(_PASSES * seconds), progress=progress)
     result: dict[str, Any] = {
         "images": {
-            "data": str(data), "identity": images.identity(), "fit": fit, "split": split, **given(label, bits), "count": count,
+            "data": str(data), "identity": images.identity(), "fit": resize_mode, "split": split,
+            **given(label, bits), "count": count,
             "unreadable": images.unreadable,
         },
         **{name: _mean(of_each[name]) for name in ("mse", "psnr", "ssim", "perceptual") if name in of_each},
@@ -210,7 +215,7 @@ def _example(lia: LIA, figures: Mapping[str, Any], places: Sequence[int]) -> Pai
     """Some images and their reconstructions, by their places in the figures."""
     g, about = lia.generator, figures["images"]
     images = open_images(
-        about["data"], g.resolution, g.channels, fit=about["fit"], split=about["split"], bits=about.get("bits")
+        about["data"], g.resolution, g.channels, resize_mode=about["fit"], split=about["split"], bits=about.get("bits")
     )
     number = {name: i for i, name in enumerate(images.names)}
     x = []

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from lia_adapter.budget import in_parts
 from lia_adapter.codes import Codes, given, join_codes, read_codes
+from lia_adapter.config import load_recipe
 from lia_adapter.data import Batch, ImageSet, in_batches, none_readable, open_images
 from lia_adapter.encoder import one_code
 from lia_adapter.errors import CheckpointError, LIAError
 from lia_adapter.files import make_folder, sha256_file
 from lia_adapter.generators import fingerprint, graphs_at_once
-from lia_adapter.generators.labels import Label
 from lia_adapter.inversion import Inversion, ReconstructionLoss
+from lia_adapter.jobs.invert_config import InvertConfig
 from lia_adapter.jobs.run import checked_out, write_results
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.images import mse
@@ -27,7 +28,7 @@ from lia_adapter.progress import Progress
 from lia_adapter.resize import resize
 from lia_adapter.tensorfile import read_tensor_file, write_tensor_file
 
-__all__ = ["SHOWN", "invert_figures", "invert_images"]
+__all__ = ["SHOWN", "invert_figures", "invert_images", "invert_lia"]
 
 _FORMAT = "lia-adapter-coordinates"
 SHOWN = 16
@@ -38,18 +39,11 @@ def invert_images(
     lia: LIA,
     data: str | Path,
     out: str | Path,
+    recipe: str = "invert",
     *,
-    space: str = "y",
-    start: str = "encoder",
-    steps: int = 500,
-    features: str | Path | None = None,
-    fit: str = "crop",
-    split: str = "all",
-    label: Label | None = None,
-    bits: int | None = None,
     batch: int | None = None,
-    seed: int = 0,
     progress: Progress | None = None,
+    **keys: Any,
 ) -> Codes:
     """Finds the codes whose images are nearest to given ones (LIA, eq. 13), and writes them as `encode_images` does.
 
@@ -61,41 +55,51 @@ def invert_images(
         lia: Converted.
         data: A folder, a data-set zip or one picture.
         out: The file, .safetensors.
-        space: Where to search: y, ys (a y of its own for every layer) or z.
-        start: encoder, mean or random.
-        steps: Of Adam.
-        features: File of a network for the perceptual part of the loss; None: pixels alone.
-        fit: crop, letterbox or stretch.
-        split: Which images; see `open_images`.
-        label: The class of all images of a conditional generator, or the numbers of their label, instead of the data set's own.
-        bits: Of integer images of more than 8 bits; see `open_images`.
+        recipe: The name of a shipped recipe or the path of a .toml.
         batch: Images worked on at once, at most; None: what memory and speed allow.
-        seed: Of random starts.
         progress: Is told the steps done and to do, over all images.
+        **keys: Keys of the recipe and their values, such as steps=100: see `InvertConfig`.
 
     Raises:
         LIAError: No mapping, no encoder to start from, no readable image, or a file that cannot be written.
     """
+    return invert_lia(lia, data, out, load_recipe(InvertConfig, recipe, keys), batch=batch, progress=progress)
+
+
+def invert_lia(
+    lia: LIA,
+    data: str | Path,
+    out: str | Path,
+    config: InvertConfig,
+    *,
+    batch: int | None = None,
+    progress: Progress | None = None,
+) -> Codes:
+    """`invert_images` by a recipe that was read."""
     out, g = Path(out), lia.generator
     if lia.mapping is None:
         raise LIAError("this checkpoint was not converted, so its codes have no z. Run lia-adapt convert on it first.")
-    if start == "encoder" and lia.encoder is None:
+    if config.start == "encoder" and lia.encoder is None:
         raise LIAError("this file has no encoder to start from. Run lia-adapt train-encoder on it, or start from the mean.")
     out = checked_out(out, "")
-    images = open_images(data, g.resolution, g.channels, fit=fit, split=split, c_dim=g.c_dim, label=label, bits=bits)
-    network = None if features is None else load_network(features).to(lia.device)
-    about = {
-        "how": "invert", "data": str(data), "identity": images.identity(), "fit": fit, "split": split, **given(label, bits),
-        "space": space, "start": start, "steps": steps, "seed": seed,
+    images = open_images(
+        data, g.resolution, g.channels, resize_mode=config.resize_mode, split=config.split, c_dim=g.c_dim, label=config.label,
+        bits=config.bits,
+    )  # fmt: skip
+    network = None if config.features is None else load_network(config.features).to(lia.device)
+    about = {  # also what a run that goes on is known by
+        "how": "invert", "data": str(data), "identity": images.identity(), "fit": config.resize_mode, "split": config.split,
+        **given(config.label, config.bits),
+        "space": config.space, "start": config.start, "steps": config.steps, "seed": config.seed,
         "features": None if network is None else network.name,
-        "features_sha256": None if features is None else sha256_file(features),
+        "features_sha256": None if config.features is None else sha256_file(config.features),
         "encoder_sha256": None if lia.encoder is None else fingerprint(lia.encoder),
         "mapping_sha256": None if lia.mapping is None else fingerprint(lia.mapping),
         "lia": lia.provenance.get("source"),
     }  # fmt: skip
     loss = ReconstructionLoss(network)
     n, _ = graphs_at_once(g, lambda drawn: loss(drawn, drawn.detach()), most=batch)
-    work = _Work(lia, images, loss, about, fingerprint(g), n)
+    work = _Work(lia, images, config, loss, about, fingerprint(g), n)
     parts = out.with_name(f".{out.name}.parts")
     codes = work.kept(out)
     if codes is None:
@@ -110,10 +114,17 @@ class _Work:
     """What to do with each batch."""
 
     def __init__(
-        self, lia: LIA, images: ImageSet, loss: ReconstructionLoss, about: dict[str, Any], owner: str, batch: int
+        self,
+        lia: LIA,
+        images: ImageSet,
+        config: InvertConfig,
+        loss: ReconstructionLoss,
+        about: dict[str, Any],
+        owner: str,
+        batch: int,
     ) -> None:
-        self.lia, self.images, self.loss, self.about, self.owner = lia, images, loss, about, owner
-        self.batch, self.steps = batch, int(about["steps"])
+        self.lia, self.images, self.config, self.loss = lia, images, config, loss
+        self.about, self.owner, self.batch, self.steps = about, owner, batch, config.steps
 
     def kept(self, path: Path) -> Codes | None:
         """The codes in a file, if this very work made them."""
@@ -131,8 +142,8 @@ class _Work:
     def invert(self, part: Batch, steps: int, progress: Callable[[int, int], None] | None = None) -> Inversion:
         """With a seed for each image, so that batches change no random start."""
         return self.lia.invert(
-            part.x, part.c, steps=steps, space=self.about["space"], start=self.about["start"], loss=self.loss,
-            seed=[self.about["seed"] + number for number in part.numbers], progress=progress,
+            part.x, part.c, steps=steps, space=self.config.space, start=self.config.start, loss=self.loss,
+            seed=[self.config.seed + number for number in part.numbers], progress=progress,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -146,7 +157,7 @@ class _Work:
             "typicality": self.lia.typicality_of(y),
             "loss": found.loss, "start_loss": before,
         }  # fmt: skip
-        tensors |= {"ys": found.ys} if self.about["space"] == "ys" else {}
+        tensors |= {"ys": found.ys} if self.config.space == "ys" else {}
         tensors |= {} if part.c is None else {"c": part.c}
         names = tuple(self.images.names[n] for n in part.numbers)
         places = tuple(place.to_json() for place in part.placements)
@@ -194,7 +205,7 @@ def _all_batches(work: _Work, folder: Path, progress: Progress | None) -> Codes:
     steps, count = max(work.steps, 1), len(work.images)
     parts: list[Codes] = []
     first = 0
-    if work.steps and work.about["space"] != "z":
+    if work.steps and work.config.space != "z":
         work.coordinates(folder / "coordinates.safetensors", progress)
     while first < count:
         last, codes = _finished(work, folder, first)

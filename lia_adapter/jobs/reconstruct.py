@@ -20,6 +20,7 @@ from lia_adapter.generators.labels import Label
 from lia_adapter.jobs.run import report_paths, write_json, write_results
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.images import mse
+from lia_adapter.notes import renamed
 from lia_adapter.pictures import image_grid, paired_grid, png_bytes, save_png
 from lia_adapter.progress import Progress
 from lia_adapter.resize import resize
@@ -48,12 +49,13 @@ class _Drawn:
     placement: Placement
 
 
+@renamed("fit", "resize_mode")
 def reconstruct_images(
     lia: LIA,
     source: str | Path,
     out: str | Path,
     *,
-    fit: str | None = None,
+    resize_mode: str | None = None,
     split: str | None = None,
     label: Label | None = None,
     bits: int | None = None,
@@ -72,7 +74,7 @@ def reconstruct_images(
         out: Folder, made where there is none. Of a.jpg it gets a.png and, where the picture is more than the fitted image,
             a.pasted.png, the whole picture with the reconstruction in it; also grid.png and .json. What the same call wrote
             before is replaced; pictures of another run are not.
-        fit: Of images: crop, the default, letterbox or stretch.
+        resize_mode: Of images, how they come to the size: crop, the default, letterbox or stretch.
         split: Of images: which; all by default; see `open_images`.
         label: The class of all images of a conditional generator, or the numbers of their label, instead of the data set's own.
         bits: Of integer images of more than 8 bits; see `open_images`.
@@ -91,9 +93,9 @@ def reconstruct_images(
     """
     source, out, g = Path(source), Path(out), lia.generator
     if is_codes_file(source):
-        if fit is not None or split is not None:
-            fit_, split_ = argument("fit"), argument("split")
-            raise ConfigError(f"{source.name} holds codes, which know their fit and split. Leave {fit_} and {split_} out.")
+        if resize_mode is not None or split is not None:
+            mode, split_ = argument("resize_mode"), argument("split")
+            raise ConfigError(f"{source.name} holds codes, which know how images were read. Leave {mode} and {split_} out.")
         codes = open_codes(source, lia, trust=trust_codes)
         images, problem = _originals(lia, codes)
         names: Sequence[str] = codes.names
@@ -104,14 +106,14 @@ def reconstruct_images(
         if lia.encoder is None:
             raise LIAError("this file has no encoder. Run lia-adapt train-encoder on it first, or give a file of codes.")
         images = open_images(
-            source, g.resolution, g.channels, fit=fit or "crop", split=split or "all", c_dim=g.c_dim, label=label,
-            bits=bits,
+            source, g.resolution, g.channels, resize_mode=resize_mode or "crop", split=split or "all", c_dim=g.c_dim,
+            label=label, bits=bits,
         )  # fmt: skip
         names = images.names
         work = _from_images(lia, images, psi, lia.at_once("reconstruct", batch))
     stems = picture_stems(names)
     run = {
-        "source": str(source), "generator_sha256": fingerprint(g), "fit": fit, "split": split, "psi": psi, **given(label, bits),
+        "source": str(source), "generator_sha256": fingerprint(g), "fit": resize_mode, "split": split, "psi": psi, **given(label, bits),
         "encoder_sha256": None if lia.encoder is None else fingerprint(lia.encoder),
     }  # fmt: skip
     make_folder(out)
@@ -219,9 +221,9 @@ def _originals(lia: LIA, codes: Codes) -> tuple[ImageSet | None, str]:
     """The images that codes were made of, or why they are not at hand."""
     g, about = lia.generator, codes.about
     try:
-        data, fit, split = (str(about[key]) for key in ("data", "fit", "split"))
+        data, mode, split = (str(about[key]) for key in ("data", "fit", "split"))
         images = open_images(
-            data, g.resolution, g.channels, fit=fit, split=split, c_dim=g.c_dim, label=about.get("label"),
+            data, g.resolution, g.channels, resize_mode=mode, split=split, c_dim=g.c_dim, label=about.get("label"),
             bits=about.get("bits"),
         )  # fmt: skip
     except KeyError:

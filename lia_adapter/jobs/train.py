@@ -1,6 +1,5 @@
 """`train`: from images to a generator with its mapping and discriminator (stage 1), and on to an encoder (stage 2)."""
 
-import dataclasses
 import hashlib
 import json
 import time
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from lia_adapter import ranks
 from lia_adapter.budget import in_parts
-from lia_adapter.config import has_table, load_recipe, to_toml
+from lia_adapter.config import has_table, load_recipe, stored, to_toml
 from lia_adapter.data import ImageSet, in_batches, open_images
 from lia_adapter.errors import ConfigError, argument
 from lia_adapter.generators import MappingSampler, StyleGAN2, broadcast, pictures_at_once
@@ -67,7 +66,7 @@ def recipe_stages(recipe: str, overrides: Mapping[str, Any] | None = None) -> tu
 
 def train(
     recipe: str,
-    data: str | Path = "",
+    data: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     *,
     out: str | Path | None = None,
@@ -79,7 +78,7 @@ def train(
 
     Args:
         recipe: The name of a shipped recipe (such as toyfaces32) or the path of a .toml.
-        data: A folder of images, a data-set zip, or "toyfaces"; empty: what the recipe says.
+        data: A folder of images, a data-set zip, or "toyfaces"; None: what the recipe says.
         overrides: Keys of the recipe and their values.
         out: File for the result, .safetensors, and beside it a picture, figures and the folder of the run with log, pictures
             and state; a run that was stopped goes on where it was. None: nothing is written.
@@ -93,7 +92,7 @@ def train(
     Raises:
         LIAError: The data cannot be used, or the recipe has an unknown key.
     """
-    given = {"data": str(data) if data else None, "features": None if features is None else str(features)}
+    given = {"data": None if data is None else str(data), "features": None if features is None else str(features)}
     stages = recipe_stages(recipe, {**(overrides or {}), **{key: value for key, value in given.items() if value is not None}})
     where = torch.device(device_name(device))
     if out is None:
@@ -137,11 +136,11 @@ def train_lia(
     Raises:
         LIAError: The data cannot be used.
     """
-    if not config.data:
+    if config.data is None:
         raise ConfigError(
             f"the recipe names no data. Give {argument('data')}: a folder of images, a data-set zip, or toyfaces."
         )
-    lia = _first_stage(config, device, folder, progress)
+    lia = _first_stage(config, config.data, device, folder, progress)
     if encoder is None:
         return lia
     return train_encoder_lia(
@@ -149,13 +148,13 @@ def train_lia(
     )
 
 
-def _first_stage(config: TrainConfig, device: torch.device, folder: Path | None, progress: Progress | None) -> LIA:
+def _first_stage(config: TrainConfig, data: str, device: torch.device, folder: Path | None, progress: Progress | None) -> LIA:
     start = time.monotonic()
     images = open_images(
-        config.data, (config.height, config.width), config.channels, fit=config.fit, split=config.split, c_dim=config.c_dim,
-        bits=config.bits or None,
+        data, (config.height, config.width), config.channels, resize_mode=config.resize_mode, split=config.split,
+        c_dim=config.c_dim, bits=config.bits,
     )  # fmt: skip
-    features = load_features(None if config.features == "none" else config.features)
+    features = load_features(config.features)
     training = GanTraining(config, images, device)
     tick_steps = max(1, config.steps // _TICKS)
     watch = _Watch(training, images, features.to(device), folder, tick_steps) if ranks.rank() == 0 else None
@@ -179,16 +178,17 @@ def _first_stage(config: TrainConfig, device: torch.device, folder: Path | None,
         "parameters": sum(p.numel() for p in generator.parameters()), "augment": float(training.players.augment.p),
         "seconds": round(time.monotonic() - start, 1), "unreadable": ranks.merged(images.unreadable),
     }  # fmt: skip
+    keys = stored(config)
     made_by = {
         # Names alone: where files lie on a machine is nobody else's business.
-        "recipe": dataclasses.asdict(config) | {"data": Path(config.data).name, "features": Path(config.features).name},
+        "recipe": keys | {name: Path(keys[name]).name for name in ("data", "features")},
         "data": {"images": len(images), "identity": images.identity()},
         "device": str(device), "processes": ranks.count(), "versions": versions(),
     }  # fmt: skip
     return LIA(
         generator,
         discriminator=training.discriminator.float().eval().requires_grad_(False), family="stylegan2", config=config.networks(),
-        provenance={"source": f"trained on {Path(config.data).name}", "training": made_by}, metrics={"training": figures},
+        provenance={"source": f"trained on {Path(data).name}", "training": made_by}, metrics={"training": figures},
     ).eval()  # fmt: skip
 
 
@@ -287,5 +287,5 @@ class _Watch:
 def _identity(config: TrainConfig, images: ImageSet) -> str:
     """What a saved run must agree with to be resumed: the data, and the keys that the training depends on."""
     free = ("features", "metric_images", "metrics", "half", "save_seconds", "data")
-    keys = {key: value for key, value in dataclasses.asdict(config).items() if key not in free}
+    keys = {key: value for key, value in stored(config).items() if key not in free}
     return hashlib.sha256(json.dumps([keys, images.identity()], sort_keys=True).encode()).hexdigest()

@@ -1,6 +1,5 @@
 """`train-encoder`: trains x → y against the frozen generator, on real images (LIA, stage 2), and measures before and after."""
 
-import dataclasses
 import hashlib
 import json
 import time
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 
 from lia_adapter import ranks
-from lia_adapter.config import load_recipe, to_toml
+from lia_adapter.config import load_recipe, stored, to_toml
 from lia_adapter.data import ImageSet, open_images
 from lia_adapter.download import downloading
 from lia_adapter.errors import LIAError
@@ -124,8 +123,8 @@ def train_encoder_lia(
 def _trained(lia: LIA, data: str | Path, config: EncoderConfig, folder: Path | None, progress: Progress | None) -> LIA:
     generator, device, start = lia.generator, lia.device, time.monotonic()
     images = open_images(
-        data, generator.resolution, generator.channels, fit=config.fit, split=config.split, c_dim=generator.c_dim,
-        label=config.given_label, bits=config.bits or None,
+        data, generator.resolution, generator.channels, resize_mode=config.resize_mode, split=config.split,
+        c_dim=generator.c_dim, label=config.label, bits=config.bits,
     )  # fmt: skip
     network = _network(config.features, progress)
     before = fingerprint(generator)
@@ -161,7 +160,7 @@ def _trained(lia: LIA, data: str | Path, config: EncoderConfig, folder: Path | N
         "seconds": round(time.monotonic() - start, 1), "unreadable": ranks.merged(images.unreadable),
     }  # fmt: skip
     made_by = {
-        "recipe": dataclasses.asdict(config), "data": {"images": len(images), "identity": images.identity()},
+        "recipe": stored(config), "data": {"images": len(images), "identity": images.identity()},
         "features": None if network is None else network.name, "device": str(device), "processes": ranks.count(),
         "versions": versions(),
     }  # fmt: skip
@@ -203,9 +202,9 @@ class _Watch:
             save_png(self.log.folder / f"reconstructions-{step:06d}.png", paired_grid(x, drawn))
 
 
-def _network(features: str, progress: Progress | None) -> FeatureNetwork | None:
-    """The perceptual network that a recipe names: vgg16 is fetched, none is none, else a local file."""
-    if features == "none":
+def _network(features: str | None, progress: Progress | None) -> FeatureNetwork | None:
+    """The perceptual network that a recipe names: vgg16 is fetched, else a local file."""
+    if features is None:
         return None
     if features != "vgg16":
         return load_network(features)
@@ -215,6 +214,8 @@ def _network(features: str, progress: Progress | None) -> FeatureNetwork | None:
 def _identity(generator: str, config: EncoderConfig, images: ImageSet) -> str:
     """What a saved run must agree with to be resumed: the generator, the data, and the keys that the training depends on."""
     free = ("known_answers", "check_seconds", "save_seconds", "features")
-    keys = {k: v for k, v in dataclasses.asdict(config).items() if k not in free}
-    features = config.features if config.features in ("vgg16", "none") else sha256_file(config.features)
-    return hashlib.sha256(json.dumps([generator, keys, features, images.identity()], sort_keys=True).encode()).hexdigest()
+    keys = {k: v for k, v in stored(config).items() if k not in free}
+    network = "none" if config.features is None else config.features
+    if network not in ("vgg16", "none"):
+        network = sha256_file(network)
+    return hashlib.sha256(json.dumps([generator, keys, network, images.identity()], sort_keys=True).encode()).hexdigest()

@@ -15,12 +15,11 @@ u. There are three to fit:
 and a fourth, `sigmoid`, for the files of LIA's code that have it.
 """
 
-from lia_adapter.mapping.cores import COUPLINGS, AdditiveCouplings, AffineCouplings, DenseCore, SigmoidCouplings
+from lia_adapter.mapping.cores import AdditiveCouplings, AffineCouplings, DenseCore, SigmoidCouplings
 from lia_adapter.mapping.invertible import InvertibleMapping
 from lia_adapter.mapping.steps import Step
 
 __all__ = [
-    "COUPLINGS",
     "AdditiveCouplings",
     "AffineCouplings",
     "DenseCore",

@@ -11,10 +11,7 @@ from lia_adapter.errors import LIAError
 from lia_adapter.linalg import solve_rows
 from lia_adapter.mapping.steps import Solve
 
-__all__ = ["CORES", "COUPLINGS", "AdditiveCouplings", "AffineCouplings", "DenseCore", "SigmoidCouplings"]
-
-COUPLINGS = ("dense", "additive", "affine")
-"""Those that are fitted, by name."""
+__all__ = ["CORES", "AdditiveCouplings", "AffineCouplings", "DenseCore", "SigmoidCouplings"]
 
 
 class _Core(nn.Module):

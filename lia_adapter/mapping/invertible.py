@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from lia_adapter.errors import LIAError
+from lia_adapter.keys import COUPLINGS
 from lia_adapter.linalg import solve_rows
-from lia_adapter.mapping.cores import CORES, COUPLINGS, AdditiveCouplings, AffineCouplings, DenseCore
+from lia_adapter.mapping.cores import CORES, AdditiveCouplings, AffineCouplings, DenseCore
 from lia_adapter.mapping.steps import Colouring, Radial, Solve, Step, Whitening
 
 __all__ = ["InvertibleMapping"]

@@ -29,7 +29,7 @@ from lia_adapter.progress import Progress
 from lia_adapter.resize import resize
 from lia_adapter.training.encoder_checks import Checks, some_images
 from lia_adapter.training.encoder_config import EncoderConfig
-from lia_adapter.training.loop import Average, Job, Part, cosine, step_generator
+from lia_adapter.training.loop import Average, Job, Part, cosine, read_precision, step_generator
 
 __all__ = ["EncoderTraining"]
 
@@ -54,10 +54,7 @@ class EncoderTraining:
     def __init__(self, lia: LIA, images: ImageSet, config: EncoderConfig, network: FeatureNetwork | None) -> None:
         generator, device = lia.generator, lia.device
         self.config, self.images, self.device = config, images, device
-        self.dtype = torch.float64 if config.precision == "float64" else torch.float32
-        self.half = config.precision == "bfloat16" or (
-            config.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        )
+        self.dtype, self.half = read_precision(config.precision, device)
         _, y, _ = MappingSampler(generator).pairs(config.statistics_samples, step_generator(config.seed, _STATISTICS, device))
         mean, root = covariance_root(y)
         with torch.random.fork_rng(devices=[]):

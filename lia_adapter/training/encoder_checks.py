@@ -91,7 +91,7 @@ def held_out(data: str | Path, generator: Generator, config: EncoderConfig) -> I
     split = config.split.removeprefix("not ") if config.split.startswith("not ") else f"not {config.split}"
     try:
         return open_images(
-            data, generator.resolution, generator.channels, fit=config.fit, split=split, bits=config.bits or None
+            data, generator.resolution, generator.channels, resize_mode=config.resize_mode, split=split, bits=config.bits
         )
     except LIAError:  # nothing is left
         return None

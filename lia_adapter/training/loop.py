@@ -25,7 +25,18 @@ from lia_adapter.errors import CheckpointError, ConfigError, LIAError
 from lia_adapter.progress import Progress
 from lia_adapter.tensorfile import read_tensor_file, write_tensor_file
 
-__all__ = ["Average", "History", "Job", "Part", "StepFunction", "adam", "cosine", "run_loop", "step_generator"]
+__all__ = [
+    "Average",
+    "History",
+    "Job",
+    "Part",
+    "StepFunction",
+    "adam",
+    "cosine",
+    "read_precision",
+    "run_loop",
+    "step_generator",
+]
 
 
 @dataclass(frozen=True)
@@ -121,6 +132,20 @@ def step_generator(seed: int, step: int, device: torch.device) -> torch.Generato
     # Mixed, because torch's generator for the CPU looks at the low 32 bits of its seed alone.
     mixed = hashlib.sha256(f"{seed} {step}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(mixed[:7], "big"))
+
+
+def read_precision(word: str, device: torch.device) -> tuple[torch.dtype, bool]:
+    """What a training computes in.
+
+    Args:
+        word: One of `lia_adapter.keys.PRECISIONS`.
+        device: Where it runs.
+
+    Returns:
+        The dtype of weights and images, and whether what can be computed in bfloat16 is.
+    """
+    fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.float64 if word == "float64" else torch.float32, word == "bfloat16" or (word == "auto" and fast)
 
 
 def adam(module: nn.Module, learning_rate: float) -> torch.optim.Adam:

@@ -9,58 +9,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lia_adapter.config import check_choices, check_least
 from lia_adapter.errors import ConfigError
 from lia_adapter.generators import Generator, MappingSampler, dense_stack, in_chunks
 from lia_adapter.linalg import covariance_root, procrustes, symmetric_root
-from lia_adapter.mapping import COUPLINGS, DenseCore, InvertibleMapping
+from lia_adapter.mapping import DenseCore, InvertibleMapping
 from lia_adapter.metrics.distances import sliced_wasserstein
 from lia_adapter.progress import Progress
+from lia_adapter.training.convert_config import ConvertConfig
 from lia_adapter.training.loop import History, Job, Part, adam, cosine, run_loop, step_generator
 
-__all__ = ["ConvertConfig", "calibrate", "fit_mapping", "pick_coupling"]
+__all__ = ["calibrate", "fit_mapping", "pick_coupling"]
 
 _STATISTICS = 2**31  # numbers of random streams that no step has
 _SHIFT_WEIGHT, _SPREAD_WEIGHT = 0.1, 0.3  # of the mean and of the covariance in the loss "moments"
 _PART = 8192  # samples worked on at once where all would take too much memory
 _FIRST_CALIBRATION = 32_768  # samples for the calibration that a dense fit starts with
-
-
-@dataclass(frozen=True)
-class ConvertConfig:
-    """The keys of `recipes/convert.toml`, where each is explained."""
-
-    coupling: str = "auto"
-    seed: int = 0
-    steps: int = 800
-    batch: int = 512
-    floor: float = 0.3
-    dense_learning_rate: float = 1e-3
-    reach_weight: float = 0.03
-    reach_noise: float = 0.1
-    coupling_learning_rate: float = 2e-4
-    refine_steps: int = 200
-    refine_learning_rate: float = 1e-5
-    statistics_samples: int = 60_000
-    eval_samples: int = 10_000
-    eval_seeds: int = 3
-    image_seconds: float = 120.0
-    save_seconds: float = 20.0
-
-    def __post_init__(self) -> None:
-        check_choices(self, {"coupling": ("auto", *COUPLINGS)})
-        check_least(
-            self,
-            {
-                "seed": 0, "steps": 0, "batch": 2, "refine_steps": 0, "statistics_samples": 100, "eval_samples": 20,
-                "eval_seeds": 1, "image_seconds": 0, "save_seconds": 0, "floor": 0, "reach_weight": 0, "reach_noise": 0,
-            },
-        )  # fmt: skip
-        if self.seed >= 2**31:
-            raise ConfigError(f"seed is {self.seed}; expected less than 2**31.")
-        for key in ("dense_learning_rate", "coupling_learning_rate", "refine_learning_rate"):
-            if not 0 < getattr(self, key) <= 1:
-                raise ConfigError(f"{key} is {getattr(self, key)}; expected more than 0 and at most 1.")
 
 
 def pick_coupling(generator: Generator, coupling: str) -> str:

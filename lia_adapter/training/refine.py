@@ -13,8 +13,8 @@ from lia_adapter.generators import Generator, MappingSampler, broadcast, picture
 from lia_adapter.linalg import covariance_root
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.progress import Progress
+from lia_adapter.training.convert_config import ConvertConfig
 from lia_adapter.training.loop import History, Job, Part, adam, cosine, run_loop, step_generator
-from lia_adapter.training.mapping import ConvertConfig
 
 __all__ = ["refine_mapping"]
 

@@ -24,7 +24,7 @@ from lia_adapter.lia import LIA
 from lia_adapter.linalg import covariance_root
 from lia_adapter.loading import load
 from lia_adapter.mapping import AdditiveCouplings, InvertibleMapping
-from lia_adapter.training.mapping import ConvertConfig
+from lia_adapter.training.convert_config import ConvertConfig
 from tests import toys
 
 

@@ -331,7 +331,7 @@ def test_the_last_picture_of_a_run_is_the_reports(toy: LIA, tmp_path: Path) -> N
 
 
 def test_what_is_not_at_hand_is_not_spoken_of(toy: LIA, tmp_path: Path) -> None:
-    figures = {"source": "c", "lia": None, "count": 1234, "mse": None, "originals": None, "unreadable": {}}
+    figures: dict[str, Any] = {"source": "c", "lia": None, "count": 1234, "mse": None, "originals": None, "unreadable": {}}
     shown = {"count": 2, "originals": False}
     page = write_reconstruct_report({**figures, "shown": shown}, picture(tmp_path / "grid.json").parent).read_text()
     assert "1,234 images of c, drawn by a wrapped generator." in page and "mean squared error" not in page

@@ -14,8 +14,8 @@ from lia_adapter.generators import MappingSampler, fingerprint
 from lia_adapter.lia import LIA
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.training import refine
+from lia_adapter.training.convert_config import ConvertConfig
 from lia_adapter.training.loop import History, Job, Part
-from lia_adapter.training.mapping import ConvertConfig
 from lia_adapter.training.refine import refine_mapping
 from tests import toys
 
