@@ -45,14 +45,12 @@ class LIA(nn.Module):
 
     Attributes:
         generator: With the ORIGINAL mapping; its weights never change.
-        mapping: φ⁻¹ and φ, or None for a checkpoint that was not converted. A generator that was trained with an invertible
-            mapping (`train`) brings it along: the two are then one and the same.
+        mapping: φ⁻¹ and φ, or None before conversion; that of a generator which was trained with one (`train`) is its own.
         discriminator: The checkpoint's, or None.
         encoder: x → y: one that train_encoder made, or the one of an official LIA's checkpoint; else None.
         typicality: Tells how usual the code of an image is; train_encoder measures it.
         coordinates: Mean and matrix of the coordinates that `invert` searches y in, once it has found them.
-        family: Family of the generator, or None for a wrapped third-party one.
-        config: Canonical config of generator and discriminator.
+        family, config: Of the generator, and the canonical config of both networks; None and {} for a wrapped one.
         provenance: Where the weights came from and what made the file, as JSON.
         metrics: What `convert` and `train_encoder` measured, as JSON.
     """
@@ -201,7 +199,7 @@ class LIA(nn.Module):
 
     @torch.no_grad()
     def sample(self, seeds: Sequence[int], *, psi: float = 1.0, c: Tensor | None = None) -> Tensor:
-        """Images of seeds, which mean what they mean to StyleGAN's users: seed 42 is picture 42.
+        """Images of StyleGAN's seeds: seed 42 is picture 42.
 
         Args:
             seeds: N numbers in 0 .. 2³² - 1.
@@ -236,8 +234,7 @@ class LIA(nn.Module):
         """f: images x [N, C, H, W] in [-1, 1] -> y [N, y_dim] in one pass; ys [N, num_ws, y_dim] of an encoder into ys.
 
         Args:
-            x: At the generator's resolution; `lia_adapter.data.fit_image` fits a picture to it. Of a conditional generator, y
-                carries the class, and the encoder finds it without being told.
+            x: At the generator's resolution; `lia_adapter.data.fit_image` fits a picture to it. A class needs not be told.
 
         Raises:
             LIAError: There is no encoder yet, or x has another shape.

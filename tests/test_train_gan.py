@@ -206,7 +206,8 @@ _WORKER = """
 import sys
 from pathlib import Path
 import torch
-from lia_adapter.training import augment, ranks
+from lia_adapter import ranks
+from lia_adapter.training import augment
 from lia_adapter.jobs.train import train_lia
 from tests.test_train_gan import config
 
@@ -270,7 +271,7 @@ def test_oblong_gray_and_conditional(tmp_path: Path) -> None:
         ({"mixing": 1.5}, "expected 0 to 1"),
         ({"batch": 9, "accumulate": 2}, "expected a multiple of"),
         ({"data": "there/is/none"}, "there is no"),
-        ({"data": ""}, "Give --data"),
+        ({"data": ""}, "Give data"),
     ],
 )
 def test_what_cannot_be_trained(pictures: Path, changes: dict[str, object], message: str) -> None:

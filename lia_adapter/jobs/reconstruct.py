@@ -113,7 +113,8 @@ def reconstruct_images(
         work = _from_images(lia, images, psi, lia.at_once("reconstruct", batch))
     stems = picture_stems(names)
     run = {
-        "source": str(source), "generator_sha256": fingerprint(g), "fit": resize_mode, "split": split, "psi": psi, **given(label, bits),
+        "source": str(source), "generator_sha256": fingerprint(g), "fit": resize_mode, "split": split, "psi": psi,
+        **given(label, bits),
         "encoder_sha256": None if lia.encoder is None else fingerprint(lia.encoder),
     }  # fmt: skip
     make_folder(out)

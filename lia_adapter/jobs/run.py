@@ -90,7 +90,7 @@ def device_name(name: str | None) -> str:
         return default_device()
     kind = name.partition(":")[0]
     if kind not in ("cpu", "cuda", "mps", "xpu"):
-        raise ConfigError(f"device {name!r} is unknown; expected cpu, cuda, cuda:1, mps or xpu.")
+        raise ConfigError(f"device {name!r} cannot be used: there is no such kind. Expected cpu, cuda, cuda:1, mps or xpu.")
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError):

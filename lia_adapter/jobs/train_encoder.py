@@ -32,6 +32,7 @@ from lia_adapter.training.loop import run_loop
 
 __all__ = ["train_encoder", "train_encoder_lia", "write_encoder_results"]
 
+_LEAST_IMAGES = 4  # of whose codes two halves say what is usual
 _GRIDS = 20  # pictures of a run
 _GRID_IMAGES = 16
 
@@ -126,6 +127,8 @@ def _trained(lia: LIA, data: str | Path, config: EncoderConfig, folder: Path | N
         data, generator.resolution, generator.channels, resize_mode=config.resize_mode, split=config.split,
         c_dim=generator.c_dim, label=config.label, bits=config.bits,
     )  # fmt: skip
+    if len(images) < _LEAST_IMAGES:
+        raise LIAError(f"an encoder learns from images, at least {_LEAST_IMAGES}; {images.path} has {len(images)}. Give more.")
     network = _network(config.features, progress)
     before = fingerprint(generator)
     identity = _identity(before, config, images)

@@ -70,7 +70,7 @@ def _verdict(metrics: Mapping[str, Any]) -> str:
     # A ratio whose interval reaches down to what is allowed shows no difference.
     worst = max(_least_ratio(metrics[name]) for name in _MEASURES)
     told_apart = metrics["classifier"]["excess"]
-    same = worst <= _LIMIT and told_apart <= 0.03
+    same = all(_least_ratio(metrics[name]) <= _LIMIT for name in _MEASURES) and told_apart <= 0.03  # not so of nan
     first = (
         "The new mapping's codes can't be told from the original's."
         if same

@@ -368,10 +368,15 @@ def _restore(path: Path, identity: str, job: Job) -> _Run | None:
             if kind == "optimizer":
                 i, key = rest.split(".")
                 state.setdefault(int(i), {})[key] = tensor
+        saved = {name.removeprefix("value."): t for name, t in tensors.items() if name.startswith("value.")}
+        if {name: t.shape for name, t in saved.items()} != {name: t.shape for name, t in job.module.state_dict().items()}:
+            return None  # before anything is loaded: what is half another run's would not be a new start
+        if len({frozenset(entries) for entries in state.values()}) > 1:
+            return None
         device = next((p.device for p in job.module.parameters()), torch.device("cpu"))
         sums = dict(zip(header["names"], tensors["sums"].to(device).unbind(), strict=True))
         run = _Run(int(header["step"]), history, sums, int(header["count"]))
-        job.module.load_state_dict({n.removeprefix("value."): t for n, t in tensors.items() if n.startswith("value.")})
+        job.module.load_state_dict(saved)
         job.optimizer.load_state_dict({**job.optimizer.state_dict(), "state": state})
         return run
     except (OSError, CheckpointError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):

@@ -10,7 +10,7 @@ import click
 import pytest
 import torch
 
-from lia_adapter import terminal
+from lia_adapter.cli import terminal
 from lia_adapter.cli.terminal import ProgressLine
 from lia_adapter.errors import ConfigError
 from lia_adapter.jobs.run import device_name

@@ -175,6 +175,15 @@ def _without_sums(path: Path) -> None:
     save_file(tensors, path, metadata)
 
 
+def _without(kind: str) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        tensors, metadata = _parts(path)
+        del tensors[next(name for name in tensors if name.startswith(kind))]
+        save_file(tensors, path, metadata)
+
+    return damage
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
     "no safetensors": lambda path: path.write_bytes(b"\x93NUMPY" * 100),
@@ -183,6 +192,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "no metadata": _without_metadata,
     "half a header": _with_half_a_header,
     "no sums": _without_sums,
+    "a weight is missing": _without("value."),
+    "a moment is missing": _without("optimizer."),
 }
 
 
