@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lia_adapter.budget import GRADIENT, allowance, at_once, in_parts, seconds_of
+from lia_adapter.canonical import NetworksConfig
 from lia_adapter.checkpoints import Checkpoint, read_checkpoint
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.checkpoints.safetensor import MAX_HEADER, read_metadata, read_tensors, write_tensors
@@ -123,7 +124,7 @@ class LIA(nn.Module):
         typicality: Typicality | None = None,
         *,
         family: str | None = None,
-        config: Mapping[str, Any] | None = None,
+        config: NetworksConfig | None = None,
         provenance: Mapping[str, Any] | None = None,
         metrics: Mapping[str, Any] | None = None,
     ) -> None:
@@ -140,7 +141,8 @@ class LIA(nn.Module):
         self.coordinates: tuple[Tensor, Tensor] | None = None
         self._bytes: dict[str, int] = {}
         self._sampled_mean: Tensor | None = None
-        self.family, self.config = family, dict(config or {})
+        self.family = family
+        self.config: NetworksConfig = {**config} if config else {}
         self.provenance, self.metrics = dict(provenance or {}), dict(metrics or {})
 
     @property
@@ -606,7 +608,7 @@ def _reason(error: Exception) -> str:
 
 def _bound_generator(
     path: Path, header: Mapping[str, Any], generator: Generator | nn.Module | str | Path | None
-) -> tuple[Generator, nn.Module | None, str | None, dict[str, Any]]:
+) -> tuple[Generator, nn.Module | None, str | None, NetworksConfig]:
     """The generator that an adapter belongs to; refuses a different one."""
     source = clean(header["provenance"].get("source", "its checkpoint"))
     if generator is None:
@@ -614,7 +616,8 @@ def _bound_generator(
             f"{path.name} holds the adapter alone, made for {source}: give that, too (generator=…, --generator FILE)."
         )
     discriminator: nn.Module | None = None
-    family, config = None, {}
+    family: str | None = None
+    config: NetworksConfig = {}
     if isinstance(generator, (str, Path)):
         made = header["provenance"]
         plain = load(

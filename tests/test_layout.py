@@ -23,6 +23,7 @@ ROOMS = [
     "download",
     "ops",
     "resize",
+    "canonical",
     "checkpoints",
     "mapping",
     "generators",

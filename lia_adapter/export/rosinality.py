@@ -1,20 +1,19 @@
 """rosinality/stylegan2-pytorch, and what grew from it: `g_ema` and `d` of its files, with `latent_avg` among the former."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 from torch import Tensor
 
+from lia_adapter.canonical import HALF_CLAMP, Discriminator2Config, Generator2Config, clamped_parts, discriminator2, generator2
 from lia_adapter.export.base import Part, literal, refuse, widths_limit
-from lia_adapter.export.limits import clamps, discriminator_limits, generator_limits
+from lia_adapter.export.limits import clamps, dense_layers, discriminator_limits, generator_limits
 from lia_adapter.lia import LIA
 
 __all__ = ["PROGRAM", "export"]
 
 PROGRAM: Final = "rosinality/stylegan2-pytorch"
-_LEAST_CLAMP: Final = 256.0  # NVlabs' own, for half precision: images of trained networks do not reach it in single
 
-Config = Mapping[str, Any]
 State = Mapping[str, Tensor]
 
 
@@ -30,13 +29,12 @@ def export(lia: LIA, average: Tensor) -> tuple[Part, Part | str | None]:
     """
     if lia.family != "stylegan2":
         refuse(PROGRAM, [f"the family {lia.family}; StyleGAN2 alone fits"])
-    config = lia.config["generator"]
-    found = clamps(block[name] for block in config["blocks"] for name in ("conv0", "conv1", "torgb"))
+    config = generator2(lia.config)
+    found = clamps(clamped_parts(config))
     refuse(PROGRAM, [*generator_limits(config), *_generator_limits(config), *_clamp_limits(found)])
     widths, remarks = _widths({block["size"][0]: block["out_channels"] for block in config["blocks"]})
-    arguments = ", ".join(
-        [str(config["resolution"][0]), str(config["y_dim"]), str(len(config["mapping"]["features"])), *widths]
-    )
+    layers = len(dense_layers(config)["features"])
+    arguments = ", ".join([str(config["resolution"][0]), str(config["y_dim"]), str(layers), *widths])
     code = (
         "from model import Generator", 'state = load_file("FILE")', 'latent_avg = state.pop("latent_avg")',
         f"g_ema = Generator({arguments})", "g_ema.load_state_dict(state, strict=True)",
@@ -47,27 +45,29 @@ def export(lia: LIA, average: Tensor) -> tuple[Part, Part | str | None]:
     return generator, _discriminator(lia)
 
 
-def _generator_limits(config: Config) -> Iterator[str]:
-    if config["mapping"].get("c_dim"):
-        yield f"labels ({config['mapping']['c_dim']} entries)"
+def _generator_limits(config: Generator2Config) -> Iterator[str]:
+    mapping = config["mapping"]
+    if mapping["c_dim"]:
+        yield f"labels ({mapping['c_dim']} entries)"
     if config["z_dim"] != config["y_dim"]:
         yield f"a z of {config['z_dim']} entries and a y of {config['y_dim']}"
-    if any(width != config["y_dim"] for width in config["mapping"].get("features", [])):
+    if "coupling" not in mapping and set(mapping["features"]) - {config["y_dim"]}:
         yield "a mapping with layers that are not as wide as y"
     if any(block["architecture"] != "skip" for block in config["blocks"]):
         yield f"the architecture {config['blocks'][-1]['architecture']}, and skip was expected"
-    if not all(block[name]["noise"] for block in config["blocks"] for name in ("conv0", "conv1") if block[name]):
+    if not all(layer["noise"] for block in config["blocks"] for layer in (block["conv0"], block["conv1"]) if layer):
         yield "no noise"
     yield from _channel_limits(config)
 
 
-def _channel_limits(config: Config) -> Iterator[str]:
+def _channel_limits(config: Generator2Config | Discriminator2Config) -> Iterator[str]:
     if config["channels"] != 3:
         yield f"images of {config['channels']} channels"
 
 
 def _clamp_limits(found: set[float | None]) -> Iterator[str]:
-    low = [clamp for clamp in found if clamp is not None and clamp < _LEAST_CLAMP]
+    # Images of trained networks do not reach it in single precision.
+    low = [clamp for clamp in found if clamp is not None and clamp < HALF_CLAMP]
     if low:
         yield f"layers that are clamped at {min(low):g}"
 
@@ -111,11 +111,11 @@ def _modulated(state: State, own: str, name: str) -> dict[str, Tensor]:
 
 
 def _discriminator(lia: LIA) -> Part | str | None:
-    config = lia.config.get("discriminator")
+    config = discriminator2(lia.config)
     if lia.discriminator is None or config is None:
         return None
     blocks, last = config["blocks"], config["epilogue"]
-    found = clamps([*blocks, last])
+    found = clamps(clamped_parts(config))
     limits = [*discriminator_limits(config), *_channel_limits(config), *_clamp_limits(found)]
     if config["c_dim"]:
         limits.append(f"labels ({config['c_dim']} entries)")

@@ -8,10 +8,10 @@
 import copy
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 from torch import Tensor, nn
 
+from lia_adapter.canonical import NetworksConfig
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.errors import CheckpointError
 from lia_adapter.generators.base import Generator, broadcast, filled, truncate
@@ -87,12 +87,12 @@ BUILDERS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
 }
 
 
-def build(family: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[nn.Module | None, nn.Module | None]:
+def build(family: str, config: NetworksConfig, tensors: Mapping[str, Tensor]) -> tuple[nn.Module | None, nn.Module | None]:
     """Builds the generator and the discriminator, where the config has them, in float32, in eval mode, without gradients.
 
     Args:
         family: A key of `BUILDERS`.
-        config: Canonical config, `{"generator": ..., "discriminator": ... or None}`.
+        config: Canonical config; what a LIA file gives for one is refused where it is none.
         tensors: Tensors named `generator.…` and `discriminator.…`; see `filled` for which of them are copied.
 
     Returns:
@@ -104,8 +104,8 @@ def build(family: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor])
     if family not in BUILDERS:
         raise CheckpointError(f"family {family!r} has no generator here; known: {', '.join(BUILDERS)}.")
     built: list[nn.Module | None] = []
-    for part, module_type in zip(("generator", "discriminator"), BUILDERS[family], strict=True):
-        part_config = config.get(part)
+    configs = {"generator": config.get("generator"), "discriminator": config.get("discriminator")}
+    for (part, part_config), module_type in zip(configs.items(), BUILDERS[family], strict=True):
         if part_config is None:
             built.append(None)
             continue
@@ -118,7 +118,7 @@ def build(family: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor])
     return generator, discriminator
 
 
-def of_class(config: Mapping[str, Any], label: Label) -> dict[str, Any]:
+def of_class(config: NetworksConfig, label: Label) -> NetworksConfig:
     """The config of the same networks for one class alone: the generator is then unconditional.
 
     Args:
@@ -128,30 +128,32 @@ def of_class(config: Mapping[str, Any], label: Label) -> dict[str, Any]:
     Raises:
         ConfigError: There is no such class, or the label has another number of entries.
     """
-    generator, discriminator = config["generator"], config["discriminator"]
-    check_given_label(label, generator["c_dim"])
-    label = label if isinstance(label, int) else list(label)
-    generator = generator | {"c_dim": 0, "mapping": generator["mapping"] | {"class": label}}
-    return dict(config) | {
-        "generator": generator, "discriminator": discriminator and discriminator | {"class": label},
-    }  # fmt: skip
+    generator, discriminator = copy.deepcopy(config["generator"]), copy.deepcopy(config["discriminator"])
+    check_given_label(label, generator["c_dim"] if generator else 0)
+    wanted = label if isinstance(label, int) else list(label)
+    if generator and "coupling" not in generator["mapping"]:  # couplings take no label in any file
+        generator["c_dim"], generator["mapping"]["class"] = 0, wanted
+    if discriminator:
+        discriminator["class"] = wanted
+    return {**config, "generator": generator, "discriminator": discriminator}
 
 
-def build_encoder(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PublishedEncoder | None:
+def build_encoder(config: NetworksConfig, tensors: Mapping[str, Tensor]) -> PublishedEncoder | None:
     """Builds the encoder that a checkpoint may have beside its generator (the official LIA, ALAE), or alone (idinvert).
 
     Args:
         config: Canonical config; its "encoder".
         tensors: Tensors named `encoder.…`.
     """
-    if config.get("encoder") is None:
+    encoder = config.get("encoder")
+    if encoder is None:
         return None
-    if config["encoder"]["kind"] == "alae":
-        return filled(partial(ALAEEncoder, config["encoder"]), tensors, "encoder.")
-    return filled(partial(LIAEncoder, config["encoder"]), tensors, "encoder.")
+    if encoder["kind"] == "alae":
+        return filled(partial(ALAEEncoder, encoder), tensors, "encoder.")
+    return filled(partial(LIAEncoder, encoder), tensors, "encoder.")
 
 
-def build_random(family: str, config: Mapping[str, Any]) -> tuple[nn.Module, nn.Module]:
+def build_random(family: str, config: NetworksConfig) -> tuple[nn.Module, nn.Module]:
     """Generator and discriminator of a config with random weights, in eval mode, without gradients."""
     generator_type, discriminator_type = BUILDERS[family]
     parts = generator_type(config["generator"]), discriminator_type(config["discriminator"])

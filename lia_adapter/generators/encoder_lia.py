@@ -6,18 +6,15 @@ It differs from `lia_adapter.encoder`, which is to be trained, in two places: wh
 a normalisation and an activation of its own, and the hidden layer is as narrow as the narrower side.
 """
 
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lia_adapter.canonical import EncoderConfig
 from lia_adapter.generators.base import check_images
 
 __all__ = ["LIAEncoder"]
-
-Config = Mapping[str, Any]
 
 
 class _Norm(nn.Module):
@@ -74,9 +71,9 @@ class LIAEncoder(nn.Module):
             feature maps of the stem and of each stage, and for idinvert "num_ws".
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self._config = dict(config)
+        self._config = config.copy()
         widths = [int(width) for width in config["widths"]]
         self.resolution, self.channels = tuple(config["resolution"]), int(config["channels"])
         scale = config["kind"] == "idinvert"
@@ -87,9 +84,9 @@ class LIAEncoder(nn.Module):
         self.dense = nn.Linear(widths[-1] * h * w, self.num_ws * self.y_dim, bias=False)
         self.norm = _Norm(self.num_ws * self.y_dim, scale)
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> EncoderConfig:
         """The argument of this class, as JSON."""
-        return dict(self._config)
+        return self._config.copy()
 
     def forward(self, x: Tensor) -> Tensor:
         """Images x [N, C, H, W] -> codes y [N, y_dim], or ys [N, num_ws, y_dim].

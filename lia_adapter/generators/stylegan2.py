@@ -6,15 +6,25 @@ Everything runs in the dtype of the weights; nothing is done in half precision b
 `torch.autocast` the convolutions are in half precision, while codes, styles and images stay as precise as the weights.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lia_adapter.canonical import (
+    FILTER,
+    TAPS,
+    Block2Config,
+    Generator2Config,
+    InvertibleConfig,
+    Layer2Config,
+    MappingConfig,
+    Torgb2Config,
+    whole_mapping,
+)
 from lia_adapter.errors import LIAError
 from lia_adapter.generators.base import broadcast, check_label, check_noise_mode, one_class, run_part
 from lia_adapter.generators.convolution import conv2d, conv_transpose2d
@@ -34,8 +44,6 @@ __all__ = [
     "normalize_2nd_moment",
     "scaled",
 ]
-
-Config = Mapping[str, Any]
 
 Noise = Callable[[int, int], Tensor]
 """The noise images [N, 1, H, W] of the next layer, called with H and W: for who must draw the same ones again."""
@@ -144,20 +152,22 @@ class MappingNetwork(nn.Module):
 
     w_avg: Tensor
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: MappingConfig) -> None:
         super().__init__()
+        config = whole_mapping(config)
         self.z_dim, self.c_dim, self.act = int(config["z_dim"]), int(config["c_dim"]), str(config["activation"])
         widths = [int(width) for width in config["features"]]
         inputs = self.z_dim
         self.only = config.get("class")  # the one class that is drawn, whatever c is
-        self.concat = config.get("label", "embed") == "concat"
-        self.norm = normalize_2nd_moment if config.get("normalize", True) else nn.Identity()
+        self.concat = config["label"] == "concat"
+        self.norm = normalize_2nd_moment if config["normalize"] else nn.Identity()
         if self.c_dim:
+            embedded = int(config["embed_features"] or 0)
             if self.concat:
-                self.label_weight = nn.Parameter(torch.randn(self.c_dim, config["embed_features"]))
+                self.label_weight = nn.Parameter(torch.randn(self.c_dim, embedded))
             else:
-                self.embed = Dense(self.c_dim, config["embed_features"])
-            inputs += config["embed_features"]
+                self.embed = Dense(self.c_dim, embedded)
+            inputs += embedded
         self.num_layers = len(widths)
         for i, (fan_in, fan_out) in enumerate(zip([inputs, *widths], widths, strict=False)):
             setattr(self, f"fc{i}", Dense(fan_in, fan_out, config["activation"], config["lr_multiplier"]))
@@ -201,9 +211,9 @@ class MappingNetwork(nn.Module):
         return x
 
 
-def make_mapping(config: Config) -> MappingNetwork | InvertibleMapping:
+def make_mapping(config: MappingConfig | InvertibleConfig) -> MappingNetwork | InvertibleMapping:
     """The mapping of a config: a network, or an invertible one with which a generator has learnt (LIA, stage 1)."""
-    return InvertibleMapping.from_config(dict(config)) if "coupling" in config else MappingNetwork(config)
+    return InvertibleMapping.from_config(config) if "coupling" in config else MappingNetwork(config)
 
 
 def conv_up2(x: Tensor, weight: Tensor, f: Tensor) -> tuple[Tensor, list[int]]:
@@ -247,7 +257,7 @@ class SynthesisLayer(nn.Module):
         y_dim: int,
         size: tuple[int, int],
         up: int,
-        config: Config,
+        config: Layer2Config,
         filter_shape: tuple[int, ...],
         *,
         bilinear: bool = False,
@@ -320,7 +330,7 @@ class ToRGB(nn.Module):
         config: `torgb` of a block.
     """
 
-    def __init__(self, in_channels: int, channels: int, y_dim: int, config: Config) -> None:
+    def __init__(self, in_channels: int, channels: int, y_dim: int, config: Torgb2Config) -> None:
         super().__init__()
         k = int(config["kernel"])
         self.clamp = config["clamp"]
@@ -376,25 +386,26 @@ class SynthesisBlock(nn.Module):
 
     resample_filter: Tensor
 
-    def __init__(self, config: Config, y_dim: int, channels: int) -> None:
+    def __init__(self, config: Block2Config, y_dim: int, channels: int) -> None:
         super().__init__()
-        self.architecture, self.is_first = str(config["architecture"]), config["conv0"] is None
+        conv0, torgb = config["conv0"], config["torgb"]
+        self.architecture, self.is_first = str(config["architecture"]), conv0 is None
         in_channels, out_channels = int(config["in_channels"]), int(config["out_channels"])
-        size, filter_shape = tuple(config["size"]), tuple(config["filter"])
+        size, filter_shape = (int(config["size"][0]), int(config["size"][1])), tuple(config["filter"])
         bilinear = config.get("upsample") == "bilinear"
         self.register_buffer("resample_filter", default_filter(filter_shape))
-        if self.is_first:
+        if conv0 is None:
             self.const = nn.Parameter(torch.randn(out_channels, *size))
         else:
             self.conv0 = SynthesisLayer(
-                in_channels, out_channels, y_dim, size, 2, config["conv0"], filter_shape, bilinear=bilinear
+                in_channels, out_channels, y_dim, size, 2, conv0, filter_shape, bilinear=bilinear
             )
         self.conv1 = SynthesisLayer(out_channels, out_channels, y_dim, size, 1, config["conv1"], filter_shape)
         self.bilinear = bilinear
         self.num_conv, self.size = 1 if self.is_first else 2, size
-        self.has_torgb = config["torgb"] is not None
-        if self.has_torgb:
-            self.torgb = ToRGB(out_channels, channels, y_dim, config["torgb"])
+        self.has_torgb = torgb is not None
+        if torgb is not None:
+            self.torgb = ToRGB(out_channels, channels, y_dim, torgb)
         if self.architecture == "resnet" and not self.is_first:
             self.skip = Skip(in_channels, out_channels, filter_shape)
 
@@ -429,7 +440,7 @@ class Synthesis(nn.Module):
         config: `generator` of the canonical config.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Generator2Config) -> None:
         super().__init__()
         self.num_ws, self.y_dim = int(config["num_ws"]), int(config["y_dim"])
         self.names = [str(block["name"]) for block in config["blocks"]]
@@ -476,7 +487,7 @@ class StyleGAN2(nn.Module):
         config: `generator` of the canonical config of the family "stylegan2".
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Generator2Config) -> None:
         super().__init__()
         self.z_dim, self.c_dim = int(config["z_dim"]), int(config["c_dim"])
         self.y_dim, self.num_ws = int(config["y_dim"]), int(config["num_ws"])
@@ -499,7 +510,7 @@ class StyleGAN2(nn.Module):
 
 def default_filter(shape: tuple[int, ...]) -> Tensor:
     """StyleGAN2's [1, 3, 3, 1] where the shape is 4x4; otherwise a box of that shape, to be filled from a file."""
-    return setup_filter([1.0, 3.0, 3.0, 1.0] if shape == (4, 4) else torch.ones(shape))
+    return setup_filter(list(TAPS) if shape == FILTER else torch.ones(shape))
 
 
 def interpolated(x: Tensor) -> Tensor:

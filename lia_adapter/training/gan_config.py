@@ -1,8 +1,8 @@
 """The keys of stage 1: what `lia-adapt train` can be told, and the networks that follow from it."""
 
 from dataclasses import dataclass
-from typing import Any
 
+from lia_adapter.canonical import NetworksConfig
 from lia_adapter.config import check_choices, check_least
 from lia_adapter.data import FITS
 from lia_adapter.errors import ConfigError
@@ -87,7 +87,7 @@ class TrainConfig:
         """Steps of the whole run."""
         return -(-self.images // self.batch)
 
-    def networks(self) -> dict[str, Any]:
+    def networks(self) -> NetworksConfig:
         """The canonical config of generator and discriminator.
 
         Raises:
