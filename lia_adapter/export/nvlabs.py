@@ -122,9 +122,7 @@ def _discriminator(lia: LIA) -> Part | str | None:
     return Part(lia.discriminator.state_dict(), code, remarks)
 
 
-def _code(
-    module: str, config: GeneratorConfig, mapping: Mapping[str, Any], options: Mapping[str, Any]
-) -> tuple[str, ...]:
+def _code(module: str, config: GeneratorConfig, mapping: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[str, ...]:
     sizes = {
         "z_dim": config["z_dim"], "c_dim": config["mapping"]["c_dim"], "w_dim": config["y_dim"],
         "img_resolution": config["resolution"][0], "img_channels": config["channels"], "mapping_kwargs": mapping,

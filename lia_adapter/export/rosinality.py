@@ -6,6 +6,7 @@ from typing import Final
 from torch import Tensor
 
 from lia_adapter.canonical import HALF_CLAMP, Discriminator2Config, Generator2Config, clamped_parts, discriminator2, generator2
+from lia_adapter.checkpoints.rosinality_names import DISCRIMINATOR, GENERATOR, named
 from lia_adapter.export.base import Part, literal, refuse, widths_limit
 from lia_adapter.export.limits import clamps, dense_layers, discriminator_limits, generator_limits
 from lia_adapter.lia import LIA
@@ -13,8 +14,6 @@ from lia_adapter.lia import LIA
 __all__ = ["PROGRAM", "export"]
 
 PROGRAM: Final = "rosinality/stylegan2-pytorch"
-
-State = Mapping[str, Tensor]
 
 
 def export(lia: LIA, average: Tensor) -> tuple[Part, Part | str | None]:
@@ -40,7 +39,7 @@ def export(lia: LIA, average: Tensor) -> tuple[Part, Part | str | None]:
         f"g_ema = Generator({arguments})", "g_ema.load_state_dict(state, strict=True)",
         "# an image: g_ema([z], truncation=0.7, truncation_latent=latent_avg, randomize_noise=False)[0]",
     )  # fmt: skip
-    state = _generator(lia.generator.state_dict(), len(config["blocks"]))  # type: ignore[attr-defined]
+    state = named(GENERATOR, lia.generator.state_dict(), len(config["blocks"]), layers)  # type: ignore[attr-defined]
     generator = Part(state | {"latent_avg": average}, code, remarks + _clamp_remark("generator", found))
     return generator, _discriminator(lia)
 
@@ -78,38 +77,6 @@ def _clamp_remark(name: str, found: set[float | None]) -> tuple[str, ...]:
     return (f"The {name}'s clamps stay behind. Only networks in half precision were ever seen to reach them.",)
 
 
-def _generator(state: State, blocks: int) -> dict[str, Tensor]:
-    """The generator's tensors by rosinality's names, without latent_avg."""
-    tensors = {}
-    for name, tensor in state.items():
-        if name.startswith("mapping.fc"):
-            layer, part = name.removeprefix("mapping.fc").split(".")
-            tensors[f"style.{int(layer) + 1}.{part}"] = tensor  # style.0 normalises z
-    tensors["input.input"] = state["synthesis.b4.const"][None]
-    for i in range(blocks):
-        block = f"synthesis.b{4 << i}"
-        names = {"conv1": "conv1"} if i == 0 else {"conv0": f"convs.{2 * i - 2}", "conv1": f"convs.{2 * i - 1}"}
-        for j, (layer, name) in enumerate(names.items()):
-            own = f"{block}.{layer}"
-            tensors |= _modulated(state, own, f"{name}.conv")
-            tensors[f"{name}.noise.weight"] = state[f"{own}.noise_strength"].reshape(1)
-            tensors[f"{name}.activate.bias"] = state[f"{own}.bias"]
-            tensors[f"noises.noise_{max(0, 2 * i - 1) + j}"] = state[f"{own}.noise_const"][None, None]
-            if layer == "conv0":
-                tensors[f"{name}.conv.blur.kernel"] = state[f"{own}.resample_filter"] * 4  # the gain of up-sampling
-        name = f"to_rgbs.{i - 1}" if i else "to_rgb1"
-        tensors |= _modulated(state, f"{block}.torgb", f"{name}.conv")
-        tensors[f"{name}.bias"] = state[f"{block}.torgb.bias"].reshape(1, -1, 1, 1)
-        if i:
-            tensors[f"{name}.upsample.kernel"] = state[f"{block}.resample_filter"] * 4
-    return tensors
-
-
-def _modulated(state: State, own: str, name: str) -> dict[str, Tensor]:
-    affine = {f"{name}.modulation.{part}": state[f"{own}.affine.{part}"] for part in ("weight", "bias")}
-    return {f"{name}.weight": state[f"{own}.weight"][None], **affine}
-
-
 def _discriminator(lia: LIA) -> Part | str | None:
     config = discriminator2(lia.config)
     if lia.discriminator is None or config is None:
@@ -131,24 +98,8 @@ def _discriminator(lia: LIA) -> Part | str | None:
         "from model import Discriminator", f"d = Discriminator({', '.join([str(size), *widths])})",
         'd.load_state_dict(load_file("FILE"), strict=True)',
     )  # fmt: skip
-    state = _discriminator_state(lia.discriminator.state_dict(), [block["name"] for block in blocks])
+    state = named(DISCRIMINATOR, lia.discriminator.state_dict(), len(blocks))
     return Part(state, code, remarks + _clamp_remark("discriminator", found))
-
-
-def _discriminator_state(state: State, names: list[str]) -> dict[str, Tensor]:
-    """The discriminator's tensors by rosinality's names; blocks are counted from the finest."""
-    pairs = {f"{names[0]}.fromrgb.weight": "convs.0.0.weight", f"{names[0]}.fromrgb.bias": "convs.0.1.bias"}
-    for i, block in enumerate(names, start=1):
-        pairs |= {
-            f"{block}.conv0.weight": f"convs.{i}.conv1.0.weight", f"{block}.conv0.bias": f"convs.{i}.conv1.1.bias",
-            f"{block}.conv1.resample_filter": f"convs.{i}.conv2.0.kernel",
-            f"{block}.conv1.weight": f"convs.{i}.conv2.1.weight", f"{block}.conv1.bias": f"convs.{i}.conv2.2.bias",
-            f"{block}.skip.resample_filter": f"convs.{i}.skip.0.kernel", f"{block}.skip.weight": f"convs.{i}.skip.1.weight",
-        }  # fmt: skip
-    pairs |= {"b4.conv.weight": "final_conv.0.weight", "b4.conv.bias": "final_conv.1.bias"}
-    for i, layer in enumerate(("fc", "out")):
-        pairs |= {f"b4.{layer}.{part}": f"final_linear.{i}.{part}" for part in ("weight", "bias")}
-    return {name: state[own] for own, name in pairs.items()}
 
 
 def _widths(widths: Mapping[int, int]) -> tuple[list[str], tuple[str, ...]]:

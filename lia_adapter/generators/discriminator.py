@@ -1,6 +1,5 @@
 """StyleGAN2's discriminator (Karras et al. 2020), with the names of NVlabs' files."""
 
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -397,9 +397,7 @@ class SynthesisBlock(nn.Module):
         if conv0 is None:
             self.const = nn.Parameter(torch.randn(out_channels, *size))
         else:
-            self.conv0 = SynthesisLayer(
-                in_channels, out_channels, y_dim, size, 2, conv0, filter_shape, bilinear=bilinear
-            )
+            self.conv0 = SynthesisLayer(in_channels, out_channels, y_dim, size, 2, conv0, filter_shape, bilinear=bilinear)
         self.conv1 = SynthesisLayer(out_channels, out_channels, y_dim, size, 1, config["conv1"], filter_shape)
         self.bilinear = bilinear
         self.num_conv, self.size = 1 if self.is_first else 2, size
