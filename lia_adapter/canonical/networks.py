@@ -22,7 +22,7 @@ from lia_adapter.errors import LIAError
 __all__ = [
     "Clamped",
     "DiscriminatorConfig",
-    "EncoderConfig",
+    "PublishedEncoderConfig",
     "GeneratorConfig",
     "NetworksConfig",
     "clamped_parts",
@@ -33,7 +33,7 @@ __all__ = [
 
 
 @final
-class EncoderConfig(TypedDict):
+class PublishedEncoderConfig(TypedDict):
     """An encoder that was published with its generator.
 
     Attributes:
@@ -69,7 +69,7 @@ class NetworksConfig(TypedDict, total=False):
 
     generator: GeneratorConfig | None
     discriminator: DiscriminatorConfig | None
-    encoder: EncoderConfig | None
+    encoder: PublishedEncoderConfig | None
 
 
 Clamped = Layer2Config | Torgb2Config | Layer3Config | DiscriminatorBlock2Config | Epilogue2Config

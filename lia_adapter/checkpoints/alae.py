@@ -15,7 +15,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from lia_adapter.canonical import LR_MULTIPLIER, EncoderConfig, GeneratorConfig
+from lia_adapter.canonical import LR_MULTIPLIER, GeneratorConfig, PublishedEncoderConfig
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.networks import choose, near, networks
@@ -150,7 +150,7 @@ def _average(generator: Table) -> Tensor | None:
     return rows[0]
 
 
-def _encoder_config(tensors: dict[str, Tensor], generator: GeneratorConfig, name: str) -> EncoderConfig:
+def _encoder_config(tensors: dict[str, Tensor], generator: GeneratorConfig, name: str) -> PublishedEncoderConfig:
     """The config of an encoder, checked."""
     layers = sum(re.fullmatch(r"layers\.[0-9]+\.conv\.weight", key) is not None for key in tensors)
     keys = ["fromrgb.weight", *(f"layers.{i}.conv.weight" for i in range(1, layers, 2))]

@@ -5,7 +5,7 @@ from typing import Final
 
 from torch import Tensor
 
-from lia_adapter.canonical import EncoderConfig
+from lia_adapter.canonical import PublishedEncoderConfig
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.errors import CheckpointError
 
@@ -32,7 +32,7 @@ def stem_and_widths(tensors: Mapping[str, Tensor], name: str) -> tuple[int, list
     return tensors[keys[0]].shape[1], [tensors[key].shape[0] for key in keys]
 
 
-def check_encoder(tensors: Mapping[str, Tensor], config: EncoderConfig, name: str) -> None:
+def check_encoder(tensors: Mapping[str, Tensor], config: PublishedEncoderConfig, name: str) -> None:
     """Refuse weights that do not fit their own config.
 
     Args:
@@ -49,7 +49,7 @@ def check_encoder(tensors: Mapping[str, Tensor], config: EncoderConfig, name: st
             _fail(name, key, tensors, f"{shapes[key]}" if key in shapes else "nothing of that name")
 
 
-def _shapes(config: EncoderConfig) -> dict[str, list[int]]:
+def _shapes(config: PublishedEncoderConfig) -> dict[str, list[int]]:
     widths, outputs = config["widths"], config["y_dim"] * config.get("num_ws", 1)
     statistics = (*_STATISTICS, "weight") if config["kind"] == "idinvert" else _STATISTICS
     h, w = (side >> len(widths) - 1 for side in config["resolution"])

@@ -14,7 +14,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from lia_adapter.canonical import EncoderConfig, InvertibleConfig
+from lia_adapter.canonical import InvertibleConfig, PublishedEncoderConfig
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.checkpoints.document import Document
@@ -102,12 +102,12 @@ def _mapping_config(tensors: dict[str, Tensor], name: str) -> InvertibleConfig:
     return {"coupling": coupling, "y_dim": y_dim, "c_dim": 0, "depth": depth, "width": width}
 
 
-def _encoder(network: Network, resolution: list[int], notes: list[str]) -> tuple[EncoderConfig, dict[str, Tensor]]:
+def _encoder(network: Network, resolution: list[int], notes: list[str]) -> tuple[PublishedEncoderConfig, dict[str, Tensor]]:
     """Config and tensors of the encoder, without a prefix."""
     tensors = rename(network.variables, _ENCODER_RULES, notes)
     name = network.variables.document.name
     channels, widths = stem_and_widths(tensors, name)
-    config: EncoderConfig = {
+    config: PublishedEncoderConfig = {
         "kind": "lia", "resolution": resolution, "channels": channels, "y_dim": _shape(tensors, "dense.weight", 2, name)[0],
         "widths": widths,
     }  # fmt: skip

@@ -3,12 +3,11 @@
 x -> from RGB -> blocks (convolve, halve) until 2x2; y is the sum of what each layer's means and deviations are turned into
 """
 
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lia_adapter.canonical import EncoderConfig
+from lia_adapter.canonical import PublishedEncoderConfig
 from lia_adapter.generators.base import check_images
 from lia_adapter.generators.stylegan1 import blur
 
@@ -53,7 +52,7 @@ class ALAEEncoder(nn.Module):
 
     space = "y"
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: PublishedEncoderConfig) -> None:
         super().__init__()
         self._config = config.copy()
         widths = [int(width) for width in config["widths"]]
@@ -66,7 +65,7 @@ class ALAEEncoder(nn.Module):
             for out, down in ((narrow, False), (wide, True))
         )
 
-    def config(self) -> EncoderConfig:
+    def config(self) -> PublishedEncoderConfig:
         """The argument of this class, as JSON."""
         return self._config.copy()
 

@@ -6,12 +6,11 @@ It differs from `lia_adapter.encoder`, which is to be trained, in two places: wh
 a normalisation and an activation of its own, and the hidden layer is as narrow as the narrower side.
 """
 
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lia_adapter.canonical import EncoderConfig
+from lia_adapter.canonical import PublishedEncoderConfig
 from lia_adapter.generators.base import check_images
 
 __all__ = ["LIAEncoder"]
@@ -71,7 +70,7 @@ class LIAEncoder(nn.Module):
             feature maps of the stem and of each stage, and for idinvert "num_ws".
     """
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: PublishedEncoderConfig) -> None:
         super().__init__()
         self._config = config.copy()
         widths = [int(width) for width in config["widths"]]
@@ -84,7 +83,7 @@ class LIAEncoder(nn.Module):
         self.dense = nn.Linear(widths[-1] * h * w, self.num_ws * self.y_dim, bias=False)
         self.norm = _Norm(self.num_ws * self.y_dim, scale)
 
-    def config(self) -> EncoderConfig:
+    def config(self) -> PublishedEncoderConfig:
         """The argument of this class, as JSON."""
         return self._config.copy()
 

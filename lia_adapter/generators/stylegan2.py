@@ -1,7 +1,7 @@
 """StyleGAN2's generator (Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN").
 
 Parameters and buffers carry the names of the files that NVlabs' programs write, so that a checkpoint is a state dict of
-these modules. All sizes come from the canonical config of `lia_adapter.checkpoints`; nothing is assumed to be square.
+these modules. All sizes come from the canonical config (`lia_adapter.canonical`); nothing is assumed to be square.
 Everything runs in the dtype of the weights; nothing is done in half precision behind the user's back. Under
 `torch.autocast` the convolutions are in half precision, while codes, styles and images stay as precise as the weights.
 """

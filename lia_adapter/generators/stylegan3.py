@@ -1,7 +1,7 @@
 """StyleGAN3's generator (Karras et al. 2021, "Alias-Free Generative Adversarial Networks"), and StyleGAN-XL's.
 
 Parameters and buffers carry the names of the files that NVlabs' programs write. Sizes, filters and paddings of every layer come
-from the canonical config (see `lia_adapter.checkpoints.stylegan3`): a StyleGAN-XL has layers that no rule would give.
+from the canonical config (see `lia_adapter.canonical`): a StyleGAN-XL has layers that no rule would give.
 Everything runs in the dtype of the weights, and no sample depends on the others of its batch.
 """
 
