@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_origin, get_t
 from lia_adapter.errors import ConfigError
 
 __all__ = [
+    "PRECISIONS",
     "TABLES",
     "check_choices",
     "check_least",
@@ -33,6 +34,9 @@ __all__ = [
 
 TABLES = ("encoder",)
 """Tables that a recipe may have: the keys of a stage that follows the recipe's own."""
+
+PRECISIONS = ("auto", "bfloat16", "float32", "float64")
+"""What the networks of a training compute in."""
 
 MAX_SEEDS = 100_000
 """More seeds than this in one list are a slip of the keyboard."""

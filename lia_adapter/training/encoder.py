@@ -37,6 +37,7 @@ from lia_adapter.training.encoder_checks import Checks, encoder_verdict, held_ou
 from lia_adapter.training.encoder_config import EncoderConfig
 from lia_adapter.training.log import RunLog
 from lia_adapter.training.loop import Average, Job, Part, Progress, cosine, run_loop, step_generator
+from lia_adapter.training.precision import precision_of
 
 __all__ = ["EncoderConfig", "encoder_verdict", "train_encoder", "train_encoder_lia"]
 
@@ -177,10 +178,7 @@ class _Training:
     def __init__(self, lia: LIA, images: ImageSet, config: EncoderConfig, network: FeatureNetwork | None) -> None:
         generator, device = lia.generator, lia.device
         self.config, self.images, self.device = config, images, device
-        self.dtype = torch.float64 if config.precision == "float64" else torch.float32
-        self.half = config.precision == "bfloat16" or (
-            config.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        )
+        self.dtype, self.half = precision_of(config.precision, device)
         _, y, _ = Original(generator).pairs(config.statistics_samples, step_generator(config.seed, _STATISTICS, device))
         mean, root = covariance_root(y)
         with torch.random.fork_rng(devices=[]):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lia_adapter.config import check_choices, check_least
+from lia_adapter.config import PRECISIONS, check_choices, check_least
 from lia_adapter.data import FITS
 from lia_adapter.encoder import SPACES
 from lia_adapter.errors import ConfigError
@@ -45,8 +45,7 @@ class EncoderConfig:
     save_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        precisions = ("auto", "bfloat16", "float32", "float64")
-        check_choices(self, {"space": SPACES, "fit": FITS, "schedule": ("quarters", "cosine"), "precision": precisions})
+        check_choices(self, {"space": SPACES, "fit": FITS, "schedule": ("quarters", "cosine"), "precision": PRECISIONS})
         check_least(
             self,
             {

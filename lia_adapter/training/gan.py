@@ -21,6 +21,7 @@ from lia_adapter.training import ranks
 from lia_adapter.training.augment import Augment, adjust
 from lia_adapter.training.gan_config import TrainConfig
 from lia_adapter.training.loop import Average, Job, Part, step_generator
+from lia_adapter.training.precision import precision_of
 
 __all__ = ["GanTraining", "Players", "gradient_penalty", "path_lengths"]
 
@@ -85,10 +86,7 @@ class GanTraining:
 
     def __init__(self, config: TrainConfig, images: ImageSet, device: torch.device) -> None:
         self.config, self.device = config, device
-        self.dtype = torch.float64 if config.precision == "float64" else torch.float32
-        self.half = config.precision == "bfloat16" or (
-            config.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        )
+        self.dtype, self.half = precision_of(config.precision, device)
         self.players = Players(config).to(device, self.dtype)
         self.generator, self.discriminator = self.players.generator, self.players.discriminator
         self.num_ws = self.generator.num_ws

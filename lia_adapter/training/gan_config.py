@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lia_adapter.canonical import NetworksConfig
-from lia_adapter.config import check_choices, check_least
+from lia_adapter.config import PRECISIONS, check_choices, check_least
 from lia_adapter.data import FITS
 from lia_adapter.errors import ConfigError
 from lia_adapter.generators import stylegan2_config
@@ -54,7 +54,7 @@ class TrainConfig:
     save_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        check_choices(self, {"mapping": MAPPINGS, "fit": FITS, "precision": ("auto", "bfloat16", "float32", "float64")})
+        check_choices(self, {"mapping": MAPPINGS, "fit": FITS, "precision": PRECISIONS})
         check_least(
             self,
             {
