@@ -10,6 +10,7 @@ from lia_adapter.canonical import (
     Layer3Config,
     MappingConfig,
     NetworksConfig,
+    PublishedEncoderConfig,
     clamped_parts,
     discriminator2,
     epilogue2,
@@ -18,6 +19,7 @@ from lia_adapter.canonical import (
     layer2,
     mapping_config,
     torgb2,
+    whole_encoder,
     whole_epilogue,
     whole_mapping,
 )
@@ -90,6 +92,8 @@ def test_what_may_be_absent_has_one_default() -> None:
     assert whole_mapping(CONCAT) == CONCAT
     last = epilogue2("b4", architecture="resnet", in_channels=4, size=[4, 4], cmap_dim=0, filter_=[4, 4])
     assert whole_epilogue(last) == {**last, "label": "project", "outputs": 1}
+    encoder: PublishedEncoderConfig = {"kind": "lia", "resolution": [8, 8], "channels": 3, "y_dim": 6, "widths": [4, 8]}
+    assert whole_encoder(encoder) == {**encoder, "num_ws": 1}
     assert layer2() == {"kernel": 3, "activation": "lrelu", "clamp": None, "noise": True}
 
 

@@ -5,9 +5,9 @@ They are plain JSON: a `Checkpoint` and a `LIA` carry them, a LIA file stores th
 anything, and the modules refuse it.
 
 What a StyleGAN of Karras et al. has where nobody says otherwise stands here, once: in the constants, in the constructors, and
-in `whole_mapping` and `whole_epilogue` for the keys that may be absent.
+in `whole_mapping`, `whole_epilogue` and `whole_encoder` for the keys that may be absent.
 
-Sizes are [H, W] in pixels; filters, [H, W] in taps. A mapping's z and y, and one y a layer, are called as everywhere else.
+Sizes are [H, W] in pixels; those of filters are in taps.
 """
 
 from lia_adapter.canonical.discriminators import (
@@ -62,6 +62,7 @@ from lia_adapter.canonical.networks import (
     discriminator2,
     generator2,
     generator3,
+    whole_encoder,
 )
 
 __all__ = [
@@ -84,7 +85,6 @@ __all__ = [
     "DiscriminatorBlock2Config",
     "DiscriminatorConfig",
     "DiscriminatorLabel",
-    "PublishedEncoderConfig",
     "Epilogue1Config",
     "Epilogue2Config",
     "Generator1Config",
@@ -98,6 +98,7 @@ __all__ = [
     "MappingConfig",
     "MappingLabel",
     "NetworksConfig",
+    "PublishedEncoderConfig",
     "Torgb2Config",
     "clamped_parts",
     "discriminator2",
@@ -108,6 +109,7 @@ __all__ = [
     "layer2",
     "mapping_config",
     "torgb2",
+    "whole_encoder",
     "whole_epilogue",
     "whole_mapping",
 ]

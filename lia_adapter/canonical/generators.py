@@ -176,8 +176,8 @@ class InputConfig(TypedDict):
     Attributes:
         channels: How many there are.
         size: Of the picture, with its margin.
-        sampling_rate: In cycles a picture's width, as is
-        bandwidth: of the waves.
+        sampling_rate: In samples a picture's width.
+        bandwidth: Of the waves, in cycles a picture's width.
     """
 
     channels: int
@@ -197,11 +197,11 @@ class Layer3Config(TypedDict):
         in_size: Of its input.
         size: Of its output.
         kernel: Side of the convolution's.
-        up: Factor of the resolution before the nonlinearity, ...
-        down: ... and behind it.
+        up: By what the resolution is multiplied before the nonlinearity.
+        down: By what it is divided behind it.
         padding: Left, right, top and bottom, when upsampled.
         up_filter: Shape, [n] or [n, n]; None for none.
-        down_filter: As well.
+        down_filter: Shape, as of `up_filter`.
         clamp: Largest absolute value of its output; None for none.
         torgb: Whether it draws the image, and has no nonlinearity.
     """

@@ -22,13 +22,14 @@ from lia_adapter.errors import LIAError
 __all__ = [
     "Clamped",
     "DiscriminatorConfig",
-    "PublishedEncoderConfig",
     "GeneratorConfig",
     "NetworksConfig",
+    "PublishedEncoderConfig",
     "clamped_parts",
     "discriminator2",
     "generator2",
     "generator3",
+    "whole_encoder",
 ]
 
 
@@ -70,6 +71,11 @@ class NetworksConfig(TypedDict, total=False):
     generator: GeneratorConfig | None
     discriminator: DiscriminatorConfig | None
     encoder: PublishedEncoderConfig | None
+
+
+def whole_encoder(config: PublishedEncoderConfig) -> PublishedEncoderConfig:
+    """The same with the key that may be absent."""
+    return {"num_ws": 1, **config}
 
 
 Clamped = Layer2Config | Torgb2Config | Layer3Config | DiscriminatorBlock2Config | Epilogue2Config

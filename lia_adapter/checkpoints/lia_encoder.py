@@ -5,7 +5,7 @@ from typing import Final
 
 from torch import Tensor
 
-from lia_adapter.canonical import PublishedEncoderConfig
+from lia_adapter.canonical import PublishedEncoderConfig, whole_encoder
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.errors import CheckpointError
 
@@ -50,7 +50,7 @@ def check_encoder(tensors: Mapping[str, Tensor], config: PublishedEncoderConfig,
 
 
 def _shapes(config: PublishedEncoderConfig) -> dict[str, list[int]]:
-    widths, outputs = config["widths"], config["y_dim"] * config.get("num_ws", 1)
+    widths, outputs = config["widths"], config["y_dim"] * whole_encoder(config)["num_ws"]
     statistics = (*_STATISTICS, "weight") if config["kind"] == "idinvert" else _STATISTICS
     h, w = (side >> len(widths) - 1 for side in config["resolution"])
     layers = {"stem": (config["channels"], widths[0], 3, False)}

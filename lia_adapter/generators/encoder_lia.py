@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lia_adapter.canonical import PublishedEncoderConfig
+from lia_adapter.canonical import PublishedEncoderConfig, whole_encoder
 from lia_adapter.generators.base import check_images
 
 __all__ = ["LIAEncoder"]
@@ -76,7 +76,7 @@ class LIAEncoder(nn.Module):
         widths = [int(width) for width in config["widths"]]
         self.resolution, self.channels = tuple(config["resolution"]), int(config["channels"])
         scale = config["kind"] == "idinvert"
-        self.y_dim, self.num_ws, self.space = int(config["y_dim"]), int(config.get("num_ws", 1)), "ys" if scale else "y"
+        self.y_dim, self.num_ws, self.space = int(config["y_dim"]), int(whole_encoder(config)["num_ws"]), "ys" if scale else "y"
         self.stem = _Conv(self.channels, widths[0], 3, bias=False, scale=scale)
         self.stages = nn.ModuleList(_Stage(narrow, wide, scale) for narrow, wide in zip(widths, widths[1:], strict=False))
         h, w = (side >> len(self.stages) for side in self.resolution)
