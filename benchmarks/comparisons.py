@@ -29,21 +29,23 @@ from benchmarks.curves import plot  # noqa: E402
 from benchmarks.encoder import entangled  # noqa: E402
 from benchmarks.rivals import Ali, Rival, VaeGan  # noqa: E402
 from lia_adapter import LIA, load  # noqa: E402
+from lia_adapter.cli.terminal import ProgressLine  # noqa: E402
 from lia_adapter.config import parse_overrides  # noqa: E402
 from lia_adapter.data import in_order, open_images  # noqa: E402
 from lia_adapter.encoder import Encoder  # noqa: E402
 from lia_adapter.generators import broadcast  # noqa: E402
+from lia_adapter.jobs.train import recipe_stages, train_lia  # noqa: E402
+from lia_adapter.jobs.train_encoder import train_encoder_lia  # noqa: E402
 from lia_adapter.metrics.distances import frechet_distance  # noqa: E402
 from lia_adapter.metrics.features import load_features  # noqa: E402
 from lia_adapter.metrics.images import mse  # noqa: E402
 from lia_adapter.metrics.paths import path_length  # noqa: E402
 from lia_adapter.metrics.swd import image_swd  # noqa: E402
-from lia_adapter.report import html_page, image_grid, paired_grid, save_png  # noqa: E402
-from lia_adapter.terminal import ProgressLine  # noqa: E402
-from lia_adapter.training.encoder import EncoderConfig, train_encoder_lia  # noqa: E402
+from lia_adapter.pictures import image_grid, paired_grid, save_png  # noqa: E402
+from lia_adapter.reports.page import html_page  # noqa: E402
+from lia_adapter.training.encoder_config import EncoderConfig  # noqa: E402
 from lia_adapter.training.gan_config import TrainConfig  # noqa: E402
 from lia_adapter.training.loop import run_loop  # noqa: E402
-from lia_adapter.training.train import recipe_stages, train_lia  # noqa: E402
 
 _TEST, _FEW, _PATHS = 2000, 100, 200
 _CPU = torch.device("cpu")
@@ -62,7 +64,7 @@ def stage(name: str, train: Callable[[], LIA], work: Path) -> LIA:
 
 def rival(kind: type[Rival], config: TrainConfig, width: int, work: Path) -> Rival:
     """Trains one of the rivals, or goes on with it; its state stays in the folder."""
-    images = open_images(config.data, (config.height, config.width), config.channels, split=config.split)
+    images = open_images(str(config.data), (config.height, config.width), config.channels, split=config.split)
     made = kind(config, images, width)
     identity = f"{made.name} {config} {width}"
     run_loop(

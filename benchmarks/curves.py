@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lia_adapter.lia import read_header
+from lia_adapter.lia_file import read_header
 
 __all__ = ["plot"]
 

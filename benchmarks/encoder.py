@@ -25,18 +25,19 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from lia_adapter import LIA, InvertibleMapping, load, wrap  # noqa: E402
+from lia_adapter.cli.terminal import ProgressLine  # noqa: E402
 from lia_adapter.config import load_recipe, parse_overrides  # noqa: E402
 from lia_adapter.data import in_order, open_images  # noqa: E402
 from lia_adapter.generators import Generator, broadcast  # noqa: E402
 from lia_adapter.inversion import ReconstructionLoss  # noqa: E402
+from lia_adapter.jobs.train_encoder import train_encoder_lia  # noqa: E402
 from lia_adapter.metrics.images import mse  # noqa: E402
 from lia_adapter.metrics.networks import FeatureNetwork, load_network, perceptual_distance  # noqa: E402
 from lia_adapter.metrics.ranking import auroc  # noqa: E402
 from lia_adapter.metrics.recovery import KnownAnswers  # noqa: E402
 from lia_adapter.metrics.swd import image_swd  # noqa: E402
 from lia_adapter.metrics.typicality import z_size  # noqa: E402
-from lia_adapter.terminal import ProgressLine  # noqa: E402
-from lia_adapter.training.encoder import EncoderConfig, train_encoder_lia  # noqa: E402
+from lia_adapter.training.encoder_config import EncoderConfig  # noqa: E402
 
 _TEST, _FEW = 1000, 100
 _BATCH = 100

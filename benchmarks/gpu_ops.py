@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.timing import interleaved  # noqa: E402
 from lia_adapter import ops  # noqa: E402
 from lia_adapter.generators import build_random, stylegan2_config  # noqa: E402
-from lia_adapter.ops import filtered, functions, reference  # noqa: E402
+from lia_adapter.ops import reference  # noqa: E402
 
 _TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
@@ -75,7 +75,7 @@ def check_values(device: str) -> int:
                     runs.append((
                         "filtered_lrelu",
                         lambda x, b, g=numbers: ops.filtered_lrelu(x, taps, taps, b, **g),
-                        lambda x, b, g=numbers: filtered.filtered_lrelu_reference(x, taps.double(), taps.double(), b, **g),
+                        lambda x, b, g=numbers: reference.filtered_lrelu(x, taps.double(), taps.double(), b, **g),
                         (x, b),
                     ))  # fmt: skip
                 for what, ours, plain, inputs in runs:
@@ -143,7 +143,6 @@ def networks(device: str, small: bool) -> dict[str, float]:
     generator: Any
     discriminator: Any
     generator, discriminator = (part.to(device) for part in build_random("stylegan2", stylegan2_config(side)))
-    native_check = functions._is_native
     half = torch.bfloat16 if device == "cpu" else torch.float16
     y = torch.randn(batches[0], 512, device=device)
     z = torch.randn(batches[1], 512, device=device)
@@ -167,9 +166,8 @@ def networks(device: str, small: bool) -> dict[str, float]:
 
     def plain(function: Any) -> Any:
         def run() -> None:
-            functions._is_native = lambda *_: False
-            function()
-            functions._is_native = native_check
+            with ops.using("reference"):
+                function()
 
         return run
 

@@ -32,8 +32,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.timing import interleaved  # noqa: E402
 from lia_adapter import ops  # noqa: E402
-from lia_adapter.ops import filtered, reference  # noqa: E402
-from lia_adapter.terminal import ProgressLine  # noqa: E402
+from lia_adapter.cli.terminal import ProgressLine  # noqa: E402
+from lia_adapter.ops import reference  # noqa: E402
 
 _CLAMP = 256.0
 Function = Callable[..., Tensor]
@@ -164,7 +164,7 @@ def stylegan3_cases(args: argparse.Namespace, peer: Peer | None) -> Iterator[Cas
 
         functions: dict[str, Function] = {
             "ours": lambda x, b, t=(fu, fd), n=numbers: run(ops.filtered_lrelu, x, b, t, n),
-            "plain": lambda x, b, t=(fu, fd), n=numbers: run(filtered.filtered_lrelu_reference, x, b, t, n),
+            "plain": lambda x, b, t=(fu, fd), n=numbers: run(reference.filtered_lrelu, x, b, t, n),
         }
         if peer and peer.filtered_lrelu:
             functions["peer"] = lambda x, b, t=(fu, fd), n=numbers | {"impl": peer.impl}: run(

@@ -36,7 +36,8 @@ import lia_adapter
 from lia_adapter.checkpoints import inspect_file
 from lia_adapter.errors import WrapError
 from lia_adapter.generators import WrappedGenerator
-from lia_adapter.lia import LIA, load
+from lia_adapter.lia import LIA
+from lia_adapter.loading import load
 from lia_adapter.ops import patch
 
 CONVERT = {
@@ -576,12 +577,12 @@ def _run(name: str, root: Path, send: Any) -> None:
 
 def main() -> None:
     """Prints the table."""
-    root, only = Path(sys.argv[1]).resolve(), sys.argv[2:]
+    root, wanted = Path(sys.argv[1]).resolve(), sys.argv[2:]
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
     fork = multiprocessing.get_context("fork")  # each program in a process of its own: their packages share names
     for name in PROGRAMS:
         here = (root / name.split(" ")[0].replace("/", "+")).exists()
-        if not here or (only and not any(part in name for part in only)):
+        if not here or (wanted and not any(part in name for part in wanted)):
             continue
         receive, send = fork.Pipe(duplex=False)
         process = fork.Process(target=_run, args=(name, root, send))

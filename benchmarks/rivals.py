@@ -15,7 +15,7 @@ from lia_adapter.data import ImageSet, Stream, to_floats
 from lia_adapter.encoder import Encoder
 from lia_adapter.generators import Discriminator, StyleGAN2, broadcast
 from lia_adapter.generators.discriminator import minibatch_std
-from lia_adapter.generators.stylegan2 import Dense
+from lia_adapter.generators.layers import Dense
 from lia_adapter.training.gan import gradient_penalty
 from lia_adapter.training.gan_config import TrainConfig
 from lia_adapter.training.loop import Average, Job, Part, step_generator
@@ -25,7 +25,7 @@ __all__ = ["Ali", "Rival", "VaeGan"]
 _HIDDEN = 256
 
 
-class _Judge(nn.Module):
+class _Discriminator(nn.Module):
     """The project's discriminator up to its last block; then dense layers, for images alone or for pairs."""
 
     def __init__(self, config: Discriminator2Config | None, code: int) -> None:
@@ -78,12 +78,12 @@ class Rival:
                     "generator": StyleGAN2(generator2(networks)),
                     "encoder": Encoder(images.resolution, images.channels, _HIDDEN, 1, width=width),
                     "head": nn.Linear(_HIDDEN, 2 * config.z_dim),
-                    "judge": _Judge(discriminator2(networks), self.code and config.z_dim),
+                    "discriminator": _Discriminator(discriminator2(networks), self.code and config.z_dim),
                 }
             )
         average = {name: copy.deepcopy(self.players[name]).eval() for name in ("generator", "encoder", "head")}
         self.players["average"] = nn.ModuleDict(average).requires_grad_(False)
-        self.learning_rate = {"generator": 2e-3, "encoder": 1e-3, "head": 1e-3, "judge": 2e-3}
+        self.learning_rate = {"generator": 2e-3, "encoder": 1e-3, "head": 1e-3, "discriminator": 2e-3}
 
     def job(self) -> Job:
         """For the loop."""
@@ -144,7 +144,7 @@ class VaeGan(Rival):
 
     def step(self, part: Part) -> dict[str, Tensor]:
         """Encoder: prior + errors; decoder: gamma * errors + GAN; discriminator: GAN. A network runs once for all of them."""
-        players, judge = self.players, self.players["judge"]
+        players, discriminator = self.players, self.players["discriminator"]
         x = to_floats(self.stream.batch(part.numbers, part.following)[0]).requires_grad_(part.step % self.config.r1_every == 0)
         mean, log_variance = self.codes(x.detach(), players)
         log_variance = log_variance.clamp(-8, 4)
@@ -154,11 +154,11 @@ class VaeGan(Rival):
         start = code.detach().requires_grad_()  # the decoder's other losses must not reach the encoder
         again, drawn = self.draw(start, players, "random"), self.draw(self._z(len(x), 2 * part.step + 1), players, "random")
         seen = [image.detach().requires_grad_() for image in (again, drawn)]
-        wanted, *found = (judge.features(image) for image in (x, *seen))  # type: ignore[operator]
+        wanted, *found = (discriminator.features(image) for image in (x, *seen))  # type: ignore[operator]
         errors = (found[0] - wanted.detach()).float().square().flatten(1).sum(dim=1).mean()
-        real, *logits = (judge.decide(features) for features in (wanted, *found))  # type: ignore[operator]
+        real, *logits = (discriminator.decide(features) for features in (wanted, *found))  # type: ignore[operator]
         fool = F.softplus(-torch.cat(logits)).mean() * 2
-        # Gradients of the images first: the judge's weights learn neither from the errors nor from being fooled.
+        # Gradients of the images first: the discriminator's weights learn neither from the errors nor from being fooled.
         (by_errors,) = torch.autograd.grad(errors, seen[:1], retain_graph=True)
         by_fool = torch.autograd.grad(fool, seen, retain_graph=True)
         (by_code,) = torch.autograd.grad(again, start, by_errors.to(again), retain_graph=True)
@@ -176,14 +176,14 @@ class Ali(Rival):
 
     def step(self, part: Part) -> dict[str, Tensor]:
         """Discriminator: pairs (x, encoded) against (drawn, z); generator and encoder: the other way round."""
-        players, judge = self.players, self.players["judge"]
+        players, discriminator = self.players, self.players["discriminator"]
         x = to_floats(self.stream.batch(part.numbers, part.following)[0]).requires_grad_(part.step % self.config.r1_every == 0)
         z = self._z(len(x), part.step)
         encoded, drawn = self.codes(x.detach(), players)[0], self.draw(z, players, "random")
         seen = [one.detach().requires_grad_() for one in (encoded, drawn)]
-        real, false = judge(x, seen[0]), judge(seen[1], z)
+        real, false = discriminator(x, seen[0]), discriminator(seen[1], z)
         fool = F.softplus(real).mean() + F.softplus(-false).mean()
-        by_encoded, by_drawn = torch.autograd.grad(fool, seen, retain_graph=True)  # before the judge itself learns
+        by_encoded, by_drawn = torch.autograd.grad(fool, seen, retain_graph=True)  # before the discriminator itself learns
         learn = (encoded * by_encoded).sum() + (drawn * by_drawn).sum()
         tell = F.softplus(-real).mean() + F.softplus(false).mean()
         return {"fool": fool.detach(), "tell": tell, "loss": learn + tell + self._penalty(real, x, part.step)}

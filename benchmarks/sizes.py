@@ -93,7 +93,7 @@ def generator_file(folder: Path, family: str, side: int) -> Path:
         for name, parameter in generator.named_parameters():
             if name.endswith("noise_strength"):
                 parameter.fill_(0.1)
-        made = LIA(generator, discriminator=discriminator, family=family, config=config)  # type: ignore[arg-type]
+        made = LIA(generator, discriminator=discriminator, family=family, config=config)
     else:
         raise SystemExit(f"no way to make a {family} of random weights: give --file")
     made.provenance = {"source": path.name}

@@ -5,20 +5,27 @@
 >>> y = lia.to_y(z); z = lia.to_z(y); x = lia.synthesize(y)  # doctest: +SKIP
 """
 
+import importlib
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
-from lia_adapter.checkpoints import Checkpoint, read_checkpoint
-from lia_adapter.commands.encode import encode_images
-from lia_adapter.commands.evaluate import evaluate
-from lia_adapter.commands.invert import invert_images
-from lia_adapter.commands.reconstruct import reconstruct_images
-from lia_adapter.errors import CheckpointError, ConfigError, DownloadError, LIAError, WrapError
-from lia_adapter.generators import Generator, wrap
-from lia_adapter.lia import LIA, load
-from lia_adapter.mapping import InvertibleMapping
-from lia_adapter.training.convert import convert
-from lia_adapter.training.encoder import train_encoder
-from lia_adapter.training.train import train
+if TYPE_CHECKING:
+    from lia_adapter.checkpoints import Checkpoint, read_checkpoint
+    from lia_adapter.errors import CheckpointError, ConfigError, DownloadError, LIAError, WrapError
+    from lia_adapter.generators import Generator, wrap
+    from lia_adapter.jobs.convert import convert
+    from lia_adapter.jobs.dataset import make_dataset
+    from lia_adapter.jobs.encode import encode_images
+    from lia_adapter.jobs.evaluate import evaluate
+    from lia_adapter.jobs.inspect import inspect
+    from lia_adapter.jobs.invert import invert_images
+    from lia_adapter.jobs.reconstruct import reconstruct_images
+    from lia_adapter.jobs.sample import sample_seeds
+    from lia_adapter.jobs.train import train
+    from lia_adapter.jobs.train_encoder import train_encoder
+    from lia_adapter.lia import LIA
+    from lia_adapter.loading import load
+    from lia_adapter.mapping import InvertibleMapping
 
 __all__ = [
     "LIA",
@@ -33,13 +40,49 @@ __all__ = [
     "convert",
     "encode_images",
     "evaluate",
+    "inspect",
     "invert_images",
     "load",
+    "make_dataset",
     "read_checkpoint",
     "reconstruct_images",
+    "sample_seeds",
     "train",
     "train_encoder",
     "wrap",
 ]
 
 __version__ = version("lia-adapter")
+
+# Where each name is found when it is first asked for: so that help and completion of the command line need not wait for torch.
+_PLACES = {
+    "checkpoints": ("Checkpoint", "read_checkpoint"),
+    "errors": ("CheckpointError", "ConfigError", "DownloadError", "LIAError", "WrapError"),
+    "generators": ("Generator", "wrap"),
+    "jobs.convert": ("convert",),
+    "jobs.dataset": ("make_dataset",),
+    "jobs.encode": ("encode_images",),
+    "jobs.evaluate": ("evaluate",),
+    "jobs.inspect": ("inspect",),
+    "jobs.invert": ("invert_images",),
+    "jobs.reconstruct": ("reconstruct_images",),
+    "jobs.sample": ("sample_seeds",),
+    "jobs.train": ("train",),
+    "jobs.train_encoder": ("train_encoder",),
+    "lia": ("LIA",),
+    "loading": ("load",),
+    "mapping": ("InvertibleMapping",),
+}
+_MODULES = {name: module for module, names in _PLACES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

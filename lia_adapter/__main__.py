@@ -1,5 +1,5 @@
 """`python -m lia_adapter` is `lia-adapt`."""
 
-from lia_adapter.cli import main
+from lia_adapter.cli.main import main
 
 main()

@@ -255,7 +255,7 @@ class _Count(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives this one method no types
         self.peak = 0
         self._alive: dict[StorageWeakRef, int] = {}
 

@@ -20,7 +20,7 @@ import requests
 from lia_adapter.errors import DownloadError
 from lia_adapter.files import publish, sha256_file
 
-__all__ = ["cache_dir", "fetch", "source_stem"]
+__all__ = ["cache_dir", "cached", "downloading", "fetch", "is_url", "shown", "source_stem"]
 
 MAX_BYTES = 8 * 2**30
 """A file larger than this is refused; the largest known checkpoints are about 1 GiB."""
@@ -59,7 +59,7 @@ def fetch(source: str | Path, *, sha256: str | None = None, progress: Progress |
             f"{sha256!r} is not a SHA-256; expected 64 hexadecimal digits, as sha256sum prints, or at least the first 8."
         )
     source = os.fspath(source)
-    if not _is_url(source):
+    if not is_url(source):
         if not os.path.exists(source):
             raise DownloadError(f"there is no file {source}. Check the path, or pass an https URL.")
         if not _matches(Path(source), sha256):
@@ -84,6 +84,23 @@ def fetch(source: str | Path, *, sha256: str | None = None, progress: Progress |
     return target
 
 
+def downloading(progress: Callable[[str, int, int | None], None] | None, what: str = "") -> Progress | None:
+    """What `fetch` is to tell, told as work with a name."""
+    name = f"download {what}, bytes" if what else "download, bytes"
+    return None if progress is None else lambda done, total: progress(name, done, total)
+
+
+def cached(source: str) -> Path | None:
+    """The file that a URL was downloaded to, None where it was not; nothing is asked of anybody."""
+    target = cache_dir() / _cache_name(source)
+    return target if target.exists() else None
+
+
+def is_url(source: str | Path) -> bool:
+    """Whether a source is an address and no file."""
+    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", os.fspath(source)) is not None
+
+
 def cache_dir() -> Path:
     """The folder of downloaded files: LIA_CACHE_DIR, or lia-adapter in XDG_CACHE_HOME or in ~/.cache."""
     if folder := os.environ.get("LIA_CACHE_DIR"):
@@ -98,11 +115,7 @@ def source_stem(source: str | Path) -> str:
     'ffhq'
     """
     source = os.fspath(source)
-    return PurePosixPath(_base_name(source)).stem if _is_url(source) else Path(source).stem
-
-
-def _is_url(source: str) -> bool:
-    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", source) is not None
+    return PurePosixPath(_base_name(source)).stem if is_url(source) else Path(source).stem
 
 
 def _split(url: str, base: str = "") -> SplitResult:
@@ -123,7 +136,7 @@ def _cache_name(url: str) -> str:
     return f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{_base_name(url)}"
 
 
-def _shown(url: str) -> str:
+def shown(url: str) -> str:
     """The URL as messages show it: without a password or a signed query, which may be secret."""
     parts = _split(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
@@ -140,10 +153,10 @@ def _is_whole(sha256: str | None) -> bool:
 def _check_hop(url: str, *, pinned: bool) -> None:
     parts = _split(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise DownloadError(f"cannot download {_shown(url)}; expected an https URL or the path of a file.")
+        raise DownloadError(f"cannot download {shown(url)}; expected an https URL or the path of a file.")
     if parts.scheme == "http" and not pinned and not _is_this_machine(parts.hostname):
         raise DownloadError(
-            f"{_shown(url)} is plain http, so that anybody on the way could change the file. "
+            f"{shown(url)} is plain http, so that anybody on the way could change the file. "
             "Use https, or say what SHA-256 is expected."
         )
 
@@ -181,7 +194,7 @@ class _Session(requests.Session):
             parts = _split(location, resp.url)
             _check_hop(parts.geturl(), pinned=self.pinned)
             if parts.scheme == "http" and _split(resp.url).scheme == "https":
-                raise DownloadError(f"{_shown(resp.url)} leads on to plain http, which is refused. Find an https URL.")
+                raise DownloadError(f"{shown(resp.url)} leads on to plain http, which is refused. Find an https URL.")
         return location
 
 
@@ -195,16 +208,16 @@ def _download(url: str, target: Path, sha256: str | None, progress: Progress | N
             except _MAY_PASS as error:
                 if attempt == _ATTEMPTS - 1:
                     raise DownloadError(
-                        f"cannot download {_shown(url)}: {_why(error)}, {_ATTEMPTS} times. Check the connection; "
+                        f"cannot download {shown(url)}: {_why(error)}, {_ATTEMPTS} times. Check the connection; "
                         "the same command goes on where it stopped."
                     ) from error
                 time.sleep(_PAUSE_S * 2**attempt)
             except requests.RequestException as error:  # a malformed URL, too many redirections, a damaged encoding
-                raise DownloadError(f"cannot download {_shown(url)}: {type(error).__name__}. Check the URL.") from error
+                raise DownloadError(f"cannot download {shown(url)}: {type(error).__name__}. Check the URL.") from error
     if sha256 is not None and not (found := sha256_file(part)).startswith(sha256.lower()):
         _discard(part)
         raise DownloadError(
-            f"{_shown(url)} has the SHA-256 {found}, expected {sha256.lower()}. "
+            f"{shown(url)} has the SHA-256 {found}, expected {sha256.lower()}. "
             "The file is not the one that was meant: check the URL and the hash."
         )
     publish(part, target)
@@ -248,10 +261,10 @@ def _check_answer(response: requests.Response, url: str) -> None:
         raise _BrokenError(f"the server answers {status} {response.reason}")
     if status not in (200, 206, 416):
         private = " It may be private: download it in a browser and pass the path." if status in (401, 403) else ""
-        raise DownloadError(f"cannot download {_shown(url)}: {status} {response.reason}. Check the URL.{private}")
+        raise DownloadError(f"cannot download {shown(url)}: {status} {response.reason}. Check the URL.{private}")
     if status != 416 and response.headers.get("Content-Type", "").lower().startswith("text/html"):
         raise DownloadError(
-            f"{_shown(url)} is a web page, not a file; hosts such as Google Drive show one before the download. "
+            f"{shown(url)} is a web page, not a file; hosts such as Google Drive show one before the download. "
             "Use the direct URL, or download it in a browser and pass the path."
         )
 
@@ -260,7 +273,7 @@ def _check_size(url: str, part: Path, size: int) -> None:
     if size > MAX_BYTES:
         _discard(part)
         raise DownloadError(
-            f"{_shown(url)} has more than {MAX_BYTES / 2**30:.3g} GiB, too much for a checkpoint. "
+            f"{shown(url)} has more than {MAX_BYTES / 2**30:.3g} GiB, too much for a checkpoint. "
             "If it is one, download it yourself and pass the path."
         )
 

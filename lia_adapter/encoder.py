@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lia_adapter.errors import LIAError
+from lia_adapter.keys import SPACES
 from lia_adapter.resize import reduced_size, resize
 
-__all__ = ["SPACES", "BatchNorm", "Encoder", "one_code"]
+__all__ = ["BatchNorm", "Encoder", "one_code"]
 
-SPACES = ("y", "ys")
 _LAST_SIDE = 4
 _MOMENTUM = 0.1  # of the running statistics
 _LARGE = 2**25  # entries of the first layer's maps of a batch: 128 MB each, of some forty such maps in all

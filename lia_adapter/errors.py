@@ -4,11 +4,33 @@ Every message says what was found, what was expected, and what to do next. The c
 exits with code 2; anything that is not a `LIAError` is a bug of ours.
 """
 
-__all__ = ["BuildError", "CheckpointError", "ConfigError", "DownloadError", "LIAError", "ValuesError", "WrapError"]
+import re
+from collections.abc import Callable
+
+__all__ = ["BuildError", "CheckpointError", "ConfigError", "DownloadError", "LIAError", "ValuesError", "WrapError", "argument"]
+
+
+_MARK = "\x1f"  # around the name of an argument; never shown
+
+
+def argument(name: str) -> str:
+    """The name of an argument of the Python API in a message, which a front tells by its own name: `out`, or `-o`."""
+    return f"{_MARK}{name}{_MARK}"
 
 
 class LIAError(Exception):
     """Base of all errors that lia-adapter raises on purpose."""
+
+    def __str__(self) -> str:
+        return self.told(lambda name: name)
+
+    def told(self, name_of: Callable[[str], str]) -> str:
+        """The message.
+
+        Args:
+            name_of: What whoever is told calls an argument of the Python API.
+        """
+        return re.sub(f"{_MARK}(.*?){_MARK}", lambda found: name_of(found[1]), super().__str__())
 
 
 class BuildError(LIAError):

@@ -1,99 +1,42 @@
-"""`LIA`: a generator, its invertible mapping, its encoder, and the one file that holds them."""
+"""`LIA`: a generator, its invertible mapping and its encoder, and all that goes between z, y, ys and images."""
 
 import dataclasses
-import hashlib
-import json
 import math
-import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lia_adapter.budget import GRADIENT, allowance, at_once, in_parts, seconds_of
 from lia_adapter.canonical import NetworksConfig
-from lia_adapter.checkpoints import Checkpoint, read_checkpoint
-from lia_adapter.checkpoints.decoder import clean
-from lia_adapter.checkpoints.safetensor import MAX_HEADER, read_metadata, read_tensors, write_tensors
-from lia_adapter.download import fetch
 from lia_adapter.encoder import Encoder, one_code
-from lia_adapter.errors import CheckpointError, LIAError
-from lia_adapter.files import atomic_write
+from lia_adapter.errors import LIAError
 from lia_adapter.generators import (
     Generator,
-    Original,
+    MappingSampler,
     PublishedEncoder,
-    WrappedGenerator,
+    as_generator,
     broadcast,
-    build,
-    build_by_script,
-    build_encoder,
-    filled,
+    fingerprint,
     graphs_at_once,
-    is_script,
-    of_class,
     picture_bytes,
     respond,
-    response_error,
+    seed_to_z,
     truncate,
     weights_digest,
-    wrap,
+    weights_of,
 )
-from lia_adapter.generators.labels import Label
 from lia_adapter.inversion import Y_RATE, Inversion, ReconstructionLoss, optimise, search_coordinates
-from lia_adapter.mapping import InvertibleMapping, covariance_root
+from lia_adapter.lia_file import write_lia_file
+from lia_adapter.linalg import covariance_root
+from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.metrics.typicality import Typicality
+from lia_adapter.progress import Progress
 
-__all__ = ["LIA", "fingerprint", "from_checkpoint", "is_lia_file", "load", "read_header", "seed_to_z", "versions"]
-
-FORMAT, VERSION = "lia-adapter", 1
-
-_SAME_WEIGHTS = 0.05  # relative error of a generator's answers that other devices and precisions make of the same weights
-
-
-def seed_to_z(seeds: Iterable[int], z_dim: int) -> Tensor:
-    """z of StyleGAN's seeds: row s is numpy.random.RandomState(s).randn(z_dim), whatever the other rows are.
-
-    Args:
-        seeds: Each in 0 .. 2³² - 1.
-        z_dim: Entries of z.
-
-    Returns:
-        float32 [N, z_dim].
-    """
-    rows = [np.random.RandomState(seed).randn(z_dim) for seed in seeds]
-    return torch.from_numpy(np.stack(rows)).float() if rows else torch.zeros(0, z_dim)
-
-
-def fingerprint(module: nn.Module) -> str:
-    """SHA-256 over names, shapes and values of all parameters and buffers: the same for the same weights, however stored.
-
-    Of a wrapped generator, those of the user's modules; where functions have none, what they answer.
-    """
-    digest = hashlib.sha256()
-    weights = _weights(module)
-    if not weights and isinstance(module, WrappedGenerator):
-        digest.update(json.dumps(respond(module)).encode())
-    for name, tensor in sorted(weights.items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _weights(module: nn.Module) -> Mapping[str, Tensor]:
-    return module.weights() if isinstance(module, WrappedGenerator) else module.state_dict()
-
-
-def versions() -> dict[str, str]:
-    """Versions of what made a file."""
-    packages = ("lia-adapter", "torch", "torchvision", "numpy", "safetensors")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+__all__ = ["LIA"]
 
 
 class LIA(nn.Module):
@@ -129,8 +72,8 @@ class LIA(nn.Module):
         metrics: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if mapping is None and isinstance(generator.mapping, InvertibleMapping):
-            mapping = generator.mapping
+        generator = as_generator(generator)
+        mapping = generator.learnt_mapping if mapping is None else mapping
         if mapping is not None and mapping.y_dim != generator.y_dim:
             raise LIAError(f"the mapping makes y of {mapping.y_dim} entries; the generator takes {generator.y_dim}.")
         self.generator = generator
@@ -148,16 +91,19 @@ class LIA(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next((p.device for part in (self.generator, self) for p in part.parameters()), torch.device("cpu"))  # type: ignore[union-attr]
+        return next((p.device for part in (self.generator, self) for p in part.parameters()), torch.device("cpu"))
+
+    @property
+    def mapping_is_own(self) -> bool:
+        """Whether the mapping is the generator's own, with which it was trained: it was not converted, nor needs to be."""
+        return self.mapping is not None and self.mapping is self.generator.learnt_mapping
 
     @property
     def z_dim(self) -> int:
         """Entries of z: y_dim once converted, because a bijection keeps the number."""
         return self.generator.z_dim if self.mapping is None else self.mapping.y_dim
 
-    def find_coordinates(
-        self, seconds: float = math.inf, progress: Callable[[str, int, int], None] | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def find_coordinates(self, seconds: float = math.inf, progress: Progress | None = None) -> tuple[Tensor, Tensor]:
         """Mean and matrix of the coordinates to search y in; found once, as it takes up to thousands of gradients.
 
         Args:
@@ -189,7 +135,7 @@ class LIA(nn.Module):
         """Mean [y_dim] and root of the covariance [y_dim, y_dim] of the original mapping's y."""
         if isinstance(self.encoder, Encoder):
             return self.encoder.mean, self.encoder.root
-        _, y, _ = Original(self.generator).pairs(20_000, torch.Generator(self.device).manual_seed(0))
+        _, y, _ = MappingSampler(self.generator).pairs(20_000, torch.Generator(self.device).manual_seed(0))
         mean, root = covariance_root(y)
         return mean.to(y), root.to(y)
 
@@ -224,7 +170,7 @@ class LIA(nn.Module):
 
     def _centre(self, c: Tensor | None) -> Tensor:
         """Centre of truncation: y_mean, [N, 1, y_dim] where there is one for each class (StyleGAN-XL); one for each layer."""
-        means: Tensor | None = getattr(self.generator, "y_means", None)
+        means = self.generator.y_means
         mean = self.y_mean if means is None or c is None else means[c.argmax(dim=1)][:, None]
         many = mean.shape[-1] != self.generator.y_dim
         return mean.reshape(self.generator.num_ws, self.generator.y_dim) if many else mean
@@ -266,12 +212,19 @@ class LIA(nn.Module):
 
         Returns:
             x [N, C, H, W], about in [-1, 1] (not clamped).
+
+        Raises:
+            LIAError: seeds are no sequence of numbers, or there are not as many labels.
         """
         images = list(self.pictures(seeds, psi=psi, c=c))
         return torch.cat(images) if images else torch.zeros(0, self.generator.channels, *self.generator.resolution)
 
     def pictures(self, seeds: Sequence[int], *, psi: float = 1.0, c: Tensor | None = None) -> Iterator[Tensor]:
         """What `sample` gives, but no more at once than memory and speed allow: batches [n, C, H, W]."""
+        if not hasattr(seeds, "__len__"):
+            raise LIAError(f"seeds is {seeds!r:.40}; expected a sequence of numbers, such as range(16) or [42].")
+        if c is not None and len(c) != len(seeds):
+            raise LIAError(f"c has labels for {len(c)} images; there are {len(seeds)} seeds. Give one label for each.")
 
         @torch.no_grad()
         def draw(part: range) -> Tensor:
@@ -281,12 +234,12 @@ class LIA(nn.Module):
 
         yield from in_parts(draw, range(len(seeds)), self.at_once("draw") if len(seeds) > 1 else 1)
 
-    def encode(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+    def encode(self, x: Tensor) -> Tensor:
         """f: images x [N, C, H, W] in [-1, 1] -> y [N, y_dim] in one pass; ys [N, num_ws, y_dim] of an encoder into ys.
 
         Args:
-            x: At the generator's resolution; `lia_adapter.data.fit_image` fits a picture to it.
-            c: Labels, for the sake of `to_z`; y carries the class, and the encoder finds it without being told.
+            x: At the generator's resolution; `lia_adapter.data.fit_image` fits a picture to it. Of a conditional generator, y
+                carries the class, and the encoder finds it without being told.
 
         Raises:
             LIAError: There is no encoder yet, or x has another shape.
@@ -301,7 +254,7 @@ class LIA(nn.Module):
         return y.new_full([len(y)], torch.nan) if self.typicality is None else self.typicality(y)
 
     @torch.no_grad()
-    def reconstruct(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+    def reconstruct(self, x: Tensor) -> Tensor:
         """g(f(x)): images [N, C, H, W] in [-1, 1] encoded and drawn again, the same shape."""
         n = self.at_once("reconstruct") if len(x) > 1 else 1
         parts = list(in_parts(lambda part: self.synthesize(self.encode(part.to(self.device))), x, n))
@@ -418,17 +371,19 @@ class LIA(nn.Module):
                 generator as it is now will not fit it any more.
 
         Raises:
-            LIAError: There is nothing to save, or the file cannot be written.
+            LIAError: There is nothing to save, the name ends in another way, or the file cannot be written.
         """
+        if not str(path).endswith(".safetensors"):
+            raise LIAError(f"{path} must end in .safetensors, the format of the file; expected for example {path}.safetensors.")
         adapter_only = adapter_only or self.family is None
         # A mapping that the generator brought along is saved as a part of it.
-        mapping = None if self.mapping is self.generator.mapping else self.mapping
+        mapping = None if self.mapping_is_own else self.mapping
         parts: dict[str, nn.Module] = {} if mapping is None else {"mapping": mapping}
         parts |= {name: part for name in ("encoder", "typicality") if isinstance(part := getattr(self, name), nn.Module)}
         if adapter_only and not parts:
             raise LIAError("there is no adapter to save: the checkpoint was not converted. Run lia-adapt convert first.")
         if not adapter_only:
-            parts["generator"] = self.generator  # type: ignore[assignment]
+            parts["generator"] = self.generator
             if self.discriminator is not None:
                 parts["discriminator"] = self.discriminator
         tensors = {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
@@ -436,222 +391,15 @@ class LIA(nn.Module):
             networks = ("generator.", "discriminator.")
             tensors |= {n: t.half() for n, t in tensors.items() if n.startswith(networks) and t.dtype == torch.float32}
         header = {
-            "format": FORMAT,
-            "version": VERSION,
             "adapter_only": adapter_only,
             "family": self.family,
             "config": {} if adapter_only else self.config,
             "mapping": None if mapping is None else mapping.config(),
             "encoder": None if self.encoder is None else self.encoder.config(),
-            "generator_sha256": fingerprint(self.generator),  # type: ignore[arg-type]
-            "weights_sha256": weights_digest(_weights(self.generator)) if adapter_only else None,  # type: ignore[arg-type]
+            "generator_sha256": fingerprint(self.generator),
+            "weights_sha256": weights_digest(weights_of(self.generator)) if adapter_only else None,
             "response": respond(self.generator) if adapter_only else None,
             "provenance": self.provenance,
             "metrics": self.metrics,
         }
-        size = sum(t.numel() * t.element_size() for t in tensors.values())
-        with atomic_write(path, needs=size) as temporary:
-            write_tensors(temporary, tensors, {FORMAT: json.dumps(header, sort_keys=True)})
-
-
-def is_lia_file(path: str | Path) -> bool:
-    """Whether lia-adapt wrote this file: a .safetensors file that says so in its header."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(9)
-            size = int.from_bytes(start[:8], "little")
-            if len(start) < 9 or start[8:] != b"{" or size > MAX_HEADER:
-                return False
-            header = json.loads(b"{" + file.read(size - 1))
-    except (OSError, ValueError, RecursionError):
-        return False
-    metadata = header.get("__metadata__")
-    return isinstance(metadata, dict) and FORMAT in metadata
-
-
-def load(
-    path_or_url: str | Path,
-    *,
-    generator: Generator | nn.Module | str | Path | None = None,
-    device: torch.device | str = "cpu",
-    label: Label | None = None,
-    channel_order: str = "rgb",
-    assume: Mapping[str, str] | None = None,
-) -> LIA:
-    """Opens a LIA file, or any known checkpoint (then without an invertible mapping).
-
-    Args:
-        path_or_url: A local file, or an HTTPS address, which is kept in the cache; or `module.py:make`, a function of a Python
-            file of yours that builds a generator. Nothing but the last runs any code.
-        generator: For a file that holds the adapter alone: the generator, or the path of its checkpoint, or `module.py:make`.
-        device: Where to put the weights.
-        label: Of a conditional checkpoint, the one class to take, or the numbers of a label: the generator is then
-            unconditional.
-        channel_order: "bgr" for a checkpoint whose images come out with red and blue exchanged (mmagic trains such); in the
-            result they are RGB, like all images here.
-        assume: What a checkpoint does not say itself, see `lia_adapter.checkpoints.read_checkpoint`.
-
-    Raises:
-        CheckpointError: The file cannot be read.
-        LIAError: The adapter belongs to another generator, or an argument does not go with the file.
-    """
-    if is_script(str(path_or_url)):
-        lia = LIA(build_by_script(str(path_or_url)), provenance={"source": str(path_or_url)})
-        return lia.to(device).eval().requires_grad_(False)
-    path = fetch(str(path_or_url))
-    if is_lia_file(path):
-        if label is not None or channel_order != "rgb" or assume:
-            raise LIAError(
-                f"{path.name} is converted already; class, channel order and what is assumed are chosen when a checkpoint is."
-            )
-        lia = _load_lia(path, generator)
-    else:
-        if channel_order not in ("rgb", "bgr"):
-            raise LIAError(f"channel order {channel_order!r} is unknown; expected rgb or bgr.")
-        lia = from_checkpoint(read_checkpoint(path, assume=assume), label=label, channel_order=channel_order)
-    return lia.to(device).eval().requires_grad_(False)
-
-
-def from_checkpoint(checkpoint: Checkpoint, *, label: Label | None = None, channel_order: str = "rgb") -> LIA:
-    """The networks of a checkpoint, which share its tensors' memory; see `load`."""
-    if channel_order == "bgr":
-        checkpoint = checkpoint.from_bgr()
-    config = checkpoint.config if label is None or not checkpoint.config["generator"] else of_class(checkpoint.config, label)
-    built, discriminator = build(checkpoint.family, config, checkpoint.tensors)
-    if built is None:
-        raise CheckpointError(f"{checkpoint.source} holds {checkpoint.content()}, and no generator. Pass the generator's file.")
-    return LIA(
-        built,  # type: ignore[arg-type]
-        discriminator=discriminator,
-        encoder=build_encoder(config, checkpoint.tensors),
-        family=checkpoint.family,
-        config=config,
-        provenance={
-            "source": checkpoint.source,
-            "source_sha256": checkpoint.sha256,
-            "notes": list(checkpoint.notes),
-            "class": label if label is None or isinstance(label, int) else list(label),
-            "channel_order": channel_order,
-            "assumed": {assumption.key: assumption.value for assumption in checkpoint.assumptions},
-        },
-    )
-
-
-def _load_lia(path: Path, generator: Generator | nn.Module | str | Path | None) -> LIA:
-    header = read_header(path)
-    tensors = read_tensors(path)
-    discriminator: nn.Module | None = None
-    mapping, typicality = None, None
-    encoder: Encoder | PublishedEncoder | None = None
-    try:
-        if header["adapter_only"]:
-            built, discriminator, family, config = _bound_generator(path, header, generator)
-        else:
-            family, config = str(header["family"]), header["config"]
-            module, discriminator = build(family, config, tensors)
-            built = module  # type: ignore[assignment]
-        if header["mapping"]:
-            mapping = filled(partial(InvertibleMapping.from_config, header["mapping"]), tensors, "mapping.")
-        if header.get("encoder"):
-            if "kind" in header["encoder"]:  # published with its generator
-                encoder = build_encoder({"encoder": header["encoder"]}, tensors)
-            else:
-                encoder = filled(partial(Encoder.from_config, header["encoder"]), tensors, "encoder.")
-                typicality = filled(partial(Typicality, encoder.y_dim), tensors, "typicality.")
-        return LIA(
-            built, mapping, discriminator, encoder, typicality,
-            family=family, config=config, provenance=header["provenance"], metrics=header["metrics"],
-        )  # fmt: skip
-    except LIAError:
-        raise
-    except Exception as error:  # the config is whatever the file says, and networks of it raise about anything
-        raise CheckpointError(f"{path.name} is damaged: a network in it does not fit its config ({_reason(error)}).") from error
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """The JSON of a LIA file, checked as far as it is needed to go on; no weights are read.
-
-    Raises:
-        CheckpointError: It is damaged, newer than this program, or a .safetensors file of another kind.
-    """
-    try:
-        text = read_metadata(path).get(FORMAT)
-    except OSError as error:
-        raise CheckpointError(f"{path.name} cannot be read: {_reason(error)}. Check the path and its permissions.") from error
-    if text is None:
-        raise CheckpointError(
-            f"{path.name} is a .safetensors file, but not one that lia-adapt wrote. lia-adapt inspect tells what it holds."
-        )
-    try:
-        header = json.loads(text)
-        expected = {
-            "adapter_only": bool, "config": dict, "generator_sha256": str, "mapping": dict | None, "metrics": dict,
-            "provenance": dict, "version": int,
-        }  # fmt: skip
-        bad = [key for key, kind in expected.items() if not isinstance(header[key], kind)]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path.name} is damaged: its header cannot be read ({_reason(error)}).") from error
-    if bad:
-        raise CheckpointError(f"{path.name} is damaged: {', '.join(bad)} in its header is of the wrong kind.")
-    if header["version"] > VERSION:
-        raise CheckpointError(
-            f"{path.name} has format version {clean(header['version'], 20)}; this program reads up to {VERSION}. "
-            "Run pip install -U lia-adapter."
-        )
-    return dict(header)
-
-
-def _reason(error: Exception) -> str:
-    """An error of other people's code as one short line: it may quote the file."""
-    return clean(" ".join(str(error).split()), 200)
-
-
-def _bound_generator(
-    path: Path, header: Mapping[str, Any], generator: Generator | nn.Module | str | Path | None
-) -> tuple[Generator, nn.Module | None, str | None, NetworksConfig]:
-    """The generator that an adapter belongs to; refuses a different one."""
-    source = clean(header["provenance"].get("source", "its checkpoint"))
-    if generator is None:
-        raise LIAError(
-            f"{path.name} holds the adapter alone, made for {source}: give that, too (generator=…, --generator FILE)."
-        )
-    discriminator: nn.Module | None = None
-    family: str | None = None
-    config: NetworksConfig = {}
-    if isinstance(generator, (str, Path)):
-        made = header["provenance"]
-        plain = load(
-            generator, label=made.get("class"), channel_order=made.get("channel_order", "rgb"), assume=made.get("assumed")
-        )
-        generator, discriminator, family, config = plain.generator, plain.discriminator, plain.family, plain.config
-    if not isinstance(generator, nn.Module):
-        raise LIAError("generator must be a path, a generator of this package, or what lia_adapter.wrap returns.")
-    if not isinstance(generator, Generator):
-        generator = wrap(generator)
-    if why := _difference(header, generator):
-        kind = "the wrapped module" if isinstance(generator, WrappedGenerator) else "the given generator"
-        raise LIAError(f"{path.name} was made for another generator ({source}) than {kind}: {why}.")
-    return generator, discriminator, family, config
-
-
-def _difference(header: Mapping[str, Any], generator: Generator) -> str | None:
-    """How a generator differs from the one that an adapter was made for; None where it is the same.
-
-    A generator that was wrapped, then or now, is known by what it does: its weights may have other names, and the same weights
-    may be called in another way.
-    """
-    assert isinstance(generator, nn.Module)  # noqa: S101
-    same, answers = fingerprint(generator) == header["generator_sha256"], header.get("response")
-    wrapped = isinstance(generator, WrappedGenerator)
-    if answers and (wrapped or header.get("family") is None):
-        if (error := response_error(answers, respond(generator))) <= answers["tolerance"]:
-            return None
-        equal = same or (digest := header.get("weights_sha256")) and digest == weights_digest(_weights(generator))
-        if equal and error <= _SAME_WEIGHTS:
-            return None
-        far = "sizes differ" if error == math.inf else f"answers to the same codes differ by {error:.2g} of their spread"
-        return f"{'though their weights are equal, ' if equal else ''}their {far}"
-    # A file of before answers were stored: functions without a module then counted as having no weights at all.
-    if same or (wrapped and header["generator_sha256"] == hashlib.sha256().hexdigest()):
-        return None
-    return "their weights differ"
+        write_lia_file(path, header, tensors)

@@ -31,11 +31,21 @@ def shared() -> Path:
 
 
 @pytest.fixture(params=["native", "reference"])
-def each_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def each_implementation(request: pytest.FixtureRequest) -> Iterator[None]:
     """Runs a test twice: with the native ops and without."""
-    from lia_adapter.ops import functions, native
+    from lia_adapter import ops
+    from lia_adapter.ops import native
 
-    if request.param == "reference":
-        monkeypatch.setattr(functions, "_is_native", lambda *_: False)
-    elif native.path("cpu") != "native":
+    if request.param == "native" and native.implementation("cpu") != "native":
         pytest.skip("needs a C++ compiler")
+    with ops.using(request.param):
+        yield
+
+
+@pytest.fixture
+def reference_ops() -> Iterator[None]:
+    """Runs a test in plain torch: no compiler for a few small images."""
+    from lia_adapter import ops
+
+    with ops.using("reference"):
+        yield

@@ -21,7 +21,7 @@ Weights = dict[str, Tensor]
 def weights() -> Weights:
     """Of a generator, in canonical names."""
     lia = toys.stylegan(c_dim=3)
-    return {name: tensor.clone() for name, tensor in lia.generator.state_dict().items()}  # type: ignore[attr-defined]
+    return {name: tensor.clone() for name, tensor in lia.generator.state_dict().items()}
 
 
 def write(path: Path, tensors: Weights) -> Path:
@@ -46,7 +46,7 @@ def test_weights_come_back_bit_for_bit(tmp_path: Path, name: str, prefix: str) -
 
 def test_a_dict_of_state_dicts(tmp_path: Path) -> None:
     lia = toys.stylegan()
-    g, d = lia.generator.state_dict(), lia.discriminator.state_dict()  # type: ignore[attr-defined, union-attr]
+    g, d = lia.generator.state_dict(), lia.discriminator.state_dict()  # type: ignore[union-attr]
     torch.save({"G": {key: tensor + 1 for key, tensor in g.items()}, "G_ema": g, "D": d, "step": 3}, tmp_path / "x.pt")
     checkpoint = read_checkpoint(tmp_path / "x.pt")
     assert torch.equal(checkpoint.tensors["generator.synthesis.b4.const"], g["synthesis.b4.const"])

@@ -186,7 +186,7 @@ def test_a_generator_tells_what_a_picture_takes(machine: Callable[..., None]) ->
 _NAME = re.compile(r"^_?(BATCH|CHUNK|AT_ONCE|IMAGES_AT_ONCE|PICTURES_AT_ONCE)\w*$")
 _ARGUMENT = {"batch", "batch_size", "at_once", "chunk"}
 NO_PICTURES = {  # but codes, and examples that an exporter traces
-    "original.py: _CHUNK", "graphs.py: _BATCH", "classifier.py: torch.randperm(len(train), generator=order).split(256)",
+    "sampler.py: _CHUNK", "graphs.py: _BATCH", "classifier.py: torch.randperm(len(train), generator=order).split(256)",
 }  # fmt: skip
 RECIPES = {"ConvertConfig", "EncoderConfig", "TrainConfig"}  # a training's batch is a matter of learning, not of memory
 

@@ -36,14 +36,14 @@ TABLE: MappingConfig = {**EMBED, "label": "table", "table_features": 8}
 
 def small(architecture: Architecture = "skip", c_dim: int = 0) -> NetworksConfig:
     config = stylegan2_config((8, 16), z_dim=5, y_dim=6, c_dim=c_dim, mapping_layers=2, channel_base=32, channel_max=8)
-    judge = discriminator2(config)
-    assert judge is not None
+    discriminator = discriminator2(config)
+    assert discriminator is not None
     for block in generator2(config)["blocks"]:
         block["architecture"] = architecture
         block["torgb"] = torgb2(3) if architecture == "skip" or block["is_last"] else None
-    for part in judge["blocks"]:
+    for part in discriminator["blocks"]:
         part["architecture"], part["fromrgb"] = architecture, part["fromrgb"] or architecture == "skip"
-    judge["epilogue"]["architecture"] = architecture
+    discriminator["epilogue"]["architecture"] = architecture
     return config
 
 
@@ -70,8 +70,8 @@ def test_the_tables_of_a_stylegan2_have_its_modules_shapes(architecture: Archite
     config = small(architecture, c_dim)
     drawn, judging = build_random("stylegan2", config)
     assert generator_shapes(generator2(config)) == shapes(drawn)
-    judge = discriminator2(config)
-    assert judge is not None and discriminator_shapes(judge) == shapes(judging)
+    discriminator = discriminator2(config)
+    assert discriminator is not None and discriminator_shapes(discriminator) == shapes(judging)
 
 
 @pytest.mark.parametrize("mapping", [PLAIN, EMBED, CONCAT, TABLE])
@@ -81,10 +81,10 @@ def test_the_table_of_a_stylegan3_has_its_modules_shapes(mapping: MappingConfig)
 
 def test_a_discriminator_with_an_output_a_class() -> None:
     config = small()
-    judge = discriminator2(config)
-    assert judge is not None
-    judge["epilogue"] |= {"label": "sum", "outputs": 3}
-    assert discriminator_shapes(judge) == shapes(build_random("stylegan2", config)[1])
+    discriminator = discriminator2(config)
+    assert discriminator is not None
+    discriminator["epilogue"] |= {"label": "sum", "outputs": 3}
+    assert discriminator_shapes(discriminator) == shapes(build_random("stylegan2", config)[1])
 
 
 def test_what_may_be_absent_has_one_default() -> None:
@@ -99,13 +99,13 @@ def test_what_may_be_absent_has_one_default() -> None:
 
 def test_clamps_are_set_in_the_config_itself() -> None:
     config, clamped = small(), three(PLAIN)
-    judge = discriminator2(config)
-    assert judge is not None
-    for network in (generator2(config), judge, clamped):
+    discriminator = discriminator2(config)
+    assert discriminator is not None
+    for network in (generator2(config), discriminator, clamped):
         for part in clamped_parts(network):
             part["clamp"] = 7.0
     assert [block["conv1"]["clamp"] for block in generator2(config)["blocks"]] == [7.0, 7.0]
-    assert [part["clamp"] for part in (*judge["blocks"], judge["epilogue"])] == [7.0, 7.0]
+    assert [part["clamp"] for part in (*discriminator["blocks"], discriminator["epilogue"])] == [7.0, 7.0]
     assert [layer["clamp"] for layer in clamped["layers"]] == [7.0, 7.0]
 
 

@@ -16,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from lia_adapter.commands.evaluate import evaluate
 from lia_adapter.data import fit_image, open_images, paste_back
 from lia_adapter.data.kinds import ENDINGS, kind_of, listed
 from lia_adapter.errors import LIAError
-from lia_adapter.lia import LIA, load
+from lia_adapter.jobs.evaluate import evaluate
+from lia_adapter.lia import LIA
+from lia_adapter.loading import load
 from lia_adapter.metrics.distances import frechet_distance
 from lia_adapter.metrics.intervals import jackknife
 from tests import toys
@@ -445,7 +446,7 @@ def test_every_command_on_images_takes_a_label_of_numbers(tmp_path: Path) -> Non
     for command, options in (("encode", ()), ("invert", ("--steps", 1, "--start", "mean"))):
         out = f"{command}.safetensors"
         assert run(command, "l.safetensors", "in", "-o", out, "--label", "0.5,-2", *options, cwd=tmp_path).returncode == 0
-        from lia_adapter.commands.codes import read_codes
+        from lia_adapter.codes import read_codes
 
         codes = read_codes(tmp_path / out)
         assert torch.equal(codes.tensors["c"], c) and codes.about["label"] == [0.5, -2.0]
@@ -600,7 +601,7 @@ RESTYLE = {f"{i}.jpg": [some(4, 16).numpy(), MANY[i].numpy()] for i in range(3)}
     ],
 )  # fmt: skip
 def test_codes_of_other_programs(tmp_path: Path, make: Callable[[Path], Path], expected: torch.Tensor) -> None:
-    from lia_adapter.commands.codes import open_codes
+    from lia_adapter.codes import open_codes
 
     lia = toys.stylegan()
     assert lia.generator.num_ws == 4
@@ -689,7 +690,7 @@ def test_few_images_come_with_an_interval_and_fewer_than_ten_are_refused(tmp_pat
 
 
 def test_many_images_come_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lia_adapter.commands import evaluate as module
+    from lia_adapter.jobs import evaluate as module
 
     class Means(torch.nn.Module):
         name = "means"

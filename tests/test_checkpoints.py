@@ -215,13 +215,13 @@ def test_a_network_in_every_container(tmp_path: Path) -> None:
         same(checkpoint, networks)
         assert checkpoint.source == "x.pkl" and checkpoint.notes == (), name
         json.dumps(checkpoint.config)
-    config, judge = generator2(checkpoint.config), discriminator2(checkpoint.config)
-    assert judge is not None
+    config, discriminator = generator2(checkpoint.config), discriminator2(checkpoint.config)
+    assert discriminator is not None
     assert [block["conv0"] is None for block in config["blocks"]] == [True, False]
     assert "coupling" not in config["mapping"]
     assert config["mapping"]["lr_multiplier"] == 0.01 and config["resolution"] == [8, 8]
-    assert judge["epilogue"]["mbstd_group"] is None
-    assert judge["blocks"][0]["clamp"] == 256
+    assert discriminator["epilogue"]["mbstd_group"] is None
+    assert discriminator["blocks"][0]["clamp"] == 256
     assert "torch.FloatStorage" in checkpoint.symbols
 
 
@@ -247,9 +247,9 @@ def test_variants(tmp_path: Path, c_dim: int, noise: bool, frozen: bool) -> None
     tree = {"D": networks.discriminator(c_dim, base), "G_ema": networks.generator(c_dim, base, architecture="resnet")}
     checkpoint = read_checkpoint(write(tmp_path, pickles.dumps(tree)))
     same(checkpoint, networks)
-    config, judge = generator2(checkpoint.config), discriminator2(checkpoint.config)
-    assert judge is not None
-    assert config["resolution"] == judge["resolution"] == [6, 10]
+    config, discriminator = generator2(checkpoint.config), discriminator2(checkpoint.config)
+    assert discriminator is not None
+    assert config["resolution"] == discriminator["resolution"] == [6, 10]
     assert config["blocks"][0]["conv1"]["noise"] is noise
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from lia_adapter.cli import main
+from lia_adapter.cli.main import main
 from lia_adapter.data import open_images
 from lia_adapter.errors import ConfigError, LIAError
-from lia_adapter.lia import load
-from lia_adapter.training.convert import convert
+from lia_adapter.jobs.convert import convert
+from lia_adapter.loading import load
 from tests import toys
 
 
@@ -46,12 +46,12 @@ def test_a_dense_mapping_of_one_class_starts_from_the_network_of_that_class() ->
     lia = toys.stylegan(c_dim=3)
     from lia_adapter.generators import build, of_class
 
-    state = {f"generator.{name}": tensor for name, tensor in lia.generator.state_dict().items()}  # type: ignore[attr-defined]
+    state = {f"generator.{name}": tensor for name, tensor in lia.generator.state_dict().items()}
     generator, _ = build("stylegan2", of_class(lia.config, 1) | {"discriminator": None}, state)
     converted = convert(generator, overrides=toys.QUICK | {"coupling": "dense", "steps": 0})  # type: ignore[arg-type]
     z = torch.randn(500, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        wanted, found = generator.mapping(z), converted.to_y(z)  # type: ignore[union-attr, operator]
+        wanted, found = generator.mapping(z), converted.to_y(z)  # type: ignore[union-attr]
         other = lia.generator.mapping(z, torch.eye(3)[0].expand(500, 3))
     distances = [float((y - found).square().mean()) for y in (wanted, other)]
     assert distances[0] < 0.5 * distances[1]

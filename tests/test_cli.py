@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lia_adapter.cli import main
-from lia_adapter.lia import load
-from lia_adapter.report import image_grid
+from lia_adapter.cli.main import main
+from lia_adapter.loading import load
+from lia_adapter.pictures import image_grid
 from tests import toys
 
 QUICK = [f"{key}={value}" for key, value in toys.QUICK.items()]

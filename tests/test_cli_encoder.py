@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from lia_adapter.commands.codes import read_codes
-from lia_adapter.lia import load
+from lia_adapter.codes import read_codes
+from lia_adapter.loading import load
 from tests import toys
 from tests.test_cli import refused, run
 
@@ -137,7 +137,7 @@ def test_wrong_inputs(workshop: Path, trained: Path, tmp_path: Path) -> None:
         ("train-encoder", lia, "--data", pictures, "split=first 0", "features=none"): "split",
         ("encode", lia, pictures): "lia-adapt train-encoder",
         ("encode", trained, "empty"): "empty",
-        ("encode", trained, pictures, "--fit", "pad"): "pad",
+        ("encode", trained, pictures, "--resize-mode", "pad"): "pad",
         ("encode", trained, pictures, "-o", "codes.npz"): "must end in .safetensors",
     }
     before = sorted(path.name for path in tmp_path.iterdir())

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lia_adapter.commands import demo
 from lia_adapter.data.toyfaces import FACTORS
-from lia_adapter.lia import load
+from lia_adapter.jobs import demo
+from lia_adapter.loading import load
 from lia_adapter.models import TOYFACES32
+from lia_adapter.reports.demo import write_demo_report
 from tests import toys
 from tests.test_cli import refused, run
 from tests.test_train_gan import QUICK
@@ -85,11 +86,11 @@ _QUICK_ENCODER = {"images": 128, "statistics_samples": 500, "known_answers": 16,
 def test_the_demo_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "_CONVERT", {**demo._CONVERT, **toys.QUICK})
     monkeypatch.setattr(demo, "_ENCODER", {**demo._ENCODER, **_QUICK_ENCODER})
-    monkeypatch.setattr(demo, "_FITTED", 300)
-    shown = demo.run_demo()
-    paths = demo.write_demo_report(shown, tmp_path / "demo.safetensors")
+    monkeypatch.setattr(demo, "FITTED", 300)
+    shown = demo.run_demo(tmp_path / "demo.safetensors")
+    page_path = write_demo_report(shown, tmp_path / "demo.safetensors")
     assert shown.figures["factors"].keys() == {factor.name for factor in FACTORS}
-    page = paths["html"].read_text()
+    page = page_path.read_text()
     assert page.count("<img") >= 8 and "http" not in page.replace("http://www.w3.org", "")
     moved = np.asarray(demo.edits(shown, "glasses"), dtype=float)
     # The last column differs from the first: a little, as this encoder has hardly learnt anything.

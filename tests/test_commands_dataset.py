@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lia_adapter.commands.dataset import make_dataset
 from lia_adapter.data import ImageSet, open_images
 from lia_adapter.errors import LIAError
+from lia_adapter.jobs.dataset import make_dataset
 from tests.test_cli import refused, run
 
 
@@ -51,17 +51,17 @@ def as_nvlabs_reads(path: Path) -> tuple[list[np.ndarray], object]:
         return [np.asarray(image) for image in images], labels
 
 
-@pytest.mark.parametrize("fit", ["crop", "letterbox", "stretch"])
-def test_the_zip_gives_the_same_pixels_as_the_folder(tmp_path: Path, fit: str) -> None:
+@pytest.mark.parametrize("mode", ["crop", "letterbox", "stretch"])
+def test_the_zip_gives_the_same_pixels_as_the_folder(tmp_path: Path, mode: str) -> None:
     folder = pictures(tmp_path / "in", [(24, 32), (50, 20), (12, 16), (9, 40), (100, 100)])
-    make_dataset(folder, tmp_path / "a.zip", (12, 16), fit=fit)
-    expected = pixels(open_images(folder, (12, 16), 3, fit=fit))
+    make_dataset(folder, tmp_path / "a.zip", (12, 16), resize_mode=mode)
+    expected = pixels(open_images(folder, (12, 16), 3, resize_mode=mode))
     assert torch.equal(pixels(open_images(tmp_path / "a.zip", (12, 16), 3)), expected)
     images, labels = as_nvlabs_reads(tmp_path / "a.zip")
     assert labels is None and {image.shape for image in images} == {(12, 16, 3)}
     with Image.open(folder / "p02.png") as image:  # is of this size already
         np.testing.assert_array_equal(images[2], np.asarray(image))
-    if fit == "letterbox":  # 50 x 20 to 12 x 16: 5 of 16 columns, in the middle
+    if mode == "letterbox":  # 50 x 20 to 12 x 16: 5 of 16 columns, in the middle
         bars = (images[1] == 0).all(axis=(0, 2))
         assert bars.tolist() == [True] * 5 + [False] * 5 + [True] * 6
     gray = [pixels(open_images(path, (12, 16), 1)) for path in (folder / "p02.png", tmp_path / "a.zip")]
@@ -135,7 +135,7 @@ def test_what_it_tells(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "in", [(20, 20)] * 2 + [(8, 99)])
     for i in range(12):
         (folder / f"torn{i:02d}.png").write_bytes(b"no picture")
-    result = run("dataset", "in", "-o", "a.zip", "--size", "16x12", "--fit", "letterbox", cwd=tmp_path)
+    result = run("dataset", "in", "-o", "a.zip", "--size", "16x12", "--resize-mode", "letterbox", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert lines[:2] == ["images     3, 16 x 12, without labels", "unreadable 12, left out"]
@@ -160,7 +160,7 @@ def test_wrong_inputs(tmp_path: Path) -> None:
         ("in", ("--size", "96"), "--size is '96'; expected width x height in pixels, for example 128x96."),
         ("in", ("--size", "0x96"), "--size is '0x96'"),
         ("in", ("--max", "0"), "--max"),
-        ("in", ("--fit", "cut"), "--fit"),
+        ("in", ("--resize-mode", "cut"), "--resize-mode"),
         ("in", ("--split", "first 4"), "asks for more images"),
         ("in", ("-o", "a.tar"), "must end in .zip"),
         ("in", ("-o", "absent/a.zip"), "does not exist"),
@@ -178,7 +178,7 @@ def test_wrong_inputs(tmp_path: Path) -> None:
 
 
 def test_an_interruption_leaves_what_was_there(tmp_path: Path) -> None:
-    def interrupt(what: str, done: int, total: int) -> None:
+    def interrupt(what: str, done: int, total: int | None) -> None:
         if done == 3:
             raise KeyboardInterrupt
 
@@ -193,7 +193,7 @@ def test_an_interruption_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_a_kill_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
     code = (
-        "from lia_adapter.commands.dataset import make_dataset\n"
+        "from lia_adapter.jobs.dataset import make_dataset\n"
         "make_dataset('toyfaces', 'a.zip', (64, 64), progress=lambda *done: print(*done, flush=True))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True)

@@ -9,13 +9,15 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from lia_adapter.commands import encode
-from lia_adapter.commands.codes import check_generator, read_codes, shard_paths
-from lia_adapter.commands.encode import encode_images, unusual_names
+from lia_adapter.codes import check_generator, read_codes, shard_paths
 from lia_adapter.data import open_images
 from lia_adapter.errors import LIAError
-from lia_adapter.lia import LIA, fingerprint
+from lia_adapter.generators import fingerprint
+from lia_adapter.jobs import encode
+from lia_adapter.jobs.encode import encode_images, unusual_names
+from lia_adapter.lia import LIA
 from lia_adapter.metrics.typicality import Typicality
+from lia_adapter.notes import say_once
 from tests import toys
 
 
@@ -35,7 +37,7 @@ def test_every_number_is_what_the_lia_says(lia: LIA, data: Path, tmp_path: Path)
     (path,) = encode_images(lia, data, tmp_path / "codes.safetensors", batch=4)
     codes = read_codes(path)
     assert codes.names == tuple(f"{i:03d}.png" for i in range(11) if i != 5)
-    assert list(codes.unreadable) == ["005.png"] and codes.generator == fingerprint(lia.generator)  # type: ignore[arg-type]
+    assert list(codes.unreadable) == ["005.png"] and codes.generator == fingerprint(lia.generator)
     images = open_images(data, (8, 8), 3)
     x = torch.stack([item.x for item in map(images.load, range(11)) if item is not None])
     y = lia.encode(x)
@@ -65,7 +67,7 @@ def test_shards_resume_and_read_as_one(lia: LIA, data: Path, tmp_path: Path, mon
         read_codes(out)
     encode_images(lia, data, out)
     assert [path.stat().st_mtime_ns == kept[path] for path in paths] == [True, False, True]
-    encode_images(lia, data, out, fit="stretch")
+    encode_images(lia, data, out, resize_mode="stretch")
     assert not any(path.stat().st_mtime_ns == kept[path] for path in paths)
 
 
@@ -121,3 +123,12 @@ def test_wrong_files(lia: LIA, data: Path, tmp_path: Path) -> None:
     with pytest.raises(LIAError, match="can be read"):
         encode_images(lia, bad, tmp_path / "d.safetensors")
     assert not (tmp_path / "d.safetensors").exists()
+
+
+def test_an_argument_is_taken_by_its_old_name_and_that_is_told(lia: LIA, data: Path, tmp_path: Path) -> None:
+    say_once.cache_clear()
+    (new,), (old,) = (
+        encode_images(lia, data, tmp_path / f"{name}.safetensors", **{name: "stretch"}) for name in ("resize_mode", "fit")
+    )
+    assert read_codes(new).about == read_codes(old).about
+    assert say_once.cache_info().currsize == 1

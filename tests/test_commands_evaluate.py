@@ -14,16 +14,17 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lia_adapter.commands import evaluate as module
-from lia_adapter.commands.evaluate import BINS, evaluate
-from lia_adapter.commands.reports import write_evaluate_report
 from lia_adapter.errors import LIAError
+from lia_adapter.jobs import evaluate as module
+from lia_adapter.jobs.evaluate import BINS, evaluate, write_evaluation
+from lia_adapter.jobs.run import report_paths
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.distances import frechet_distance
 from lia_adapter.metrics.features import Features
 from lia_adapter.metrics.images import ssim
 from lia_adapter.metrics.networks import load_network, perceptual_distance
 from lia_adapter.metrics.swd import image_swd
+from lia_adapter.reports.images import write_evaluate_report
 from tests import toys
 
 COUNT = 11
@@ -130,6 +131,12 @@ def test_without_a_network_perceptual_measures_are_left_out_and_said_so(figures:
     assert set(figures["left_out"]) == {"perceptual distance", "path length"}
 
 
+def report(lia: LIA, figures: dict[str, Any], folder: Path) -> Path:
+    """The page, with picture and figures beside it, as the command writes them."""
+    out = folder / "e.json"
+    return write_evaluate_report(figures, write_evaluation(lia, figures, out), out)
+
+
 def test_a_network_adds_perceptual_measures(lia: LIA, folder: Path, network: Path, tmp_path: Path) -> None:
     found = evaluate(lia, folder, features=network, split="first 10")
     x = tensors(folder)[:10].float()
@@ -140,7 +147,7 @@ def test_a_network_adds_perceptual_measures(lia: LIA, folder: Path, network: Pat
     assert found["path_length"]["pairs"] == 10
     assert all(math.isfinite(found["path_length"][space]) and found["path_length"][space] > 0 for space in ("z", "y"))
     assert found["left_out"] == {}
-    page = write_evaluate_report(lia, found, tmp_path / "e.json")["html"].read_text()
+    page = report(lia, found, tmp_path).read_text()
     assert "Path length in z" in page and "by perceptual distance" in page and "Not measured" not in page
 
 
@@ -176,7 +183,7 @@ def test_a_conditional_lia_takes_the_labels_of_the_data_set(network: Path, tmp_p
     (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
     found = evaluate(lia, folder, features=network, batch=2)
     assert found["round_trip"] < 1e-4 and found["path_length"]["z"] > 0
-    write_evaluate_report(lia, found, tmp_path / "e.json")
+    report(lia, found, tmp_path)
 
 
 def test_unreadable_images_are_left_out(lia: LIA, folder: Path, tmp_path: Path) -> None:
@@ -185,7 +192,7 @@ def test_unreadable_images_are_left_out(lia: LIA, folder: Path, tmp_path: Path) 
     found = evaluate(lia, mixed, batch=4)
     assert found["images"]["count"] == COUNT and list(found["images"]["unreadable"]) == ["003a.png"]
     assert found["mse"] == pytest.approx(evaluate(lia, folder, batch=4)["mse"], rel=1e-4)
-    page = write_evaluate_report(lia, found, tmp_path / "e.json")["html"].read_text()
+    page = report(lia, found, tmp_path).read_text()
     assert "003a.png: it is not an image" in page
 
 
@@ -201,7 +208,9 @@ def test_wrong_inputs_are_told(lia: LIA, folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_report_shows_best_typical_and_worst(lia: LIA, folder: Path, figures: dict[str, Any], tmp_path: Path) -> None:
-    paths = write_evaluate_report(lia, {**figures, "psnr": math.inf}, tmp_path / "e.json")
+    html = report(lia, {**figures, "psnr": math.inf}, tmp_path)
+    paths = report_paths(tmp_path / "e.json")
+    assert html == paths["html"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e.html", "e.json", "e.png"]
     told = json.loads(paths["json"].read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert told["psnr"] is None and told["mse"] == figures["mse"]
@@ -221,5 +230,5 @@ def test_the_report_shows_best_typical_and_worst(lia: LIA, folder: Path, figures
 def test_names_in_the_report_are_text(lia: LIA, tmp_path: Path) -> None:
     folder = toys.pictures(tmp_path / "<i>in", 10)
     (folder / "<script>.png").write_bytes(b"no picture")
-    page = write_evaluate_report(lia, evaluate(lia, folder), tmp_path / "e.json")["html"].read_text()
+    page = report(lia, evaluate(lia, folder), tmp_path).read_text()
     assert "<script>" not in page and "<i>" not in page and "&lt;script&gt;" in page

@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lia_adapter.commands.codes import Codes, read_codes
-from lia_adapter.commands.invert import invert_images
+from lia_adapter.codes import Codes, read_codes
 from lia_adapter.data import open_images
-from lia_adapter.errors import LIAError
+from lia_adapter.errors import ConfigError, LIAError
+from lia_adapter.generators import fingerprint
 from lia_adapter.inversion import Inversion
+from lia_adapter.jobs.invert import invert_images
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.typicality import z_size
+from lia_adapter.reports.images import write_invert_report
 from tests import toys
 
 
@@ -53,6 +55,7 @@ def test_codes_draw_the_images_better_than_the_start(lia: LIA, folder: Path, tmp
     assert codes.names == tuple(f"{i:03d}.png" for i in range(5))
     assert lia.typicality is not None and torch.equal(found["typicality"], lia.typicality(found["y"]))
     same(read_codes(out), codes)
+    write_invert_report(codes, out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.html", "c.json", "c.png", "c.safetensors"]
 
 
@@ -69,7 +72,7 @@ def test_a_lia_without_encoder_starts_elsewhere(lia: LIA, folder: Path, tmp_path
     assert bool(codes.tensors["typicality"].isnan().all())
     figures = json.loads((tmp_path / "c.json").read_text(), parse_constant=no_constant)
     assert figures["of_each"]["typicality"] == [None] * 5
-    assert "Typicality" not in (tmp_path / "c.html").read_text()
+    assert "Typicality" not in write_invert_report(codes, tmp_path / "c.safetensors").read_text()
     with pytest.raises(LIAError, match="start from the mean"):
         invert_images(plain, folder, tmp_path / "d.safetensors")
 
@@ -94,7 +97,7 @@ def test_a_stopped_run_goes_on_after_its_last_batch(
 ) -> None:
     whole = invert_images(lia, folder, tmp_path / "whole.safetensors", start="random", steps=4, batch=2)
 
-    def stop(name: str, done: int, total: int) -> None:
+    def stop(name: str, done: int, total: int | None) -> None:
         assert name != "invert" or total == 20
         if name == "invert" and done > 8:
             raise KeyboardInterrupt
@@ -126,7 +129,7 @@ def watch(lia: LIA, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_batches_of_another_run_are_not_taken(lia: LIA, folder: Path, tmp_path: Path) -> None:
-    def stop(name: str, done: int, total: int) -> None:
+    def stop(name: str, done: int, total: int | None) -> None:
         if name == "invert" and done > 6:
             raise KeyboardInterrupt
 
@@ -142,7 +145,7 @@ def test_unreadable_images_are_told_also_by_a_resumed_run(lia: LIA, tmp_path: Pa
     for name in ("000.png", "002.png", "003.png"):  # one of the first batch, all of the second
         (folder / name).write_bytes(b"no picture")
 
-    def stop(name: str, done: int, total: int) -> None:
+    def stop(name: str, done: int, total: int | None) -> None:
         if name == "invert" and done > 4:
             raise KeyboardInterrupt
 
@@ -166,3 +169,18 @@ def test_a_conditional_lia_inverts_with_the_labels_of_the_data_set(tmp_path: Pat
     codes = invert_images(lia, folder, tmp_path / "c.safetensors", space="z", steps=2)
     assert codes.tensors["c"].tolist() == [[0, 0, 1], [1, 0, 0]]
     torch.testing.assert_close(lia.to_y(codes.tensors["z"], codes.tensors["c"]), codes.tensors["y"], rtol=1e-4, atol=1e-5)
+
+
+def test_codes_and_parts_of_the_last_release_are_known(lia: LIA, folder: Path, tmp_path: Path) -> None:
+    """What a run is known by has the words and values that it always had."""
+    codes = invert_images(lia, folder, tmp_path / "c.safetensors", steps=1, split="first 2", fit="stretch", seed=3, bits=None)
+    assert lia.encoder is not None and isinstance(lia.mapping, nn.Module)
+    images = open_images(folder, (8, 8), 3, split="first 2", resize_mode="stretch")
+    assert codes.about == {
+        "how": "invert", "data": str(folder), "identity": images.identity(), "fit": "stretch", "split": "first 2",
+        "label": None, "space": "y", "start": "encoder", "steps": 1, "seed": 3, "features": None, "features_sha256": None,
+        "encoder_sha256": fingerprint(lia.encoder), "mapping_sha256": fingerprint(lia.mapping),
+        "lia": lia.provenance.get("source"),
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="has no key 'step'; did you mean 'steps'"):
+        invert_images(lia, folder, tmp_path / "d.safetensors", step=1)

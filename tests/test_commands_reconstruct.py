@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from lia_adapter.commands.codes import Codes, read_codes
-from lia_adapter.commands.encode import encode_images
-from lia_adapter.commands.reconstruct import picture_stems, reconstruct_images
+from lia_adapter.codes import Codes, read_codes
 from lia_adapter.errors import ConfigError, LIAError
+from lia_adapter.jobs.encode import encode_images
+from lia_adapter.jobs.reconstruct import picture_stems, reconstruct_images
 from lia_adapter.lia import LIA
+from lia_adapter.reports.images import write_reconstruct_report
 from tests import toys
 
 
@@ -49,6 +50,7 @@ def test_pictures_are_what_the_generator_draws_of_the_codes(lia: LIA, tmp_path: 
     assert figures["mse"] == pytest.approx(float((drawn - x).square().mean()), rel=1e-5)
     assert figures["mse_of"]["003.png"] == pytest.approx(float((drawn - x)[3].square().mean()), rel=1e-5)
     assert json.loads((tmp_path / "out" / "grid.json").read_text()) == figures
+    write_reconstruct_report(figures, tmp_path / "out")
     names = {"grid.png", "grid.html", "grid.json", *(f"{i:03d}.png" for i in range(5))}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
 
@@ -88,9 +90,9 @@ def test_truncation_to_the_mean_draws_one_picture(lia: LIA, tmp_path: Path) -> N
         assert np.abs(pixels(tmp_path / "out" / f"{i:03d}.png") - mean).max() <= 1
 
 
-def test_subfolders_are_kept_and_what_is_there_is_replaced(lia: LIA, tmp_path: Path) -> None:
+def test_subfolders_are_kept_and_what_the_same_run_made_is_replaced(lia: LIA, tmp_path: Path) -> None:
     toys.pictures(tmp_path / "in" / "b", 1)
-    (tmp_path / "out" / "b").mkdir(parents=True)
+    reconstruct_images(lia, tmp_path / "in", tmp_path / "out")
     (tmp_path / "out" / "b" / "000.png").write_text("old")
     figures = reconstruct_images(lia, tmp_path / "in", tmp_path / "out")
     assert figures["files"] == {"b/000.png": ["b/000.png"]}
@@ -138,14 +140,14 @@ def test_unreadable_images_are_told_and_the_others_drawn(lia: LIA, tmp_path: Pat
     assert list(figures["files"]) == ["000.png", "001.png"]
     assert list(figures["unreadable"]) == ["001a.png", "zzz.png"]
     assert told[-1] == ("reconstruct", 4, 4)
-    assert "001a.png" in (tmp_path / "out" / "grid.html").read_text()
+    assert "001a.png" in write_reconstruct_report(figures, tmp_path / "out").read_text()
 
 
 def test_wrong_inputs_are_told(lia: LIA, tmp_path: Path) -> None:
     folder = toys.pictures(tmp_path / "in", 1)
     encode_images(lia, folder, tmp_path / "c.safetensors")
-    with pytest.raises(ConfigError, match="Leave --fit"):
-        reconstruct_images(lia, tmp_path / "c.safetensors", tmp_path / "out", fit="crop")
+    with pytest.raises(ConfigError, match="Leave resize_mode"):
+        reconstruct_images(lia, tmp_path / "c.safetensors", tmp_path / "out", resize_mode="crop")
     with pytest.raises(LIAError, match="another generator"):
         reconstruct_images(toys.with_encoder(toys.stylegan(1)), tmp_path / "c.safetensors", tmp_path / "out")
     with pytest.raises(LIAError, match="no codes file"):

@@ -1,3 +1,9 @@
+import dataclasses
+import hashlib
+import json
+import logging
+import subprocess
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +13,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lia_adapter.config import load_recipe, parse_overrides, parse_seeds, recipe_names, to_toml
+from lia_adapter.config import (
+    check_rates,
+    check_seed,
+    key,
+    key_help,
+    load_recipe,
+    parse_overrides,
+    parse_seeds,
+    recipe_names,
+    stored,
+    to_toml,
+)
 from lia_adapter.errors import ConfigError
+from lia_adapter.jobs.invert_config import InvertConfig
+from lia_adapter.notes import say_once
+from lia_adapter.training.convert_config import ConvertConfig
+from lia_adapter.training.encoder_config import EncoderConfig
+from lia_adapter.training.gan_config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -180,3 +202,108 @@ def test_a_printed_config_reads_back(config: Config) -> None:
     parsed = tomllib.loads(to_toml(config))
     assert Config(**{**parsed, "widths": tuple(parsed["widths"])}) == config
     assert not {key for key in parsed if getattr(config, key) is None}
+
+
+# -- what is said of a key, and what it was called
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    mode: str = key("how images come to the size", "crop", was="fit")
+    label: int | None = key("of all images", None, none=-1)
+    network: str | None = key("compares images", "vgg16", none="none")
+    height: int = key("of the images")
+    plain: int = 3
+
+
+def test_what_is_said_of_keys_is_printed_beside_them() -> None:
+    assert to_toml(Told(height=8, network=None)).splitlines() == [
+        'mode = "crop"              # how images come to the size',
+        '# label = "none"           # of all images',
+        'network = "none"           # compares images',
+        "height = 8                 # of the images",
+        "plain = 3",
+    ]
+    assert [line for line, _ in key_help(Told)] == ["mode=crop", "label=none", "network=vgg16", "height", "plain=3"]
+
+
+def test_none_is_what_is_left_out_or_said_as_none_or_as_it_was_said(tmp_path: Path) -> None:
+    path = tmp_path / "told.toml"
+    path.write_text("height = 8\n")
+    assert load_recipe(Told, str(path)) == Told(height=8)
+    for said in ({"label": "none"}, {"label": -1}, {"label": None}):
+        assert load_recipe(Told, str(path), said).label is None
+    assert load_recipe(Told, str(path), {"label": 0}).label == 0
+    assert load_recipe(Told, str(path), {"network": "none"}).network is None
+    for wrong in ({"height": "none"}, {"label": -1.0}, {"label": ""}):
+        with pytest.raises(ConfigError, match="expected a whole number"):
+            load_recipe(Told, str(path), wrong)
+    path.write_text(to_toml(Told(height=8, network=None, label=5)))
+    assert load_recipe(Told, str(path)) == Told(height=8, network=None, label=5)
+
+
+def test_the_old_name_of_a_key_is_read_and_told_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "told.toml"
+    path.write_text('height = 8\nfit = "stretch"\n')
+    say_once.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert load_recipe(Told, str(path)).mode == load_recipe(Told, str(path)).mode == "stretch"
+        assert load_recipe(Told, str(path), {"mode": "letterbox"}).mode == "letterbox"
+    assert [record.getMessage() for record in caplog.records] == [
+        "the key fit is called mode now; its old name is read for one more release"
+    ]
+
+
+def test_what_is_stored_keeps_its_words() -> None:
+    assert stored(Told(height=8)) == {"fit": "crop", "label": -1, "network": "vgg16", "height": 8, "plain": 3}
+    assert stored(Told(height=8, label=2, network=None)) == {
+        "fit": "crop", "label": 2, "network": "none", "height": 8, "plain": 3,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("cls", "recipe", "overrides", "expected"),
+    [
+        (ConvertConfig, "convert", {}, "691a93ff6969ccc3"),
+        (EncoderConfig, "encoder", {}, "2e104f21f01fb9f3"),
+        (EncoderConfig, "encoder-cpu", {"label": 3, "bits": 12}, "b4839a9662e5f2dd"),
+        (TrainConfig, "toyfaces32", {}, "ae879cf73c758903"),
+        (TrainConfig, "ffhq128", {"features": "a.pth", "depth": 6}, "38d5394d963e41a0"),
+        (TrainConfig, "faces64", {"resize_mode": "stretch"}, "d3a4ce3d0d0b2ff0"),
+    ],
+)
+def test_runs_that_the_last_release_saved_are_known(cls: Any, recipe: str, overrides: dict[str, Any], expected: str) -> None:
+    """The digests are the last release's: its keys decide whether a run goes on."""
+    keys = json.dumps(stored(load_recipe(cls, recipe, overrides)), sort_keys=True)
+    assert hashlib.sha256(keys.encode()).hexdigest().startswith(expected)
+
+
+@pytest.mark.parametrize("cls", [ConvertConfig, EncoderConfig, TrainConfig, InvertConfig])
+def test_every_key_is_explained(cls: Any) -> None:
+    assert [name for name, said in key_help(cls) if not said] == []
+
+
+def test_recipes_of_the_last_release_mean_what_they_meant(tmp_path: Path) -> None:
+    path = tmp_path / "old.toml"
+    path.write_text('height = 32\nwidth = 32\ndata = ""\nfit = "crop"\nbits = 0\ndepth = 0\nfeatures = "none"\n')
+    config = load_recipe(TrainConfig, str(path))
+    assert config == TrainConfig(height=32, width=32)
+    assert (config.data, config.bits, config.depth, config.features) == (None, None, None, None)
+    path.write_text('label = -1\nbits = 0\nfeatures = "none"\n')
+    assert load_recipe(EncoderConfig, str(path)) == EncoderConfig(features=None)
+
+
+def test_seeds_and_rates_are_checked_alike() -> None:
+    for cls in (ConvertConfig, EncoderConfig, InvertConfig):
+        for seed, message in ((-1, "expected at least 0"), (2**31, "expected less than 2")):
+            with pytest.raises(ConfigError, match=f"seed is {seed}; {message}"):
+                check_seed(dataclasses.replace(cls(), seed=seed))
+    for rate in (0.0, 1.5):
+        with pytest.raises(ConfigError, match=f"learning_rate is {rate}; expected more than 0 and at most 1"):
+            check_rates(EncoderConfig(learning_rate=rate), "learning_rate")
+
+
+def test_configs_need_no_torch() -> None:
+    rooms = "jobs.invert_config", "training.convert_config", "training.encoder_config", "training.gan_config"
+    lines = [*(f"import lia_adapter.{room}" for room in rooms), "import sys", "sys.exit('torch' in sys.modules)"]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)

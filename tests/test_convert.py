@@ -11,13 +11,15 @@ from PIL import Image
 import lia_adapter
 from lia_adapter.config import load_recipe
 from lia_adapter.errors import ConfigError, LIAError
-from lia_adapter.generators import Original, wrap
-from lia_adapter.lia import LIA, fingerprint, seed_to_z
+from lia_adapter.generators import MappingSampler, fingerprint, seed_to_z, wrap
+from lia_adapter.jobs.convert import convert_lia
+from lia_adapter.jobs.run import report_paths
+from lia_adapter.lia import LIA
 from lia_adapter.metrics.features import PixelFeatures
 from lia_adapter.metrics.mapping import compare_mappings, correlation
-from lia_adapter.report import write_convert_report
-from lia_adapter.training.convert import convert_lia
-from lia_adapter.training.mapping import ConvertConfig, fit_mapping, pick_coupling
+from lia_adapter.reports.convert import write_convert_report
+from lia_adapter.training.convert_config import ConvertConfig
+from lia_adapter.training.mapping import fit_mapping, pick_coupling
 from tests import toys
 
 
@@ -30,7 +32,7 @@ def config(**changes: object) -> ConvertConfig:
 def test_samples_have_the_originals_moments(coupling: str, c_dim: int) -> None:
     lia = toys.stylegan(c_dim=c_dim)
     mapping, _ = fit_mapping(lia.generator, config(coupling=coupling, statistics_samples=20_000), device=torch.device("cpu"))
-    z, y, c = Original(lia.generator).pairs(20_000, torch.Generator().manual_seed(9))
+    z, y, c = MappingSampler(lia.generator).pairs(20_000, torch.Generator().manual_seed(9))
     mine = mapping.to_y(z, c)
     spread = y.std(dim=0)
     assert ((mine.mean(dim=0) - y.mean(dim=0)).abs() / spread).max() < 0.05
@@ -42,7 +44,7 @@ def test_samples_have_the_originals_moments(coupling: str, c_dim: int) -> None:
 
 def test_dense_keeps_the_seeds_and_beats_the_closed_form() -> None:
     lia = toys.stylegan()
-    z, y, _ = Original(lia.generator).pairs(4000, torch.Generator().manual_seed(9))
+    z, y, _ = MappingSampler(lia.generator).pairs(4000, torch.Generator().manual_seed(9))
     kept = {}
     for coupling, steps in (("affine", 0), ("dense", 100)):
         mapping, _ = fit_mapping(lia.generator, config(coupling=coupling, steps=steps), device=torch.device("cpu"))
@@ -58,7 +60,7 @@ def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     class Killed(Exception):
         pass
 
-    def kill(name: str, done: int, total: int) -> None:
+    def kill(name: str, done: int, total: int | None) -> None:
         if done == 17:
             raise Killed
 
@@ -91,14 +93,16 @@ def test_a_state_that_is_damaged_or_of_another_run_is_ignored(tmp_path: Path, da
 
 def test_convert_leaves_the_generator_alone_and_measures(tmp_path: Path) -> None:
     lia = toys.stylegan()
-    before = fingerprint(lia.generator)  # type: ignore[arg-type]
-    result = convert_lia(lia, config())
-    assert fingerprint(result.generator) == before  # type: ignore[arg-type]
+    before = fingerprint(lia.generator)
+    out = tmp_path / "f.safetensors"
+    result = convert_lia(lia, config(), out=out)
+    assert fingerprint(result.generator) == before
     assert result.metrics["coupling"] == "dense"
     assert 0 < result.metrics["sliced_wasserstein"]["floor"]
     assert result.metrics["round_trip"]["value"] < 1e-4
     assert result.metrics["images"] == 50
-    paths = write_convert_report(result, tmp_path / "f.safetensors")
+    paths = report_paths(out)
+    assert write_convert_report(result, out) == paths["html"]
     figures = json.loads(paths["json"].read_text())
     assert figures["frechet"]["ratio"] == pytest.approx(figures["frechet"]["value"] / figures["frechet"]["floor"])
     assert figures["provenance"]["source"] == "toy.pkl"
@@ -110,8 +114,8 @@ def test_convert_leaves_the_generator_alone_and_measures(tmp_path: Path) -> None
 
 
 def test_the_picture_shows_the_original_above_the_new(tmp_path: Path) -> None:
-    result = convert_lia(toys.stylegan(), config())
-    with Image.open(write_convert_report(result, tmp_path / "f.safetensors")["png"]) as picture:
+    result = convert_lia(toys.stylegan(), config(), out=tmp_path / "f.safetensors")
+    with Image.open(tmp_path / "f.png") as picture:
         pixels = torch.from_numpy(np.array(picture))
     z = seed_to_z([8], 16)  # first of the second pair of rows
     before = result.synthesize(result.generator.mapping(z))

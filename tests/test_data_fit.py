@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lia_adapter.data import FITS, Placement, fit_image, paste_back
+from lia_adapter.data import Placement, fit_image, paste_back
 from lia_adapter.data.decode import decode, upright
 from lia_adapter.errors import ConfigError, LIAError
+from lia_adapter.keys import RESIZE_MODES
 
 Pixels = NDArray[np.uint8]
 
@@ -46,7 +47,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 # -- geometry
 
 
-@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("fit", RESIZE_MODES)
 def test_pixels_arrive_unchanged_where_the_size_fits_and_go_back_unchanged(fit: str) -> None:
     pixels = noise(6, 10)
     pixels[0, :4, 0] = 0, 1, 254, 255
@@ -115,7 +116,7 @@ sides = st.integers(1, 40)
 
 
 @settings(max_examples=150, deadline=None)
-@given(sides, sides, sides, sides, st.sampled_from(FITS), st.sampled_from([1, 3]))
+@given(sides, sides, sides, sides, st.sampled_from(RESIZE_MODES), st.sampled_from([1, 3]))
 def test_any_size_to_any_size_and_back(h: int, w: int, height: int, width: int, fit: str, channels: int) -> None:
     picture = Image.fromarray(noise(h, w))
     x, placement = fit_image(picture, (height, width), channels, fit)
@@ -144,7 +145,7 @@ def test_any_size_to_any_size_and_back(h: int, w: int, height: int, width: int, 
 
 
 def test_one_pixel_fills_everything() -> None:
-    for fit in FITS:
+    for fit in RESIZE_MODES:
         x, _ = fit_image(Image.new("RGB", (1, 1), (255, 0, 51)), (5, 5), 3, fit)
         assert x.unique(dim=1).unique(dim=2).flatten().tolist() == pytest.approx([1, -1, -0.6])
 

@@ -151,8 +151,8 @@ def test_a_number_of_channels_or_a_fit_that_there_is_not(tmp_path: Path) -> None
     path = folder(tmp_path, {"a.png": picture(1)})
     with pytest.raises(ConfigError, match="draws 2 channels"):
         open_images(path, (4, 4), 2)
-    with pytest.raises(ConfigError, match="there is no fit 'cut'"):
-        opened(path, fit="cut")
+    with pytest.raises(ConfigError, match="there is no resize mode 'cut'"):
+        opened(path, resize_mode="cut")
 
 
 # -- images that can't be read
@@ -346,8 +346,9 @@ def test_identity_is_of_what_is_there_and_not_of_where(ten: Path, tmp_path: Path
     assert opened(ten).identity() == opened(deflated(tmp_path, files)).identity() == first
     assert opened(ten, split="not first 3").identity() == opened(ten, split="last 7").identity()
     others = [
-        opened(ten, split="first 9"), opened(ten, split="last 9"), opened(ten, fit="stretch"), open_images(ten, (4, 5), 3),
-        open_images(ten, (4, 4), 1), opened(larger), opened(renamed), *(opened(path, c_dim=2) for path in labelled),
+        opened(ten, split="first 9"), opened(ten, split="last 9"), opened(ten, resize_mode="stretch"),
+        open_images(ten, (4, 5), 3), open_images(ten, (4, 4), 1), opened(larger), opened(renamed),
+        *(opened(path, c_dim=2) for path in labelled),
     ]  # fmt: skip
     assert len({first, *(images.identity() for images in others)}) == 1 + len(others)
 

@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,21 +15,21 @@ from torch import Tensor, nn
 
 from lia_adapter.canonical import discriminator2, generator2
 from lia_adapter.checkpoints import read_checkpoint
-from lia_adapter.cli_export import export
+from lia_adapter.cli.export import export
 from lia_adapter.errors import LIAError
 from lia_adapter.export import export_graphs, export_weights
 from lia_adapter.generators import build
-from lia_adapter.lia import LIA, load
+from lia_adapter.lia import LIA
+from lia_adapter.loading import load
 from lia_adapter.mapping import InvertibleMapping
-from lia_adapter.ops import functions
+from lia_adapter.ops import native
 from tests import toys
 
 
 @pytest.fixture(autouse=True)
-def _seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+def _seeded(reference_ops: None) -> None:
     """The same numbers every time, and no compiler for a few small images."""
     torch.manual_seed(0)
-    monkeypatch.setattr(functions, "_is_native", lambda *_: False)
 
 
 def same(a: nn.Module | None, b: nn.Module | None) -> bool:
@@ -95,7 +96,7 @@ def test_weights_come_back_to_the_bit(tmp_path: Path, target: str) -> None:
     assert any("invertible mapping stays" in sentence for sentence in exported.left)
     assert any("encoder stays" in sentence for sentence in exported.left)
     back = load(exported.files[0])
-    assert same(lia.generator, back.generator)  # type: ignore[arg-type]
+    assert same(lia.generator, back.generator)
     assert same(lia.discriminator, discriminator_of(exported.files[1]))
     note = exported.files[2].read_text()
     assert "g.discriminator.safetensors" in note
@@ -116,7 +117,7 @@ def test_rosinality_s_names_and_shapes(tmp_path: Path) -> None:
 def test_classes_go_out_to_nvlabs(tmp_path: Path) -> None:
     lia = toys.stylegan(c_dim=3)
     exported = export_weights(lia, "nvlabs", tmp_path / "g.safetensors")
-    assert same(lia.generator, load(exported.files[0]).generator)  # type: ignore[arg-type]
+    assert same(lia.generator, load(exported.files[0]).generator)
     assert same(lia.discriminator, discriminator_of(exported.files[1]))
     assert "c_dim=3" in exported.files[2].read_text()
 
@@ -125,7 +126,7 @@ def test_classes_go_out_to_nvlabs(tmp_path: Path) -> None:
 def test_stylegan3_goes_out_to_nvlabs(tmp_path: Path, shared: Path, config: str) -> None:
     lia = load(shared / "checkpoints" / f"{config}_uncond.pkl")
     exported = export_weights(lia, "nvlabs", tmp_path / "g.safetensors")
-    assert same(lia.generator, load(exported.files[0]).generator)  # type: ignore[arg-type]
+    assert same(lia.generator, load(exported.files[0]).generator)
     assert same(lia.discriminator, discriminator_of(exported.files[1]))
     note = exported.files[2].read_text()
     kernel = {"sg3t": "conv_kernel=3, use_radial_filters=False", "sg3r": "conv_kernel=1, use_radial_filters=True"}[config]
@@ -138,7 +139,7 @@ def test_a_missing_average_is_measured(tmp_path: Path) -> None:
     mapping = generator2(config)["mapping"]
     assert "coupling" not in mapping
     mapping["has_average"] = False
-    tensors = {f"generator.{name}": tensor for name, tensor in lia.generator.state_dict().items() if "w_avg" not in name}  # type: ignore[attr-defined]
+    tensors = {f"generator.{name}": tensor for name, tensor in lia.generator.state_dict().items() if "w_avg" not in name}
     generator, _ = build("stylegan2", {"generator": config["generator"], "discriminator": None}, tensors)
     bare = LIA(generator, family="stylegan2", config=config)  # type: ignore[arg-type]
     exported = export_weights(bare, "rosinality", tmp_path / "g.safetensors")
@@ -198,9 +199,9 @@ def test_what_a_config_says_is_named(tmp_path: Path, target: str, part: str, cha
 
 def test_a_discriminator_that_does_not_fit_stays_behind(tmp_path: Path) -> None:
     lia = toys.stylegan()
-    judge = discriminator2(lia.config)
-    assert judge is not None
-    judge["epilogue"]["mbstd_group"] = None
+    discriminator = discriminator2(lia.config)
+    assert discriminator is not None
+    discriminator["epilogue"]["mbstd_group"] = None
     exported = export_weights(lia, "rosinality", tmp_path / "g.safetensors")
     assert [path.name for path in exported.files] == ["g.safetensors", "g.md"]
     assert any("stays behind: it has the minibatch's" in sentence for sentence in exported.left)
@@ -253,6 +254,46 @@ def test_torch_s_graphs_draw_and_invert_alike(tmp_path: Path, coupling: str) -> 
                 assert not any(word in content for word in (b"stack_trace", b"lia_adapter", b"site-packages")), entry.filename
 
 
+def test_other_threads_map_on_while_a_graph_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lia = converted("affine")
+    z, y = torch.randn(3, 16), lia.to_y(torch.randn(3, 16))
+    monkeypatch.setattr(native, "_outcomes", {"cpu": native._Outcome("native", "")})
+    monkeypatch.delenv("LIA_OPS", raising=False)
+
+    def look() -> tuple[Tensor, ...]:
+        return lia.to_y(z), lia.to_z(y)
+
+    record, done, expected = torch.export.export, threading.Event(), look()
+    found: list[tuple[tuple[Tensor, ...], str]] = []
+
+    def watch(started: threading.Event) -> None:
+        while True:
+            found.append((look(), native.implementation("cpu")))
+            started.set()
+            if done.wait(0.01):
+                break
+
+    def export(*args: Any, **options: Any) -> Any:
+        started = threading.Event()
+        thread = threading.Thread(target=watch, args=(started,))
+        done.clear()
+        thread.start()
+        started.wait(60)
+        try:
+            assert native.implementation("cpu") == "reference"
+            return record(*args, **options)
+        finally:
+            done.set()
+            thread.join()
+
+    monkeypatch.setattr(torch.export, "export", export)
+    export_graphs(lia, "torch", tmp_path)
+    assert len(found) >= len(answers(lia, 1))
+    for codes, implementation in found:
+        assert implementation == "native"  # of who did not choose
+        assert all(torch.equal(code, wanted) for code, wanted in zip(codes, expected, strict=True))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("onnxscript") is None, reason="needs the extra onnx")
 def test_onnx_s_graphs_draw_and_invert_alike(tmp_path: Path) -> None:
@@ -284,4 +325,4 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: Path 
     out = out or Path("a.lia-nvlabs.safetensors")
     assert f"wrote {out}\n" in result.output
     assert "note  The invertible mapping stays behind" in result.output
-    assert same(lia.generator, load(out).generator)  # type: ignore[arg-type]
+    assert same(lia.generator, load(out).generator)

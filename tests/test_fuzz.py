@@ -16,12 +16,13 @@ import torch
 from safetensors.torch import save
 
 from lia_adapter.errors import LIAError
-from lia_adapter.ops import functions
 from tests import test_stylegan3
 from tests.fuzz import worker
 from tests.fuzz.mutators import plain
 from tests.fuzz.targets import TARGETS, Target, attempt
 from tests.fuzz.worker import Watch
+
+pytestmark = pytest.mark.usefixtures("reference_ops")
 
 ROOT = Path(__file__).parents[1]
 DEEP = "[" * 20_000
@@ -40,11 +41,6 @@ def scrambled(data: bytes, rng: random.Random) -> bytes:
             case 2:
                 content[at:at] = content[at : at + rng.randint(1, 8)]
     return bytes(content)
-
-
-@pytest.fixture(autouse=True)
-def _no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(functions, "_is_native", lambda *_: False)
 
 
 @pytest.mark.parametrize("name", TARGETS)

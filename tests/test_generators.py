@@ -17,7 +17,7 @@ from lia_adapter.errors import CheckpointError, LIAError
 from lia_adapter.generators import (
     Discriminator,
     Generator,
-    LIAEncoder,
+    OfficialLIAEncoder,
     StyleGAN2,
     broadcast,
     build,
@@ -577,7 +577,7 @@ def test_build_refuses_an_unknown_family() -> None:
         lambda: build_random("stylegan2", small_config(c_dim=2))[0],
         lambda: build_random("stylegan2", small_config(c_dim=2))[1],
         lambda: Encoder((16, 12), 3, 10, 4, space="ys", width=4),
-        lambda: LIAEncoder(
+        lambda: OfficialLIAEncoder(
             {"kind": "idinvert", "resolution": [8, 8], "channels": 3, "y_dim": 4, "num_ws": 2, "widths": [4, 8]}
         ),
         lambda: InvertibleMapping("dense", 6, c_dim=2, layers=2, label_features=3),

@@ -157,7 +157,7 @@ def gradients(generator: Any, noise_mode: str = "const") -> list[Tensor]:
 # -- without gradients
 
 
-@pytest.mark.usefixtures("each_path")
+@pytest.mark.usefixtures("each_implementation")
 @pytest.mark.parametrize("n", [1, 2])
 def test_images_are_the_same_without_gradients_and_weights_stay(generator: Any, n: int) -> None:
     before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
@@ -234,7 +234,7 @@ def test_the_graph_of_frozen_weights_keeps_no_input_of_convolutions() -> None:
 # -- checkpoints
 
 
-@pytest.mark.usefixtures("each_path")
+@pytest.mark.usefixtures("each_implementation")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("trains", [False, True])
 def test_checkpoints_change_no_value_and_no_gradient(generator: Any, dtype: torch.dtype, trains: bool) -> None:

@@ -69,7 +69,7 @@ def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         torch.save({"G": {k: t.clone() for k, t in weights.items()}, "G_ema": weights, "D": discriminator.state_dict()}, made)
         assert made.stat().st_size > 0.33 * _GIGABYTE
     else:
-        LIA(generator, discriminator=discriminator, family="stylegan2", config=config).save(made)  # type: ignore[arg-type]
+        LIA(generator, discriminator=discriminator, family="stylegan2", config=config).save(made)
     return made
 
 

@@ -15,8 +15,9 @@ from safetensors.torch import save, save_file
 from lia_adapter.checkpoints import read_checkpoint
 from lia_adapter.checkpoints.safetensor import read_tensors, write_tensors
 from lia_adapter.errors import CheckpointError, LIAError
-from lia_adapter.generators import wrap
-from lia_adapter.lia import LIA, fingerprint, load, seed_to_z
+from lia_adapter.generators import fingerprint, seed_to_z, wrap
+from lia_adapter.lia import LIA
+from lia_adapter.loading import load
 from lia_adapter.mapping import InvertibleMapping
 from tests import toys
 
@@ -246,3 +247,19 @@ def test_an_adapter_of_a_network_that_draws_bgr_finds_it_again(tmp_path: Path) -
     again = load(out, generator=path)
     y = torch.randn(2, again.generator.y_dim)
     torch.testing.assert_close(again.synthesize(y), load(path).synthesize(y).flip(1))
+
+
+def test_seeds_and_labels_go_together() -> None:
+    lia = toys.stylegan(c_dim=3)
+    c = torch.eye(3)
+    assert len(lia.sample(range(3), c=c)) == 3
+    with pytest.raises(LIAError, match="labels for 3 images; there are 64 seeds"):
+        lia.sample(range(64), c=c)
+    with pytest.raises(LIAError, match=r"expected a sequence of numbers, such as range\(16\) or \[42\]"):
+        lia.sample(42)  # type: ignore[arg-type]
+
+
+def test_a_name_that_promises_another_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LIAError, match=r"x\.pt must end in \.safetensors"):
+        toys.stylegan().save(tmp_path / "x.pt")
+    assert not list(tmp_path.iterdir())

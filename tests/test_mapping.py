@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lia_adapter.errors import LIAError
-from lia_adapter.mapping import COUPLINGS, AdditiveCouplings, DenseCore, InvertibleMapping, covariance_root, procrustes
+from lia_adapter.keys import COUPLINGS
+from lia_adapter.mapping import AdditiveCouplings, DenseCore, InvertibleMapping
 
 DIM = 9  # odd: the halves of a coupling differ
 
@@ -160,17 +161,57 @@ def test_any_size_and_weights_are_invertible(coupling: str, dim: int, seed: int,
     assert (mapping.to_z(mapping.to_y(z)) - z).abs().max() < 1e-7
 
 
-def test_covariance_root_and_procrustes_are_exact() -> None:
-    torch.manual_seed(0)
-    y = torch.randn(500, 6, dtype=torch.float64) @ torch.randn(6, 6, dtype=torch.float64) + 3
-    mean, root = covariance_root(y)
-    assert torch.allclose(root @ root, torch.cov(y.t()))
-    assert torch.allclose(root, root.t())
-    assert torch.allclose(mean, y.mean(dim=0))
-    rotation = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64))[0]
-    assert torch.allclose(procrustes(y, y @ rotation), rotation)
+# -- steps
 
 
-def test_covariance_root_of_a_flat_set_can_be_inverted() -> None:
-    flat = torch.randn(100, 2) @ torch.randn(2, 6)
-    assert torch.isfinite(torch.linalg.inv(covariance_root(flat)[1])).all()
+@pytest.mark.parametrize("c_dim", [0, 3])
+@pytest.mark.parametrize("coupling", COUPLINGS)
+def test_each_step_has_its_inverse_and_its_log_determinant(coupling: str, c_dim: int) -> None:
+    """And both ways keep the same for the latter."""
+    mapping, c = make(coupling, c_dim).double(), labels(4, c_dim)
+    x = torch.randn(4, DIM, dtype=torch.float64)
+    for step in mapping.steps(x):
+        y, kept = step.run(x, c)
+        back, kept_back = step.undo(y, c)
+        assert torch.allclose(back, x, atol=1e-10)
+        log_det = step.log_det(kept).expand(4)
+        assert torch.allclose(step.log_det(kept_back), step.log_det(kept), atol=1e-10)
+        for i in range(4):
+            label = None if c is None else c[i : i + 1]
+            jacobian = torch.autograd.functional.jacobian(lambda v, s=step, label=label: s.run(v[None], label)[0][0], x[i])
+            assert torch.linalg.slogdet(jacobian)[1] == pytest.approx(float(log_det[i].detach()), abs=1e-9)
+        x = y.detach()
+    assert torch.allclose(mapping.to_y(mapping.to_z(x, c), c), x, atol=1e-9)
+
+
+def test_steps_make_the_whole() -> None:
+    mapping = make("affine").double()
+    x = z = torch.randn(3, DIM, dtype=torch.float64)
+    steps = mapping.steps(z)
+    for step in steps:
+        x, _ = step.run(x)
+    assert torch.equal(x, mapping.to_y(z))
+    assert torch.equal(mapping.from_core(steps[0].run(z)[0]), x)
+    assert torch.equal(steps[0].undo(mapping.to_core(x))[0], mapping.to_z(x))
+
+
+def test_the_names_in_files() -> None:
+    names = [name for name in InvertibleMapping("dense", 4, 3, layers=1, label_features=2).state_dict() if name[:5] != "core."]
+    assert names == ["y_mean", "centre", "white", "power", "scale", "colour", "offset", "class_shift"]
+
+
+def test_equations_can_be_solved_in_another_way() -> None:
+    mapping = make("affine").double()
+    y, calls = torch.randn(3, DIM, dtype=torch.float64), []
+
+    def solve(matrix: Tensor, x: Tensor) -> Tensor:
+        calls.append(matrix.shape)
+        solved: Tensor = x @ torch.linalg.inv(matrix).t()
+        return solved
+
+    expected = mapping.to_z(y)
+    mapping.solve = mapping.core.solve = solve
+    assert torch.allclose(mapping.to_z(y), expected, atol=1e-9)
+    assert len(calls) == 2
+    assert torch.allclose(mapping.to_y(expected), y, atol=1e-9)
+    assert len(calls) == 3  # of the couplings' rotation

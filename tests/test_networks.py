@@ -23,7 +23,7 @@ Weights = dict[str, Tensor]
 
 def weights(seed: int = 0) -> Weights:
     """Of a generator, in NVlabs' names."""
-    state = toys.stylegan(seed).generator.state_dict()  # type: ignore[attr-defined]
+    state = toys.stylegan(seed).generator.state_dict()
     return {name: tensor.clone() for name, tensor in state.items()}
 
 

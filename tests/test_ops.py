@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lia_adapter.ops import ACTIVATIONS, bias_act, modconv_epilogue, setup_filter, upfirdn2d, upfirdn2d_act
 
-pytestmark = pytest.mark.usefixtures("each_path")
+pytestmark = pytest.mark.usefixtures("each_implementation")
 
 Array = NDArray[np.float64]
 

@@ -278,7 +278,7 @@ def test_a_library_that_does_not_load_is_built_again_once(fresh: Path, plan: Pla
     library = build(plan)
     library.path.write_bytes(b"not a library")
     library.path.with_name(f"{library.path.name}.sha256").write_text(sha256_file(library.path))
-    assert native.path("cpu") == "native"
+    assert native.implementation("cpu") == "native"
     assert calls(compiler) == 2
 
 
@@ -292,7 +292,7 @@ def test_one_rebuild_serves_all_who_rejected_a_library(plan: Plan, compiler: Pat
 
 def test_a_cache_that_cannot_be_written(fresh: Path, compiler: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fresh.write_text("a file")  # root may write into any folder, but not below a file
-    assert native.path("cpu") == "native"
+    assert native.implementation("cpu") == "native"
     line = one_line(caplog)
     assert str(tmp_path / f"lia-adapter-{os.getuid()}") in line
     assert f"{fresh}/ops cannot be used (not a directory)" in line
@@ -306,7 +306,7 @@ def test_a_user_without_a_home(fresh: Path, monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.delenv("LIA_CACHE_DIR")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", home)
-    assert native.path("cpu") == "native"
+    assert native.implementation("cpu") == "native"
     assert "because there is no home folder for the cache; LIA_CACHE_DIR can name another folder" in one_line(caplog)
     assert native.report()["ops cache"] == "there is no home folder for the cache"
 
@@ -315,7 +315,7 @@ def test_a_user_without_a_home(fresh: Path, monkeypatch: pytest.MonkeyPatch, cap
 def test_a_read_only_cache(fresh: Path, plan: Plan, compiler: Path) -> None:
     fresh.mkdir()
     fresh.chmod(0o555)
-    assert native.path("cpu") == "native"
+    assert native.implementation("cpu") == "native"
 
 
 def test_a_read_only_cache_that_has_the_library_is_used(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,10 +346,10 @@ def test_somebody_elses_temporary_folder_is_not_trusted(fresh: Path, plan: Plan,
 
 
 def test_what_runs_is_native_and_needs_no_words(fresh: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert native.path("cpu") == "native"
-    assert native.path("cpu") == "native"
+    assert native.implementation("cpu") == "native"
+    assert native.implementation("cpu") == "native"
     assert "Compiling" in one_line(caplog)
-    assert native.path("meta") == "reference"
+    assert native.implementation("meta") == "reference"
     assert len(caplog.records) == 1
     status = native.status()
     assert set(status) == {"bias_act", "upfirdn2d", "upfirdn2d_act", "modconv_epilogue", "filtered_lrelu"}
@@ -359,7 +359,7 @@ def test_what_runs_is_native_and_needs_no_words(fresh: Path, caplog: pytest.LogC
 
 def test_no_compiler(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     without(monkeypatch, tmp_path, "ninja")
-    assert [native.path("cpu") for _ in range(3)] == ["reference"] * 3
+    assert [native.implementation("cpu") for _ in range(3)] == ["reference"] * 3
     assert "CPU ops: plain torch, slower, because no C++ compiler was found" in one_line(caplog)
     assert native.status()["upfirdn2d"]["cpu"] == "reference"
     assert native.report()["compiler"].startswith("no C++ compiler was found")
@@ -367,13 +367,13 @@ def test_no_compiler(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_no_ninja(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     without(monkeypatch, tmp_path, "c++")
-    assert native.path("cpu") == "reference"
+    assert native.implementation("cpu") == "reference"
     assert "ninja was not found. Install it: pip install ninja" in one_line(caplog)
 
 
 def test_a_compile_error(fresh: Path, compiler: Path, caplog: pytest.LogCaptureFixture) -> None:
     compiler.with_name("fail").touch()
-    assert native.path("cpu") == "reference"
+    assert native.implementation("cpu") == "reference"
     (log,) = (fresh / "ops").glob("cpu-*.log")
     line = caplog.records[-1].getMessage()
     assert "tiny.cpp:1: error: told to fail" in line
@@ -386,17 +386,17 @@ def test_lia_ops_chooses(
 ) -> None:
     monkeypatch.setenv("LIA_OPS", "fast")
     with pytest.raises(ConfigError, match="LIA_OPS is 'fast'; expected one of auto, native, reference"):
-        native.path("cpu")
+        native.implementation("cpu")
     monkeypatch.setenv("LIA_OPS", "reference")
-    assert native.path("cpu") == "reference"
+    assert native.implementation("cpu") == "reference"
     assert (calls(compiler), caplog.records) == (0, [])
     native._outcomes.clear()
     monkeypatch.setenv("LIA_OPS", "native")
     without(monkeypatch, tmp_path)
     for _ in range(2):
         with pytest.raises(BuildError, match="LIA_OPS is native, but no C.. compiler was found"):
-            native.path("cpu")
-    assert native.path("meta") == "reference"
+            native.implementation("cpu")
+    assert native.implementation("meta") == "reference"
 
 
 def test_where_there_is_no_nvcc_nvrtc_comes_next(
@@ -420,7 +420,7 @@ def test_where_there_is_no_nvcc_nvrtc_comes_next(
         monkeypatch.setattr("lia_adapter.ops.nvrtc", nvrtc, raising=False)
         native._outcomes.clear()
         caplog.clear()
-        assert native.path("cuda") == path
+        assert native.implementation("cuda") == path
         assert line in one_line(caplog)
 
 
@@ -442,7 +442,7 @@ def test_a_process_forked_in_mid_load_can_load(fresh: Path) -> None:
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait()
-    child = FORK.Process(target=native.path, args=("meta",))
+    child = FORK.Process(target=native.implementation, args=("meta",))
     child.start()
     child.join(20)
     done.set()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lia_adapter.errors import LIAError
-from lia_adapter.ops import build, filtered, native, nvrtc, nvrtc_driver, reference, toolchain
+from lia_adapter.ops import build, native, nvrtc, nvrtc_driver, reference, toolchain
 from lia_adapter.ops import nvrtc_plans as plans
 
 SOURCES = Path(__file__).parents[1] / "ops"
@@ -518,7 +518,7 @@ def test_filtered_lrelu_without_a_binding(
     pads, numbers = [9, 8, 11, 7], (1.5 * up**2, 0.2)
     y, mask = nvrtc._filtered_lrelu(x, fu_taps, fd_taps, b, up, down, *pads, False, *numbers, 0.7, True)
     options: dict[str, Any] = {"up": up, "down": down, "padding": pads, "gain": 1.5, "slope": 0.2}
-    want = filtered.filtered_lrelu_reference(x.double(), fu_taps, fd_taps, b.double(), clamp=0.7, **options)
+    want = reference.filtered_lrelu(x.double(), fu_taps, fd_taps, b.double(), clamp=0.7, **options)
     close(y, want, "filtered_lrelu")
     assert nvrtc._filtered_lrelu(x, fu_taps, fd_taps, b, up, down, *pads, False, *numbers, 0.7, False)[1].numel() == 0
     # Where nothing was clamped, the recorded operator makes of x what the activation made of it, here with more paddings.
@@ -568,7 +568,7 @@ def test_what_runs_is_told_by_op(monkeypatch: pytest.MonkeyPatch, caplog: pytest
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(native, "_outcomes", {d: native._Outcome("nvrtc", "") for d in ("cpu", "cuda")})
     monkeypatch.setattr(nvrtc_driver, "load", load)
-    assert [native.path("cuda", op) for op in ("upfirdn2d", "filtered_lrelu", "filtered_lrelu")] == ["nvrtc"] + [
+    assert [native.implementation("cuda", op) for op in ("upfirdn2d", "filtered_lrelu", "filtered_lrelu")] == ["nvrtc"] + [
         "reference"
     ] * 2
     assert {op: devices["cuda"] for op, devices in native.status().items() if devices["cuda"] != "nvrtc"} == {
@@ -638,7 +638,7 @@ def test_the_library_links_and_registers_itself(tmp_path: Path, monkeypatch: pyt
         pytest.skip(str(error))
     library = build.build(plan, [lambda: tmp_path])
     code = (
-        "import sys, torch; from lia_adapter.ops import filtered, library; torch.ops.load_library(sys.argv[1]);"
+        "import sys, torch; from lia_adapter.ops import library; torch.ops.load_library(sys.argv[1]);"
         "names = 'epilogue act_backward upfirdn2d upfirdn2d_act filtered_lrelu filtered_masked'.split();"
         "has = torch._C._dispatch_has_kernel_for_dispatch_key;"
         "assert all(has('lia_adapter::' + n, 'CUDA') and not has('lia_adapter::' + n, 'CPU') for n in names)"

@@ -13,16 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lia_adapter.ops import native
-from lia_adapter.ops.filtered import filtered_lrelu, filtered_lrelu_native, filtered_lrelu_reference, filtered_masked
-from lia_adapter.ops.reference import bias_act
+from lia_adapter.ops import filtered_lrelu, library, native, reference
 
 SOURCES = Path(__file__).parents[1] / "ops"
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-6, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 
 def has_kernel() -> bool:
-    native.path("cpu")
+    native.implementation("cpu")
     return torch._C._dispatch_has_kernel_for_dispatch_key("lia_adapter::filtered_lrelu", "CPU")
 
 
@@ -78,14 +76,14 @@ def error(got: Tensor, want: Tensor) -> float:
 
 def test_without_filters_it_is_bias_act() -> None:
     x, b = torch.randn(2, 3, 5, 4), torch.randn(3)
-    torch.testing.assert_close(filtered_lrelu_reference(x, b=b, clamp=0.5), bias_act(x, b, act="lrelu", clamp=0.5))
+    torch.testing.assert_close(reference.filtered_lrelu(x, b=b, clamp=0.5), reference.bias_act(x, b, act="lrelu", clamp=0.5))
 
 
 def test_a_constant_image_stays_one() -> None:
     f = torch.tensor([1.0, 3, 3, 1]) / 8
     for value, expected in ((2.0, 2.0), (-2.0, -0.5)):
         x = torch.full((1, 1, 12, 12), value)
-        y = filtered_lrelu_reference(x, f, f, up=2, down=2, gain=1.0, slope=0.25)
+        y = reference.filtered_lrelu(x, f, f, up=2, down=2, gain=1.0, slope=0.25)
         torch.testing.assert_close(y, torch.full_like(y, expected))
 
 
@@ -105,12 +103,12 @@ def test_native_equals_the_reference(seed: int) -> None:
     leaves = {name: value.to(dtype) for name, value in tensors.items() if name in "xb" and value is not None}
     exact = {name: value.double().requires_grad_() for name, value in leaves.items()}
     leaves = {name: value.requires_grad_() for name, value in leaves.items()}
-    want = filtered_lrelu_reference(**{**tensors, **exact}, **numbers)
-    got = filtered_lrelu_native(**{**tensors, **leaves}, **numbers)
+    want = reference.filtered_lrelu(**{**tensors, **exact}, **numbers)
+    got = filtered_lrelu(**{**tensors, **leaves}, **numbers)
     assert got.dtype == dtype
     assert error(got, want) < TOLERANCE[dtype]
     with torch.no_grad():
-        torch.testing.assert_close(filtered_lrelu_native(**{**tensors, **leaves}, **numbers), got, rtol=0, atol=0)
+        torch.testing.assert_close(filtered_lrelu(**{**tensors, **leaves}, **numbers), got, rtol=0, atol=0)
     if dtype == torch.float64:  # In lower precision a sample may be on the other side of zero or of the clamp.
         dy = torch.randn_like(want)
         wanted = torch.autograd.grad(want, list(exact.values()), dy)
@@ -122,12 +120,12 @@ def test_native_equals_the_reference(seed: int) -> None:
 @pytest.mark.parametrize("shape", [(1, 1, 200, 30), (1, 2, 40, 700), (5, 7, 20, 20), (0, 3, 20, 20)])
 def test_however_the_work_is_divided(shape: tuple[int, ...]) -> None:
     x, f = torch.randn(shape, dtype=torch.float64), taps(12)
-    want = filtered_lrelu_reference(x, f, f, up=2, down=2, padding=9) if len(x) else torch.empty(0, 3, 18, 18)
+    want = reference.filtered_lrelu(x, f, f, up=2, down=2, padding=9) if len(x) else torch.empty(0, 3, 18, 18)
     threads = torch.get_num_threads()
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
-            assert error(filtered_lrelu_native(x, f, f, up=2, down=2, padding=9), want) < 1e-12
+            assert error(filtered_lrelu(x, f, f, up=2, down=2, padding=9), want) < 1e-12
     finally:
         torch.set_num_threads(threads)
 
@@ -135,9 +133,9 @@ def test_however_the_work_is_divided(shape: tuple[int, ...]) -> None:
 @needs_kernel
 def test_any_memory_layout() -> None:
     x, f = torch.randn(2, 4, 16, 15), taps(6)
-    want = filtered_lrelu_native(x, f, f, up=2, down=2)
+    want = filtered_lrelu(x, f, f, up=2, down=2)
     for laid_out in (x.to(memory_format=torch.channels_last), x.transpose(2, 3).contiguous().transpose(2, 3)):
-        torch.testing.assert_close(filtered_lrelu_native(laid_out, f, f, up=2, down=2), want, rtol=0, atol=0)
+        torch.testing.assert_close(filtered_lrelu(laid_out, f, f, up=2, down=2), want, rtol=0, atol=0)
 
 
 @needs_kernel
@@ -145,17 +143,17 @@ def test_nan_and_infinity_pass() -> None:
     x = torch.randn(1, 1, 8, 8)
     x[0, 0, 2, 3], x[0, 0, 5, 5] = torch.nan, torch.inf
     for requires_grad in (False, True):  # The two have loops of their own.
-        y = filtered_lrelu_native(x.clone().requires_grad_(requires_grad), clamp=1.0).detach()
-        torch.testing.assert_close(y, filtered_lrelu_reference(x, clamp=1.0), equal_nan=True)
+        y = filtered_lrelu(x.clone().requires_grad_(requires_grad), clamp=1.0).detach()
+        torch.testing.assert_close(y, reference.filtered_lrelu(x, clamp=1.0), equal_nan=True)
 
 
 @needs_kernel
 def test_the_mask_is_made_only_for_gradients() -> None:
     x = torch.randn(1, 2, 6, 6)
     numbers = (1, 1, 0, 0, 0, 0, False, 1.0, 0.2, -1.0)
-    assert filtered_lrelu(x, None, None, None, *numbers, False)[1].numel() == 0
-    assert filtered_lrelu(x, None, None, None, *numbers, True)[1].shape == (1, 2, 6, 2)
-    y, _ = filtered_lrelu(x.requires_grad_(), None, None, None, *numbers, False)
+    assert library.filtered_lrelu(x, None, None, None, *numbers, False)[1].numel() == 0
+    assert library.filtered_lrelu(x, None, None, None, *numbers, True)[1].shape == (1, 2, 6, 2)
+    y, _ = library.filtered_lrelu(x.requires_grad_(), None, None, None, *numbers, False)
     with pytest.raises(RuntimeError, match="save_mask=False"):
         y.sum().backward()
 
@@ -178,13 +176,13 @@ def test_gradients_of_any_order(case: dict[str, Any]) -> None:
     b = torch.randn(2, dtype=torch.float64, requires_grad=True)
 
     def run(x: Tensor, b: Tensor) -> Tensor:
-        return filtered_lrelu_native(x, filters[0], filters[1], b, **numbers)
+        return filtered_lrelu(x, filters[0], filters[1], b, **numbers)
 
     assert torch.autograd.gradcheck(run, (x, b), eps=1e-7, atol=1e-5)
     assert torch.autograd.gradgradcheck(run, (x, b), eps=1e-7, atol=1e-5)
     # A gradient penalty, such as R1 or path length, against that of the reference.
     penalties = []
-    for function in (filtered_lrelu_native, filtered_lrelu_reference):
+    for function in (filtered_lrelu, reference.filtered_lrelu):
         (dx,) = torch.autograd.grad(function(x**3, filters[0], filters[1], b, **numbers).square().sum(), x, create_graph=True)
         penalties.append(torch.autograd.grad(dx.square().sum(), (x, b)))
     for got, want in zip(*penalties, strict=True):
@@ -197,10 +195,11 @@ def test_opcheck() -> None:
     x = torch.randn(2, 3, 9, 10, requires_grad=True)
     b = torch.randn(3, requires_grad=True)
     arguments = (fu, fd, b, 2, 2, 3, 3, 4, 2, False, 1.5, 0.2, 0.9)
-    torch.library.opcheck(filtered_lrelu, (x, *arguments, True))
-    torch.library.opcheck(filtered_lrelu, (x.detach(), fu, None, None, *arguments[3:], False))
-    mask = filtered_lrelu(x, *arguments, True)[1]
-    torch.library.opcheck(filtered_masked, (x, fu, fd, mask, 2, 2, 3, 3, 4, 2, 1, 1, 0, 2, False, 1.5, 0.2))
+    torch.library.opcheck(torch.ops.lia_adapter.filtered_lrelu.default, (x, *arguments, True))
+    torch.library.opcheck(torch.ops.lia_adapter.filtered_lrelu.default, (x.detach(), fu, None, None, *arguments[3:], False))
+    mask = library.filtered_lrelu(x, *arguments, True)[1]
+    numbers = (2, 2, 3, 3, 4, 2, 1, 1, 0, 2, False, 1.5, 0.2)
+    torch.library.opcheck(torch.ops.lia_adapter.filtered_masked.default, (x, fu, fd, mask, *numbers))
 
 
 @needs_kernel
@@ -208,7 +207,7 @@ def test_it_compiles_into_one_graph() -> None:
     x, b, f = torch.randn(1, 2, 8, 8, requires_grad=True), torch.randn(2), taps(12)
 
     def run(x: Tensor) -> Tensor:
-        return filtered_lrelu_native(x, f, f, b, up=2, down=2, padding=9, clamp=1.0)
+        return filtered_lrelu(x, f, f, b, up=2, down=2, padding=9, clamp=1.0)
 
     def gradient(function: Callable[[Tensor], Tensor]) -> Tensor:
         return torch.autograd.grad(function(x).square().sum(), x)[0]
@@ -222,7 +221,7 @@ def test_it_compiles_into_one_graph() -> None:
 def test_autocast_takes_the_low_precision_and_leaves_the_taps() -> None:
     x, f = torch.randn(1, 2, 8, 8, requires_grad=True), torch.rand(12) / 6
     with torch.autocast("cpu", torch.bfloat16):
-        y = filtered_lrelu_native(x, f, f, torch.randn(2), up=2, down=2, padding=9)
+        y = filtered_lrelu(x, f, f, torch.randn(2), up=2, down=2, padding=9)
     assert y.dtype == torch.bfloat16
     y.float().sum().backward()
     assert x.grad is not None and x.grad.dtype == torch.float32
@@ -322,7 +321,7 @@ def test_tiles_equal_the_reference(tiles: ctypes.CDLL, seed: int) -> None:
     fu, fd = tensors["fu"], tensors["fd"]
     up, down, padding, flip = numbers["up"], numbers["down"], numbers["padding"], numbers["flip_filter"]
     exact = x.double().requires_grad_()
-    want = filtered_lrelu_reference(exact, fu, fd, None if b is None else b.double(), **numbers)
+    want = reference.filtered_lrelu(exact, fu, fd, None if b is None else b.double(), **numbers)
     clamp = -1.0 if numbers["clamp"] is None else numbers["clamp"]
     gain, slope = numbers["gain"] * up**2, numbers["slope"]
     y, mask, kind = run_tiles(tiles, x, fu, fd, b, None, up, down, padding, [0] * 4, flip, gain, slope, clamp)

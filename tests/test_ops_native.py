@@ -14,29 +14,25 @@ from lia_adapter.generators.presets import stylegan2_config
 from lia_adapter.ops import (
     ACTIVATIONS,
     bias_act,
-    functions,
     library,
     modconv_epilogue,
     reference,
     setup_filter,
     upfirdn2d,
     upfirdn2d_act,
+    using,
 )
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 3e-6, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 
-pytestmark = pytest.mark.skipif("__import__('lia_adapter.ops.native').ops.native.path('cpu') != 'native'", reason="no compiler")
+pytestmark = pytest.mark.skipif(
+    "__import__('lia_adapter.ops').ops.status()['bias_act']['cpu'] != 'native'", reason="no compiler"
+)
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
-
-
-@pytest.fixture
-def plain(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Call it to run the rest of a test on the reference path."""
-    return lambda: monkeypatch.setattr(functions, "_is_native", lambda *_: False)
 
 
 @pytest.fixture
@@ -336,8 +332,9 @@ def penalties() -> list[Tensor]:
     return found
 
 
-def test_r1_and_path_length_run_through_the_kernels(plain: Callable[[], None]) -> None:
+def test_r1_and_path_length_run_through_the_kernels() -> None:
     found = penalties()
-    plain()
-    for ours, theirs in zip(found, penalties(), strict=True):
+    with using("reference"):
+        expected = penalties()
+    for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9 * float(theirs.detach().abs().max()))

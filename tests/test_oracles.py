@@ -15,14 +15,14 @@ from click.testing import CliRunner
 from torch import Tensor, nn
 
 from lia_adapter.checkpoints import Checkpoint, read_checkpoint
-from lia_adapter.cli import main
+from lia_adapter.cli.main import main
 from lia_adapter.errors import CheckpointError
 from lia_adapter.generators import broadcast, build, build_encoder, truncate
-from lia_adapter.lia import load
+from lia_adapter.loading import load
 from lia_adapter.mapping import InvertibleMapping
 from tests import toys
 
-pytestmark = pytest.mark.usefixtures("each_path")
+pytestmark = pytest.mark.usefixtures("each_implementation")
 
 CHECKPOINTS = Path(__file__).parents[2] / "shared" / "checkpoints"
 ABSENT = ["../shared is absent"]
@@ -106,7 +106,7 @@ def test_mapping(mapped: Case) -> None:
 
 def test_centre_of_truncation(mapped: Case) -> None:
     mapped.has("w_avg")
-    means = getattr(mapped.generator, "y_means", None)  # StyleGAN-XL has one for each class
+    means = mapped.generator.y_means  # StyleGAN-XL has one for each class
     mapped.compare(mapped.generator.y_mean if means is None else means, "w_avg", "w")
 
 
@@ -116,7 +116,7 @@ def test_centre_of_truncation(mapped: Case) -> None:
 def test_truncation(mapped: Case, name: str, psi: float, cutoff: int | None) -> None:
     mapped.has(name, "w_avg")
     mean, c = mapped.generator.y_mean, mapped.label("c")
-    means = getattr(mapped.generator, "y_means", None)
+    means = mapped.generator.y_means
     if means is not None and c is not None:
         mean = (c @ means)[:, None]
     if mean.shape[-1] != mapped.generator.y_dim:

@@ -1,8 +1,8 @@
 """Every recipe that ships: it reads back, says how it is run, and runs two steps of each of its stages on stand-in data."""
 
+import dataclasses
 import importlib.resources
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,17 @@ import pytest
 import torch
 from torchvision.models import vgg16
 
-from lia_adapter.config import has_table, recipe_names
+from lia_adapter.config import has_table, load_recipe, recipe_names, to_toml
 from lia_adapter.data import open_images
-from lia_adapter.lia import load
-from lia_adapter.training.convert import convert
-from lia_adapter.training.encoder import train_encoder
-from lia_adapter.training.train import recipe_stages, train_lia
+from lia_adapter.jobs.convert import convert
+from lia_adapter.jobs.train import recipe_stages, train_lia
+from lia_adapter.jobs.train_encoder import train_encoder
+from lia_adapter.loading import load
+from lia_adapter.training.gan_config import TrainConfig
 from tests import toys
+from tests.recipe_comments import RECIPES, commented, config_of
 
-TRAINED = [name for name in recipe_names() if "height" in tomllib.loads((Path("recipes") / f"{name}.toml").read_text())]
+TRAINED = [path.stem for path in RECIPES if config_of(path.stem) is TrainConfig]
 PAPER = ("ffhq128", "ffhq256", "lsun-cat128", "lsun-bedroom128", "lsun-car128x96")
 # What makes a step small; sizes of images, splits, and all that decides how a step goes stay the recipe's own.
 SMALL: dict[str, Any] = {
@@ -35,7 +37,32 @@ def text_of(name: str) -> str:
 @pytest.mark.parametrize("name", recipe_names())
 def test_it_begins_with_its_command(name: str) -> None:
     first = text_of(name).splitlines()[0]
-    assert re.match(rf"# lia-adapt (train {re.escape(name)}\b|convert |train-encoder .*--recipe {re.escape(name)}\b)", first)
+    own = re.escape(name)
+    assert re.match(rf"# lia-adapt (train {own}\b|convert |invert |train-encoder .*--recipe {own}\b)", first)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_it_says_of_each_key_what_its_config_says(path: Path) -> None:
+    assert path.read_text() == commented(path.stem, path.read_text()), "python -m tests.recipe_comments writes it"
+
+
+@pytest.mark.parametrize("name", ["convert", "invert", "encoder", "toyfaces32"])
+def test_one_recipe_of_each_kind_names_all_keys(name: str) -> None:
+    keys = {field.name for field in dataclasses.fields(config_of(name))}
+    assert keys == set(re.findall(r"^(?:# )?(\w+) = ", text_of(name).partition("[encoder]")[0], re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_what_is_printed_of_it_reads_back(name: str, tmp_path: Path) -> None:
+    config = load_recipe(config_of(name), name)
+    (tmp_path / "mine.toml").write_text(to_toml(config))
+    assert load_recipe(config_of(name), str(tmp_path / "mine.toml")) == config
+    assert to_toml(config) == commented(name, to_toml(config))
+
+
+def test_the_recipe_of_a_command_holds_its_defaults() -> None:
+    for name in ("convert", "invert", "encoder"):
+        assert load_recipe(config_of(name), name) == config_of(name)()
 
 
 def test_all_that_are_promised_are_there() -> None:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,12 +14,12 @@ from torch import Tensor
 from lia_adapter.checkpoints import Checkpoint, read_checkpoint
 from lia_adapter.errors import CheckpointError
 from lia_adapter.generators import build
-from lia_adapter.lia import load
+from lia_adapter.loading import load
 from tests import toys
 
 Weights = dict[str, Tensor]
 LIA = toys.stylegan(resolution=16)
-STORED: Weights = LIA.generator.state_dict()  # type: ignore[attr-defined]
+STORED: Weights = LIA.generator.state_dict()
 
 
 def parts(name: str) -> tuple[int, str]:
@@ -238,7 +239,7 @@ def test_an_alae_brings_its_mapping_its_generator_and_its_encoder(tmp_path: Path
     lia.save(tmp_path / "again.safetensors")
     with torch.no_grad():
         assert torch.equal(load(tmp_path / "again.safetensors").encode(x), lia.encode(x))
-    layer_ = lia.generator.get_submodule("synthesis.b8.conv0")  # type: ignore[attr-defined]
+    layer_: Any = lia.generator.get_submodule("synthesis.b8.conv0")
     x = torch.randn(1, 4, 4, 4)
     with torch.no_grad():
         doubled = F.interpolate(x, scale_factor=2.0)

@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lia_adapter import report
+from lia_adapter import pictures
 from lia_adapter.errors import LIAError
-from lia_adapter.lia import LIA, seed_to_z
-from lia_adapter.report import (
+from lia_adapter.generators import seed_to_z
+from lia_adapter.lia import LIA
+from lia_adapter.pictures import (
     Sheet,
     comparison_grid,
     drawn,
@@ -20,7 +21,6 @@ from lia_adapter.report import (
     one_hot,
     paired_grid,
     png_bytes,
-    samples_picture,
     save_png,
     to_uint8,
 )
@@ -141,7 +141,9 @@ def test_sheets_of_reports_stay_small(count: int, sets: int, side: int, size: tu
 def test_full_sheets_keep_the_size_of_images_and_reports_shrink_them_smoothly(tmp_path: Path) -> None:
     x = torch.rand(2, 3, 300, 512, generator=torch.Generator().manual_seed(0)) * 2 - 1
     assert image_grid(x).size == (1024, 300)
-    samples_picture(tmp_path / "x.png", x)
+    sheet = Sheet(len(x))
+    sheet.add(x)
+    save_png(tmp_path / "x.png", sheet.image)
     small = np.concatenate(list(to_uint8(resize(x)).numpy()), axis=1)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "x.png")), small)  # [150, 2 * 256, 3]
 
@@ -149,7 +151,7 @@ def test_full_sheets_keep_the_size_of_images_and_reports_shrink_them_smoothly(tm
 @pytest.mark.parametrize(("tile", "count", "at_once"), [(256, 32, 8), (4, 16, 1)])
 def test_before_and_after_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch, tile: int, count: int, at_once: int) -> None:
     """The 8x8 of the toy are small or, where tiles have 4 pixels, large: then fewer are drawn, and one at a time."""
-    monkeypatch.setattr(report, "_TILE", tile)
+    monkeypatch.setattr(pictures, "_TILE", tile)
     monkeypatch.setattr(LIA, "at_once", lambda self, work: at_once)
     lia = toys.with_encoder(toys.stylegan(c_dim=3))
     c = one_hot([seed % 3 for seed in range(count)], 3)

@@ -15,17 +15,15 @@ from lia_adapter.errors import CheckpointError
 from lia_adapter.generators import build
 from lia_adapter.generators.discriminator1 import Discriminator1
 from lia_adapter.generators.stylegan1 import StyleGAN1
-from lia_adapter.ops import functions
 
 Y, WIDTH = 5, 2
 State = dict[str, Tensor]
 
 
 @pytest.fixture(autouse=True)
-def _seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+def _seeded(reference_ops: None) -> None:
     """The same numbers every time, and no compiler for a few small images."""
     torch.manual_seed(0)
-    monkeypatch.setattr(functions, "_is_native", lambda *_: False)
 
 
 def random(*shape: int) -> Tensor:

@@ -19,11 +19,7 @@ from lia_adapter.generators.base import Generator
 from lia_adapter.generators.stylegan3 import FourierInput, StyleGAN3
 from tests import pickles
 
-
-@pytest.fixture(autouse=True)
-def _reference_ops(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Building the native ones takes longer than all tests here; tests/test_ops_filtered.py compares the two."""
-    monkeypatch.setenv("LIA_OPS", "reference")
+pytestmark = pytest.mark.usefixtures("reference_ops")  # tests/test_ops_filtered.py compares the two
 
 
 class Networks3(pickles.Networks):

@@ -10,8 +10,9 @@ import time
 import click
 import pytest
 
-from lia_adapter import terminal
-from lia_adapter.terminal import ProgressLine, duration
+from lia_adapter.cli import terminal
+from lia_adapter.cli.terminal import ProgressLine
+from lia_adapter.progress import duration
 
 BEAT = 0.05
 
@@ -149,7 +150,7 @@ def test_a_line_is_no_longer_than_the_terminal_is_wide(screen: Screen, monkeypat
 
 
 def test_the_line_keeps_no_process_alive_and_its_exit_is_clean() -> None:
-    code = "from lia_adapter import terminal; terminal._LOG_S = 1e-4; terminal.ProgressLine()('work', 0, None)"
+    code = "from lia_adapter.cli import terminal; terminal._LOG_S = 1e-4; terminal.ProgressLine()('work', 0, None)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert set(done.stderr.splitlines()) == {"work"}

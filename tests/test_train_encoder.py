@@ -21,12 +21,16 @@ from lia_adapter.config import load_recipe
 from lia_adapter.data import open_images
 from lia_adapter.encoder import Encoder
 from lia_adapter.errors import ConfigError, LIAError
-from lia_adapter.generators import Discriminator, wrap
+from lia_adapter.generators import Discriminator, fingerprint, wrap
 from lia_adapter.generators.base import checkpointed
 from lia_adapter.generators.discriminator import lower_discriminator
-from lia_adapter.lia import LIA, fingerprint, load
-from lia_adapter.training.encoder import EncoderConfig, _Training, encoder_verdict, train_encoder_lia
+from lia_adapter.jobs.train_encoder import train_encoder_lia
+from lia_adapter.lia import LIA
+from lia_adapter.loading import load
+from lia_adapter.reports.encoder import encoder_verdict
+from lia_adapter.training.encoder import EncoderTraining
 from lia_adapter.training.encoder_checks import Checks
+from lia_adapter.training.encoder_config import EncoderConfig
 from lia_adapter.training.loop import Part
 from tests import toys
 
@@ -51,7 +55,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def drawn(lia: LIA, folder: Path, n: int = 400) -> Path:
     """A data set that the generator drew itself, so that it can be drawn again."""
-    from lia_adapter.report import image_grid, save_png
+    from lia_adapter.pictures import image_grid, save_png
 
     folder.mkdir(exist_ok=True)
     z = torch.randn(n, lia.generator.z_dim, generator=torch.Generator().manual_seed(5))
@@ -64,10 +68,10 @@ def drawn(lia: LIA, folder: Path, n: int = 400) -> Path:
 
 def test_it_learns_to_encode_what_the_generator_draws(tmp_path: Path) -> None:
     lia = converted()
-    for name, parameter in lia.generator.named_parameters():  # type: ignore[attr-defined]
+    for name, parameter in lia.generator.named_parameters():
         if name.endswith("torgb.weight"):  # so that its pictures fit into [-1, 1], and into PNGs
             parameter.mul_(0.2)
-    before = fingerprint(lia.generator)  # type: ignore[arg-type]
+    before = fingerprint(lia.generator)
     data = drawn(lia, tmp_path / "drawn")
     settings = config(
         images=300 * 16, batch=16, width=16, width_max=64, split="not last 50", schedule="cosine", known_answers=200,
@@ -81,7 +85,7 @@ def test_it_learns_to_encode_what_the_generator_draws(tmp_path: Path) -> None:
     x = torch.stack([item.x for item in map(images.load, range(50)) if item is not None])
     error = (trained.reconstruct(x) - x).square().mean()
     assert error == pytest.approx(figures["after"]["mse_of_real_images"], rel=1e-3)  # those 50 are what was held out
-    assert fingerprint(trained.generator) == before  # type: ignore[arg-type]
+    assert fingerprint(trained.generator) == before
     assert trained.provenance["encoder"]["data"]["images"] == 350
     trained.save(tmp_path / "t.safetensors")
     again = load(tmp_path / "t.safetensors")
@@ -105,7 +109,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, pictures: Path, a
     lia = converted()
 
     def run(folder: Path, kill_at: int | None) -> LIA:
-        def progress(name: str, done: int, total: int) -> None:
+        def progress(name: str, done: int, total: int | None) -> None:
             if name == "encoder" and kill_at is not None and done == kill_at * settings.batch:
                 raise Killed
 
@@ -120,7 +124,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, pictures: Path, a
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
     assert any("exp_avg_sq" in name for name in a) and any("running_var" in name for name in a)
     assert whole.metrics["encoder"]["losses"] == resumed.metrics["encoder"]["losses"]
-    assert fingerprint(whole.encoder) == fingerprint(resumed.encoder)  # type: ignore[arg-type]
+    assert whole.encoder is not None and resumed.encoder is not None
+    assert fingerprint(whole.encoder) == fingerprint(resumed.encoder)
 
     def log(folder: Path) -> list[dict[str, float]]:
         lines = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
@@ -137,7 +142,7 @@ def test_another_recipe_or_data_set_begins_anew(tmp_path: Path, pictures: Path) 
     for changes in runs:
         seen: list[int] = []
 
-        def progress(name: str, done: int, total: int, seen: list[int] = seen) -> None:
+        def progress(name: str, done: int, total: int | None, seen: list[int] = seen) -> None:
             seen += [done] if name == "encoder" else []
 
         train_encoder_lia(lia, pictures, config(**changes), folder=tmp_path / "run", progress=progress)
@@ -150,8 +155,8 @@ import sys
 from pathlib import Path
 from tests import toys
 from tests.test_train_encoder import config, converted
-from lia_adapter.training import ranks
-from lia_adapter.training.encoder import train_encoder_lia
+from lia_adapter import ranks
+from lia_adapter.jobs.train_encoder import train_encoder_lia
 import torch
 
 torch.set_num_threads(1)
@@ -193,8 +198,8 @@ import os, sys
 from pathlib import Path
 from tests.test_train_encoder import config, converted
 from lia_adapter.errors import LIAError
-from lia_adapter.training import ranks
-from lia_adapter.training.encoder import train_encoder_lia
+from lia_adapter import ranks
+from lia_adapter.jobs.train_encoder import train_encoder_lia
 
 def progress(name, done, total):
     if name == "encoder" and done == 5 * config().batch and ranks.rank() == 1:
@@ -297,7 +302,7 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path, pictures: Path) -> No
         train_encoder_lia(converted(), pictures, config(accumulate=3))
     with pytest.raises(LIAError, match="the training diverged"):
         train_encoder_lia(converted(), pictures, config(pixel_weight=1e38, learning_rate=1.0))
-    for key, value in {"space": "w", "fit": "pad", "schedule": "linear", "batch": 0, "learning_rate": 0.0}.items():
+    for key, value in {"space": "w", "resize_mode": "pad", "schedule": "linear", "batch": 0, "learning_rate": 0.0}.items():
         with pytest.raises(ConfigError, match=key):
             config(**{key: value})
 
@@ -305,17 +310,17 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path, pictures: Path) -> No
 def test_the_papers_recipe_is_the_default_and_the_cpu_one_differs_where_it_says() -> None:
     assert load_recipe(EncoderConfig, "encoder") == EncoderConfig()
     small = load_recipe(EncoderConfig, "encoder-cpu")
-    assert small.features == "none" and small.adversarial_weight == 0 and small.steps == 1563
+    assert small.features is None and small.adversarial_weight == 0 and small.steps == 1563
 
 
 @pytest.mark.parametrize("adversarial", [0.0, 0.1])
 def test_a_batch_that_is_drawn_in_parts_has_the_same_gradients(pictures: Path, adversarial: float) -> None:
-    """Also with a judge, which compares the images of a batch with one another, and with blocks that are run again."""
+    """Also with a discriminator, which compares the images of a batch with one another, and with blocks that are run again."""
     found = []
     for at_once, drawing in ((8, contextlib.nullcontext), (3, contextlib.nullcontext), (3, checkpointed)):
         lia = converted()
         images = open_images(pictures, (8, 8), 3)
-        training = _Training(lia, images, config(precision="float64", adversarial_weight=adversarial), None)
+        training = EncoderTraining(lia, images, config(precision="float64", adversarial_weight=adversarial), None)
         training.at_once, training.drawing = at_once, drawing
         told: list[int] = []
         losses = training.step(Part(0, range(8), None, told.append))

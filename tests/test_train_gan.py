@@ -13,15 +13,16 @@ from torch import Tensor
 from lia_adapter.config import load_recipe
 from lia_adapter.data import open_images, to_floats
 from lia_adapter.errors import ConfigError, LIAError
-from lia_adapter.lia import LIA, load
+from lia_adapter.jobs.convert import convert
+from lia_adapter.jobs.train import recipe_stages, train, train_lia
+from lia_adapter.lia import LIA
+from lia_adapter.loading import load
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.training import augment
-from lia_adapter.training.convert import convert
-from lia_adapter.training.encoder import EncoderConfig
+from lia_adapter.training.encoder_config import EncoderConfig
 from lia_adapter.training.gan import GanTraining, gradient_penalty, path_lengths
 from lia_adapter.training.gan_config import TrainConfig
 from lia_adapter.training.loop import Part
-from lia_adapter.training.train import recipe_stages, train, train_lia
 from tests import toys
 from tests.test_train_encoder import torchrun
 
@@ -76,7 +77,7 @@ def test_one_pass_gives_both_players_the_gradients_of_two(pictures: Path, mappin
     losses["loss"].backward()
     found = {name: p.grad for name, p in training.players.named_parameters() if p.requires_grad}
 
-    generator, judge = training.generator, training.discriminator
+    generator, discriminator = training.generator, training.discriminator
     rows = list(range(8))
     x = to_floats(training.stream.batch(part.numbers)[0]).double().requires_grad_(True)
     drawn = generator.synthesis(training._ys(0, 0, rows, None), noise_mode=training._noise(0, 1, rows))
@@ -86,9 +87,9 @@ def test_one_pass_gives_both_players_the_gradients_of_two(pictures: Path, mappin
     lengths = path_lengths(again, ys, direction)
     mean = 0.3 + 0.01 * (lengths.mean().detach() - 0.3)
     torch.testing.assert_close(training.players.path_mean, mean)
-    fool = F.softplus(-judge(drawn)).mean() + settings.path_weight * (lengths - mean).square().mean()
-    logits = judge(x)
-    tell = F.softplus(judge(drawn.detach())).mean() + F.softplus(-logits).mean()
+    fool = F.softplus(-discriminator(drawn)).mean() + settings.path_weight * (lengths - mean).square().mean()
+    logits = discriminator(x)
+    tell = F.softplus(discriminator(drawn.detach())).mean() + F.softplus(-logits).mean()
     tell = tell + settings.r1_gamma / 2 * gradient_penalty(logits, x)
     for player, loss in (("generator", fool), ("discriminator", tell)):
         module = training.players.get_submodule(player)
@@ -99,7 +100,7 @@ def test_one_pass_gives_both_players_the_gradients_of_two(pictures: Path, mappin
             torch.testing.assert_close(
                 own if own is not None else torch.zeros([]), gradient if gradient is not None else torch.zeros([])
             )
-    value = F.softplus(-judge(drawn)).mean() + tell + settings.path_weight * (lengths - mean).square().mean()
+    value = F.softplus(-discriminator(drawn)).mean() + tell + settings.path_weight * (lengths - mean).square().mean()
     torch.testing.assert_close(losses["loss"], value)
 
 
@@ -181,7 +182,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     settings = config(save_seconds=0.0, data=str(pictures), **changes)
 
     def run(folder: Path, kill_at: int | None) -> LIA:
-        def progress(name: str, done: int, total: int) -> None:
+        def progress(name: str, done: int, total: int | None) -> None:
             if name == "generator" and kill_at is not None and done == kill_at * settings.batch:
                 raise Killed
 
@@ -206,7 +207,7 @@ import sys
 from pathlib import Path
 import torch
 from lia_adapter.training import augment, ranks
-from lia_adapter.training.train import train_lia
+from lia_adapter.jobs.train import train_lia
 from tests.test_train_gan import config
 
 torch.set_num_threads(1)

@@ -13,10 +13,11 @@ from click.testing import CliRunner
 from torch import Tensor, nn
 
 import lia_adapter
-from lia_adapter.cli import main
+from lia_adapter.cli.main import main
 from lia_adapter.errors import LIAError, WrapError
 from lia_adapter.generators import build_random, dense_stack, stylegan2_config, wrap
-from lia_adapter.lia import LIA, load
+from lia_adapter.lia import LIA
+from lia_adapter.loading import load
 from tests import toys
 
 D, LAYERS = 6, 3
@@ -347,7 +348,7 @@ class Dense(nn.Module):
 
 def test_a_dense_mapping_is_recognised_by_running_it() -> None:
     own = build_random("stylegan2", stylegan2_config(8, z_dim=16, y_dim=16, mapping_layers=4, channel_base=64))[0]
-    by_file, by_running = dense_stack(own), dense_stack(wrap(Dense(own)))  # type: ignore[arg-type]
+    by_file, by_running = dense_stack(own), dense_stack(wrap(Dense(own)))
     assert by_file is not None and by_running is not None and by_running.alpha == pytest.approx(0.2)
     for a, b in zip(by_file.weights + by_file.biases, by_running.weights + by_running.biases, strict=True):
         torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-4)

@@ -9,9 +9,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lia_adapter.encoder import Encoder
-from lia_adapter.generators import Original, build_random, stylegan2_config
+from lia_adapter.generators import MappingSampler, build_random, stylegan2_config
 from lia_adapter.lia import LIA
-from lia_adapter.mapping import InvertibleMapping, covariance_root
+from lia_adapter.linalg import covariance_root
+from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.metrics.typicality import Typicality
 from tests import pickles
 
@@ -31,7 +32,7 @@ def stylegan(seed: int = 0, resolution: int = 8, **changes: Any) -> LIA:
             if name.endswith("noise_strength"):
                 parameter.fill_(0.1)
     provenance = {"source": "toy.pkl", "source_sha256": "0" * 64}
-    return LIA(generator, discriminator=discriminator, family="stylegan2", config=config, provenance=provenance)  # type: ignore[arg-type]
+    return LIA(generator, discriminator=discriminator, family="stylegan2", config=config, provenance=provenance)
 
 
 def checkpoint(path: Path, c_dim: int = 0) -> Path:
@@ -61,7 +62,7 @@ def with_encoder(lia: LIA) -> LIA:
         torch.manual_seed(1)
         mapping = InvertibleMapping("affine", generator.y_dim, generator.c_dim)
         encoder = Encoder(generator.resolution, generator.channels, generator.y_dim, generator.num_ws, width=4)
-    _, y, _ = Original(generator).pairs(500, torch.Generator().manual_seed(0))
+    _, y, _ = MappingSampler(generator).pairs(500, torch.Generator().manual_seed(0))
     mean, root = covariance_root(y)
     encoder.mean.copy_(mean)
     encoder.root.copy_(root)

@@ -49,7 +49,7 @@ from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.checkpoints.denied import mentions, refuse_denied
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.files import CheckpointFile, container, lift, read_document, read_file
-from lia_adapter.checkpoints.others import explain
+from lia_adapter.checkpoints.foreign_networks import explain
 from lia_adapter.errors import CheckpointError, ValuesError
 
 __all__ = ["FAMILIES", "Checkpoint", "Inspection", "inspect_file", "read_checkpoint"]

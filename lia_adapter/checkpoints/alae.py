@@ -1,9 +1,9 @@
 """ALAE (podgorskiy/ALAE, .pth): a StyleGAN1 generator with its mapping, and the encoder that was trained along with them.
 
 A file holds `{"models": {"generator", "mapping_fl", "discriminator", "mapping_tl", "dlatent_avg"}}` and the averages of the
-first four, with "_s" behind their names; "discriminator" is the encoder, to which "mapping_tl" adds the judge. Weights are
-stored with the scale of the equalised learning rate multiplied in, which is divided out here. Kernels of fused up-convolutions,
-to 128x128 and more, are mirrored and have their first two axes exchanged.
+first four, with "_s" behind their names; "discriminator" is the encoder, to which "mapping_tl" adds the discriminator. Weights
+are stored with the scale of the equalised learning rate multiplied in, which is divided out here. Kernels of fused
+up-convolutions, to 128x128 and more, are mirrored and have their first two axes exchanged.
 """
 
 import math

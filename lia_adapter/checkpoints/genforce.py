@@ -17,7 +17,7 @@ from lia_adapter.checkpoints.stylegan2 import assemble
 from lia_adapter.checkpoints.tables import Rule, Table, block_name, image, mirrored, only, rename
 from lia_adapter.errors import CheckpointError
 
-__all__ = ["NAME", "judge", "judge_rules", "matches", "read"]
+__all__ = ["NAME", "find_discriminator", "discriminator_rules", "matches", "read"]
 
 NAME: Final = "stylegan2"
 
@@ -66,7 +66,7 @@ _GENERATOR: Final = (
 )
 
 
-def judge_rules(
+def discriminator_rules(
     sizes: int,
     *,
     last: tuple[str, ...] = ("conv", "fc", "out"),
@@ -109,7 +109,7 @@ def judge_rules(
     )
 
 
-def judge(generator: Table | None, document: Document) -> Table | None:
+def find_discriminator(generator: Table | None, document: Document) -> Table | None:
     """The discriminator of one of genforce's files.
 
     Args:
@@ -137,11 +137,11 @@ def read(document: Document, sha256: str) -> Checkpoint:
     found, notes = choose(_generators(document))
     if found is None:
         raise CheckpointError(f"{document.name} has no generator in it. A dict with generator_smooth was expected.")
-    discriminator, d = judge(found, document), None
+    discriminator, d = find_discriminator(found, document), None
     if discriminator is not None:
         convolutions = [re.fullmatch(r"layer([0-9]{1,2})\.filter\.kernel", name) for name in discriminator.nodes]
         sizes = sum(match is not None for match in convolutions)
-        d = rename(discriminator, (*judge_rules(sizes), Rule(r"LabelEmbed\.(weight|bias)", r"mapping.embed.\1")), notes)
+        d = rename(discriminator, (*discriminator_rules(sizes), Rule(r"LabelEmbed\.(weight|bias)", r"mapping.embed.\1")), notes)
     conditional = found.has("mapping.label_weight")
     return assemble(document, sha256, rename(found, _GENERATOR, notes), d, notes, label="sum" if conditional else "project")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
-from lia_adapter.checkpoints.genforce import judge, judge_rules
+from lia_adapter.checkpoints.genforce import discriminator_rules, find_discriminator
 from lia_adapter.checkpoints.networks import choose, networks
 from lia_adapter.checkpoints.stylegan1 import assemble, over_root_2
 from lia_adapter.checkpoints.tables import Rule, Table, block_name, image, mirrored, only, rename, renamed
@@ -72,7 +72,7 @@ def _rules(fused: Callable[[Tensor], Tensor], scale: str) -> tuple[Rule, ...]:
     )
 
 
-_JUDGE: Final = (Rule(r"lod", None), Rule(rf"layer{_N}\.blur\.kernel", None))
+_DISCRIMINATOR: Final = (Rule(r"lod", None), Rule(rf"layer{_N}\.blur\.kernel", None))
 
 
 def matches(document: Document) -> bool:
@@ -101,10 +101,10 @@ def read(document: Document, sha256: str) -> Checkpoint:
     )
     rules = _rules(_mirror_from_last if older else mirrored, scale)
     tensors = rename(renamed(found, _OLDER) if older else found, rules, notes)
-    other, discriminator = judge(found, document), None
+    other, discriminator = find_discriminator(found, document), None
     if other is not None:
         sizes = sum(re.fullmatch(r"layer[0-9]{1,2}\.blur\.kernel", name) is not None for name in other.nodes)
-        discriminator = rename(other, (*judge_rules(sizes, taps=None), *_JUDGE), notes)
+        discriminator = rename(other, (*discriminator_rules(sizes, taps=None), *_DISCRIMINATOR), notes)
     return assemble(document, sha256, tensors, discriminator, notes, final="tanh" if final == "tanh" else None, lod=_lod(found))
 
 

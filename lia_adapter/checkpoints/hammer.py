@@ -14,7 +14,7 @@ from torch import Tensor
 from lia_adapter.checkpoints import stylegan2, stylegan3
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
-from lia_adapter.checkpoints.genforce import judge_rules
+from lia_adapter.checkpoints.genforce import discriminator_rules
 from lia_adapter.checkpoints.networks import choose, discriminator_of, networks
 from lia_adapter.checkpoints.tables import Rule, Table, block_name, image, only, rename
 from lia_adapter.errors import CheckpointError
@@ -85,7 +85,7 @@ def _stylegan3(names: dict[int, str]) -> tuple[Rule, ...]:
     )
 
 
-_JUDGE: Final = (
+_DISCRIMINATOR: Final = (
     Rule(r"output\.(weight|bias)", r"b4.out.\1"),
     Rule(r"embedding\.(weight|bias)", r"mapping.embed.\1"),
     Rule(rf"mapping{_N}\.(weight|bias)", r"mapping.fc\1.\2"),
@@ -109,10 +109,10 @@ def read(document: Document, sha256: str) -> Checkpoint:
     """
     found, notes = choose(_generators(document))
     assert found is not None  # noqa: S101  (matches)
-    judge = _judge(found, document, notes)
+    discriminator = _find_discriminator(found, document, notes)
     if found.has("synthesis.early_layer.const"):
-        return stylegan2.assemble(document, sha256, rename(found, _STYLEGAN2, notes), judge, notes)
-    return stylegan3.assemble(document, sha256, rename(found, _stylegan3(_names(found)), notes), judge, notes)
+        return stylegan2.assemble(document, sha256, rename(found, _STYLEGAN2, notes), discriminator, notes)
+    return stylegan3.assemble(document, sha256, rename(found, _stylegan3(_names(found)), notes), discriminator, notes)
 
 
 def _generators(document: Document) -> list[Table]:
@@ -122,15 +122,15 @@ def _generators(document: Document) -> list[Table]:
     return second + networks(document, "synthesis.early_layer.frequency", "synthesis.layer0.conv.weight")
 
 
-def _judge(generator: Table, document: Document, notes: list[str]) -> dict[str, Tensor] | None:
+def _find_discriminator(generator: Table, document: Document, notes: list[str]) -> dict[str, Tensor] | None:
     """The discriminator's tensors; one that is not known costs nobody the generator."""
     found = discriminator_of(generator, networks(document, "input0.weight", "layer0.weight", "output.weight"))
     if found is None:
         return None
     blocks = sum(re.fullmatch(rf"layer{_N}\.filter", name) is not None for name in found.nodes)
     try:
-        rules = judge_rules(blocks, last=("conv", "fc"), taps="filter", skip="residual")
-        return rename(found, (*rules, *_JUDGE), notes)
+        rules = discriminator_rules(blocks, last=("conv", "fc"), taps="filter", skip="residual")
+        return rename(found, (*rules, *_DISCRIMINATOR), notes)
     except CheckpointError as error:
         notes.append(f"the discriminator was ignored: {error}")
         return None

@@ -126,7 +126,7 @@ def assemble(
             than what this generator makes, and is ignored.
     """
     config_d = None
-    mapping, discriminator = choice.beside, choice.judge
+    mapping, discriminator = choice.beside, choice.discriminator
     if discriminator is None:
         notes.append("the file has no discriminator")
     elif coarsest is None or discriminator.child("b4") is None or not discriminator.children("conv0"):

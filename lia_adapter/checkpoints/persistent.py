@@ -29,13 +29,13 @@ class Choice:
 
     Attributes:
         generator: The network to take.
-        judge: The discriminator that lies beside it, or None.
+        discriminator: The discriminator that lies beside it, or None.
         beside: The dict that it lies in, empty where it lies in none.
         notes: What to say about the choice.
     """
 
     generator: Module
-    judge: Module | None
+    discriminator: Module | None
     beside: Mapping[Any, Any]
     notes: tuple[str, ...]
 
@@ -66,17 +66,18 @@ def choose(document: Document) -> Choice | None:
         notes.append(f"{clean(path, 60)} was taken, as it was asked for")
     elif not chosen.is_average:
         for key, node in beside.items():
-            if isinstance(key, str) and averaged(key) and not is_scalar(node) and not _judges(as_module(document, node, key)):
+            is_network = isinstance(key, str) and averaged(key) and not is_scalar(node)
+            if is_network and not _is_discriminator(as_module(document, node, key)):
                 raise CheckpointError(
                     f"{document.name} has averaged weights under {clean(key, 60)}, but no network that is known. "
                     f"{clean(path, 60)}, which is not averaged, was not taken in their place. Save the averaged network in a "
                     "file of its own."
                 )
         notes.append(f"G_ema is absent, {clean(path, 60)} was taken: it was not averaged")
-    judge = as_module(document, beside.get("D"), "D") or next(
-        (other.module for other in _networks(document) if other.beside is beside and _judges(other.module)), None
+    discriminator = as_module(document, beside.get("D"), "D") or next(
+        (other.module for other in _networks(document) if other.beside is beside and _is_discriminator(other.module)), None
     )
-    return Choice(chosen.module, judge, beside, tuple(notes))
+    return Choice(chosen.module, discriminator, beside, tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -127,5 +128,5 @@ def _draws(path: str, module: Module) -> bool:
     return last in ("", "G", "G_ema") or module.child("synthesis") is not None or module.child("backbone") is not None
 
 
-def _judges(module: Module | None) -> bool:
+def _is_discriminator(module: Module | None) -> bool:
     return module is not None and module.child("b4") is not None

@@ -136,8 +136,8 @@ def read(document: Document, sha256: str) -> Checkpoint:
         weights = replace(weights, nodes={name: node for name, node in weights.nodes.items() if name != _MOVE})
         notes.append("the generator of an encoder's file was taken; the encoder and the stored move of the picture were not")
     tensors = weights.tensors(notes)
-    judge = discriminator_of(weights, networks(document, "b4.fc.weight", "b4.out.weight"))
-    return assemble(document, sha256, tensors, None if judge is None else judge.tensors(notes), notes)
+    discriminator = discriminator_of(weights, networks(document, "b4.fc.weight", "b4.out.weight"))
+    return assemble(document, sha256, tensors, None if discriminator is None else discriminator.tensors(notes), notes)
 
 
 def assemble(

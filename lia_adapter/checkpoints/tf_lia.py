@@ -142,7 +142,7 @@ def read(document: Document, sha256: str) -> Checkpoint:
 
     Returns:
         A checkpoint of the family "stylegan1" whose mapping is an `InvertibleMapping`; its encoder, where it has one, is a
-        `lia_adapter.generators.encoder_lia.LIAEncoder`.
+        `lia_adapter.generators.encoder_lia.OfficialLIAEncoder`.
 
     Raises:
         CheckpointError: A variable is missing, not known or of another shape, or a setting is not supported.

@@ -113,10 +113,10 @@ def read(document: Document, sha256: str) -> Checkpoint:
         CheckpointError: Something in it is missing, unknown, or does not fit.
     """
     generator, notes = choose(_generators(document))
-    judge, tensors_d = discriminator_of(generator, _discriminators(document)), None
-    if judge is not None:
-        blocks = sum(re.fullmatch(r"blocks\.[0-9]{1,2}\.conv0\.weight", name) is not None for name in judge.nodes)
-        tensors_d = rename(judge, _discriminator(blocks), notes)
+    discriminator, tensors_d = discriminator_of(generator, _discriminators(document)), None
+    if discriminator is not None:
+        blocks = sum(re.fullmatch(r"blocks\.[0-9]{1,2}\.conv0\.weight", name) is not None for name in discriminator.nodes)
+        tensors_d = rename(discriminator, _discriminator(blocks), notes)
     tensors = None if generator is None else rename(_grown(_numbered(generator), document), _GENERATOR, notes)
     if tensors is not None and "mapping.w_avg" not in tensors:
         notes.append("the file has no average y: it is measured from 10,000 samples of seed 0")

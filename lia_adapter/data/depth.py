@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from lia_adapter.data.decode import Deep, open_deep
-from lia_adapter.data.notes import say_once
 from lia_adapter.errors import LIAError
+from lia_adapter.notes import say_once
 
 __all__ = ["Depths"]
 

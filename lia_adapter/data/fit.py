@@ -11,11 +11,9 @@ from torch import Tensor
 
 from lia_adapter.data.decode import upright
 from lia_adapter.errors import ConfigError, LIAError
+from lia_adapter.keys import RESIZE_MODES
 
-__all__ = ["FITS", "Placement", "check_fit", "fit_image", "fit_pixels", "paste_back", "to_floats", "to_pixels"]
-
-FITS = ("crop", "letterbox", "stretch")
-"""crop: the middle is cut out; letterbox: all of it, with black bars (LIA's LSUN cars); stretch: all of it, distorted."""
+__all__ = ["Placement", "check_fit", "fit_image", "fit_pixels", "paste_back", "to_floats", "to_pixels"]
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
@@ -25,7 +23,7 @@ class Placement:
     """Where a fitted image is in its picture. Boxes are (top, left, bottom, right) in whole pixels, ends exclusive.
 
     Attributes:
-        fit: One of `FITS`.
+        fit: One of `RESIZE_MODES`.
         size: (H, W) of the upright picture.
         box: The part of the picture that the image shows.
         inner: The part of the image that shows it; the rest are bars.
@@ -51,7 +49,7 @@ class Placement:
             placement = Placement(values["fit"], *(tuple(values[key]) for key in ("size", "box", "inner")))
             height, width = placement.size
             numbers = (height, width, *placement.box, *placement.inner)
-            if not (all(type(n) is int for n in numbers) and placement.fit in FITS and len(numbers) == 10):
+            if not (all(type(n) is int for n in numbers) and placement.fit in RESIZE_MODES and len(numbers) == 10):
                 raise ValueError
             for (top, left, bottom, right), (h, w) in ((placement.box, (height, width)), (placement.inner, (2**31, 2**31))):
                 if not (0 <= top < bottom <= h and 0 <= left < right <= w):
@@ -63,26 +61,26 @@ class Placement:
         return placement
 
 
-def check_fit(channels: int, fit: str) -> None:
+def check_fit(channels: int, resize_mode: str) -> None:
     """Finds out whether images can be fitted so.
 
     Raises:
-        ConfigError: A number of channels that is neither 1, 3 nor 4, or a fit that is not one of `FITS`.
+        ConfigError: A number of channels that is neither 1, 3 nor 4, or a resize mode that is not one of `RESIZE_MODES`.
     """
     if channels not in _MODES:
         raise ConfigError(f"images are gray (1 channel), RGB (3) or RGBA (4), but the generator draws {channels} channels.")
-    if fit not in FITS:
-        raise ConfigError(f"there is no fit {fit!r}; expected {', '.join(FITS)}.")
+    if resize_mode not in RESIZE_MODES:
+        raise ConfigError(f"there is no resize mode {resize_mode!r}; expected {', '.join(RESIZE_MODES)}.")
 
 
-def fit_image(image: Image.Image, size: tuple[int, int], channels: int, fit: str) -> tuple[Tensor, Placement]:
+def fit_image(image: Image.Image, size: tuple[int, int], channels: int, resize_mode: str) -> tuple[Tensor, Placement]:
     """A picture as a generator would draw it. One of the right size arrives unchanged; else it is resampled (Lanczos).
 
     Args:
         image: In any mode, see `upright`.
         size: (H, W) to come to.
         channels: 1 for gray (ITU-R 601 luma), 3 for RGB, 4 for RGBA (opaque where the picture has no transparency).
-        fit: One of `FITS`.
+        resize_mode: One of `RESIZE_MODES`.
 
     Returns:
         x, float32 [C, H, W] in [-1, 1], and where it comes from.
@@ -90,15 +88,15 @@ def fit_image(image: Image.Image, size: tuple[int, int], channels: int, fit: str
     Raises:
         LIAError: See `check_fit` and `upright`.
     """
-    pixels, placement = fit_pixels(image, size, channels, fit)
+    pixels, placement = fit_pixels(image, size, channels, resize_mode)
     return to_floats(pixels), placement
 
 
-def fit_pixels(image: Image.Image, size: tuple[int, int], channels: int, fit: str) -> tuple[Tensor, Placement]:
+def fit_pixels(image: Image.Image, size: tuple[int, int], channels: int, resize_mode: str) -> tuple[Tensor, Placement]:
     """As `fit_image`, but uint8 [C, H, W]: the same image, not yet on the scale of [-1, 1]."""
-    check_fit(channels, fit)
+    check_fit(channels, resize_mode)
     picture = upright(image, alpha=channels == 4).convert(_MODES[channels])
-    placement = _place((picture.height, picture.width), size, fit)
+    placement = _place((picture.height, picture.width), size, resize_mode)
     part = _resized(picture.crop(_for_pillow(placement.box)), placement.inner)
     canvas = Image.new(picture.mode, (size[1], size[0]))  # black
     canvas.paste(part, _for_pillow(placement.inner))
@@ -147,16 +145,16 @@ def paste_back(original: Image.Image, x: Tensor, placement: Placement) -> Image.
     return result
 
 
-def _place(size: tuple[int, int], target: tuple[int, int], fit: str) -> Placement:
+def _place(size: tuple[int, int], target: tuple[int, int], resize_mode: str) -> Placement:
     (h, w), (height, width) = size, target
     box, inner = (0, 0, h, w), (0, 0, height, width)
-    if fit == "crop":
+    if resize_mode == "crop":
         scale = min(h / height, w / width)
         box = _middle(size, (height * scale, width * scale))
-    elif fit == "letterbox":
+    elif resize_mode == "letterbox":
         scale = min(height / h, width / w)
         inner = _middle(target, (h * scale, w * scale))
-    return Placement(fit, size, box, inner)
+    return Placement(resize_mode, size, box, inner)
 
 
 def _middle(size: tuple[int, int], part: tuple[float, float]) -> tuple[int, int, int, int]:

@@ -85,13 +85,13 @@ class ImageFiles:
         names: Sequence[str],
         resolution: tuple[int, int],
         channels: int,
-        fit: str,
+        resize_mode: str,
         labels: tuple[Tensor, int] | None,
         bits: int | None = None,
         every_name: Sequence[str] = (),
     ) -> None:
         self.path, self.names, self.resolution, self.channels = source.path, tuple(names), resolution, channels
-        self._source, self._fit, self._labels, self._bits = source, fit, labels, bits
+        self._source, self._mode, self._labels, self._bits = source, resize_mode, labels, bits
         self._depths = Depths(source.read, every_name or names, source.path, bits)
         self._unreadable: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -111,7 +111,7 @@ class ImageFiles:
         if name in self._unreadable:
             return None
         try:
-            return Item(*fit_pixels(self._decoded(name), self.resolution, self.channels, self._fit))
+            return Item(*fit_pixels(self._decoded(name), self.resolution, self.channels, self._mode))
         except LIAError as error:
             with self._lock:
                 self._unreadable[name] = str(error)
@@ -142,7 +142,7 @@ class ImageFiles:
         The same for the same data at another place, in a folder or in a zip. It reads no image, so one that was replaced by
         another of just the same size goes unnoticed.
         """
-        digest = hashlib.sha256(f"{self.resolution} {self.channels} {self._fit}\n".encode())
+        digest = hashlib.sha256(f"{self.resolution} {self.channels} {self._mode}\n".encode())
         if self._bits is not None:
             digest.update(f"{self._bits} bits\n".encode())
         sizes = self._source.sizes

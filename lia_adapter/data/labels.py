@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from lia_adapter.data.notes import say_once
 from lia_adapter.data.source import LABELS, Source
 from lia_adapter.errors import LIAError
+from lia_adapter.notes import say_once
 
 __all__ = ["read_labels"]
 
@@ -62,7 +62,7 @@ def read_labels(source: Source, names: Sequence[str], c_dim: int | None = None) 
         if isinstance(label, int) and c_dim and label >= c_dim:
             classes = f"the generator's classes are 0 to {c_dim - 1}"
             raise LIAError(f"{where} gives {name!r} the class {label}, but {classes}. {_BELONGS}")
-    return found  # type: ignore[return-value]
+    return [label for label in found if isinstance(label, list)] or [label for label in found if isinstance(label, int)]
 
 
 def _all_pairs(source: Source, names: set[str]) -> tuple[str, list[tuple[str, Any]] | None]:

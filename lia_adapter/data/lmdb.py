@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from lia_adapter.data.notes import say_once
 from lia_adapter.errors import LIAError
+from lia_adapter.notes import say_once
 
 __all__ = ["image_entries", "read_index"]
 

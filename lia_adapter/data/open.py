@@ -10,12 +10,12 @@ from torch import Tensor
 from lia_adapter.data.fit import check_fit
 from lia_adapter.data.images import ImageFiles, ImageSet
 from lia_adapter.data.labels import read_labels
-from lia_adapter.data.notes import say_once
 from lia_adapter.data.source import Source, image_names, left_out, open_source
 from lia_adapter.data.toyfaces import ToyFaces, face_name
 from lia_adapter.errors import ConfigError, LIAError
 from lia_adapter.generators.base import one_class
 from lia_adapter.generators.labels import Label, check_given_label
+from lia_adapter.notes import say_once
 
 __all__ = ["open_images"]
 
@@ -27,7 +27,7 @@ def open_images(
     resolution: tuple[int, int],
     channels: int,
     *,
-    fit: str = "crop",
+    resize_mode: str = "crop",
     split: str = "all",
     c_dim: int = 0,
     label: Label | None = None,
@@ -41,7 +41,7 @@ def open_images(
             path).
         resolution: (H, W) to fit the images to.
         channels: 1 for gray, 3 for RGB, 4 for RGBA.
-        fit: One of `FITS`.
+        resize_mode: One of `lia_adapter.keys.RESIZE_MODES`.
         split: "all"; "first N" or "last N", in order of the names (the paper trains on the first 65,000 of FFHQ and tests on
             the last 5,000); "list FILE" of one name a line; or one of these after "not", for all the others.
         c_dim: Entries of a label. With 0, labels are not looked at; else every image must have one. Toy faces have 2: without
@@ -53,7 +53,7 @@ def open_images(
     Raises:
         LIAError: There is no such data set, it holds no images, its labels do not match, or an argument does not fit.
     """
-    check_fit(channels, fit)
+    check_fit(channels, resize_mode)
     check_given_label(label, c_dim)
     if bits is not None and not 1 <= bits <= 32:
         raise ConfigError(f"the images are said to have {bits} bits; expected 1 to 32.")
@@ -71,7 +71,7 @@ def open_images(
     labels = _labels(source, names, c_dim, label) if c_dim else None
     chosen = _split(split, names, source.path)
     return ImageFiles(
-        source, [names[i] for i in chosen], resolution, channels, fit,
+        source, [names[i] for i in chosen], resolution, channels, resize_mode,
         None if labels is None else (labels[chosen], c_dim), bits, names,
     )  # fmt: skip
 

@@ -5,8 +5,7 @@ are there `inverse` (y -> z) and `encoder` (x -> y or ys). N, the first size of 
 """
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,12 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
-import lia_adapter.mapping
 from lia_adapter.errors import LIAError
 from lia_adapter.files import atomic_write, make_folder
 from lia_adapter.generators import WrappedGenerator, at_rest
 from lia_adapter.lia import LIA
 from lia_adapter.mapping import DenseCore, InvertibleMapping
-from lia_adapter.ops.functions import plain_torch
+from lia_adapter.ops import using
 
 __all__ = ["GRAPHS", "export_graphs"]
 
@@ -35,7 +33,7 @@ _BATCH: Final = 2  # of the example; 1 would be taken for a constant
 class _Synthesis(nn.Module):
     def __init__(self, lia: LIA) -> None:
         super().__init__()
-        self.synthesis: nn.Module = lia.generator.synthesis  # type: ignore[assignment]
+        self.synthesis = lia.generator.synthesis
         self.guests = _guests(lia)
 
     def forward(self, ys: Tensor) -> Tensor:
@@ -44,7 +42,7 @@ class _Synthesis(nn.Module):
 
 
 class _Mapping(nn.Module):
-    """The mapping of a wrapped generator, which is a function and no module."""
+    """A mapping that is a function and no module, as a wrapped generator's is."""
 
     def __init__(self, lia: LIA) -> None:
         super().__init__()
@@ -129,7 +127,7 @@ def _directions(lia: LIA) -> dict[str, _Direction]:
     labels = {"c": torch.eye(g.c_dim)[:1].repeat(_BATCH, 1)} if g.c_dim else {}
     codes = {"z": torch.zeros(_BATCH, lia.z_dim), **labels}
     if lia.mapping is None:
-        found["mapping"] = _Direction(g.mapping if ours else _Mapping(lia), codes, "y", ours)  # type: ignore[arg-type]
+        found["mapping"] = _Direction(g.mapping if isinstance(g.mapping, nn.Module) else _Mapping(lia), codes, "y", ours)
     else:
         found["mapping"] = _Direction(_solved(lia.mapping, to_z=False), codes, "y")
         inverse = _Inverse(_solved(lia.mapping, to_z=True))
@@ -149,12 +147,13 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _solved(mapping: InvertibleMapping, *, to_z: bool) -> InvertibleMapping:
-    """A copy whose matrices that one direction solves equations with are inverted, so that a product does it: see `_plain`.
+    """A copy whose matrices that one direction solves equations with are inverted, so that a product does it.
 
     ONNX has no solver, and the matrices are constants.
     """
     copy = deepcopy(mapping).eval().requires_grad_(False)
     core = copy.core
+    copy.solve = core.solve = _product
     if to_z:
         copy.colour, copy.white = _inverse(copy.colour), _inverse(copy.white)
         if isinstance(core, DenseCore):
@@ -169,22 +168,15 @@ def _inverse(matrix: Tensor) -> Tensor:
     return inverse
 
 
-@contextmanager
-def _plain() -> Iterator[None]:
-    """Ops take the path of plain torch, and equations are solved by the inverses that `_solved` has put in."""
-    kept = lia_adapter.mapping._solve
-    setattr(lia_adapter.mapping, "_solve", lambda inverse, x: x @ inverse.t())  # noqa: B010  (a function is no constant)
-    try:
-        with plain_torch():
-            yield
-    finally:
-        setattr(lia_adapter.mapping, "_solve", kept)  # noqa: B010
+def _product(inverse: Tensor, x: Tensor) -> Tensor:
+    """What `solve_rows` gives for a matrix, by its inverse."""
+    return x @ inverse.t()
 
 
 def _trace(direction: _Direction) -> ExportedProgram:
     batch = Dim("N")
     inputs = tuple(direction.inputs.values())
-    with _plain(), at_rest([] if direction.strict else [direction.module]):
+    with using("reference"), at_rest([] if direction.strict else [direction.module]):
         direction.module(*inputs)  # noise that is held still is drawn before it is recorded
         try:
             program = torch.export.export(

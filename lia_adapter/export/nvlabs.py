@@ -43,7 +43,7 @@ def export(lia: LIA, average: Tensor) -> tuple[Part, Part | str | None]:
     if lia.family not in ("stylegan2", "stylegan3"):
         refuse(PROGRAM, [f"the family {lia.family}; StyleGAN 2 and 3 fit"])
     generator = _stylegan2(generator2(lia.config)) if lia.family == "stylegan2" else _stylegan3(generator3(lia.config))
-    state = {**lia.generator.state_dict(), "mapping.w_avg": average}  # type: ignore[attr-defined]
+    state = {**lia.generator.state_dict(), "mapping.w_avg": average}
     return Part(state, generator.code, generator.remarks), _discriminator(lia)
 
 

@@ -39,7 +39,7 @@ def export(lia: LIA, average: Tensor) -> tuple[Part, Part | str | None]:
         f"g_ema = Generator({arguments})", "g_ema.load_state_dict(state, strict=True)",
         "# an image: g_ema([z], truncation=0.7, truncation_latent=latent_avg, randomize_noise=False)[0]",
     )  # fmt: skip
-    state = named(GENERATOR, lia.generator.state_dict(), len(config["blocks"]), layers)  # type: ignore[attr-defined]
+    state = named(GENERATOR, lia.generator.state_dict(), len(config["blocks"]), layers)
     generator = Part(state | {"latent_avg": average}, code, remarks + _clamp_remark("generator", found))
     return generator, _discriminator(lia)
 

@@ -6,47 +6,53 @@
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from lia_adapter.canonical import NetworksConfig
+from lia_adapter.canonical import DiscriminatorConfig, GeneratorConfig, NetworksConfig
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.errors import CheckpointError
-from lia_adapter.generators.base import Generator, broadcast, filled, truncate
+from lia_adapter.generators.base import Affine, Generator, broadcast, filled, truncate
 from lia_adapter.generators.binding import respond, response_error, weights_digest
 from lia_adapter.generators.discriminator import Discriminator, lower_discriminator
 from lia_adapter.generators.discriminator1 import Discriminator1
 from lia_adapter.generators.encoder_alae import ALAEEncoder
-from lia_adapter.generators.encoder_lia import LIAEncoder
+from lia_adapter.generators.encoder_lia import OfficialLIAEncoder
+from lia_adapter.generators.fingerprints import fingerprint, weights_of
 from lia_adapter.generators.guest import at_rest
 from lia_adapter.generators.labels import Label, check_given_label
-from lia_adapter.generators.original import Original, in_chunks
 from lia_adapter.generators.pictures import device_of, graphs_at_once, picture_bytes, pictures_at_once
 from lia_adapter.generators.presets import discriminator_config, stylegan2_config
 from lia_adapter.generators.reduced import draw_reduced, has_lower_layers
+from lia_adapter.generators.sampler import MappingSampler, in_chunks
 from lia_adapter.generators.script import build_by_script, is_script
+from lia_adapter.generators.seeds import seed_to_z
 from lia_adapter.generators.stack import DenseStack, dense_stack
 from lia_adapter.generators.stylegan1 import StyleGAN1
 from lia_adapter.generators.stylegan2 import MappingNetwork, StyleGAN2
 from lia_adapter.generators.stylegan3 import StyleGAN3
-from lia_adapter.generators.wrap import WrappedGenerator, wrap
+from lia_adapter.generators.wrap import WrappedGenerator, as_generator, wrap
 
 __all__ = [
     "BUILDERS",
+    "Affine",
     "DenseStack",
     "Discriminator",
     "Discriminator1",
+    "DiscriminatorNetwork",
     "Generator",
-    "LIAEncoder",
+    "OfficialLIAEncoder",
     "MappingNetwork",
-    "Original",
+    "MappingSampler",
     "PublishedEncoder",
     "StyleGAN1",
     "StyleGAN2",
     "StyleGAN3",
     "WrappedGenerator",
+    "as_generator",
     "at_rest",
     "broadcast",
     "build",
@@ -55,39 +61,49 @@ __all__ = [
     "build_random",
     "dense_stack",
     "device_of",
+    "discriminator_for",
     "draw_reduced",
     "filled",
+    "fingerprint",
     "fresh_discriminator",
     "graphs_at_once",
     "has_lower_layers",
     "in_chunks",
     "is_script",
-    "judge_of",
     "of_class",
     "picture_bytes",
     "pictures_at_once",
     "respond",
     "response_error",
+    "seed_to_z",
     "stylegan2_config",
     "truncate",
     "weights_digest",
+    "weights_of",
     "wrap",
 ]
 
-PublishedEncoder = LIAEncoder | ALAEEncoder
+PublishedEncoder = OfficialLIAEncoder | ALAEEncoder
 """An encoder that came with its generator."""
 
-_JUDGED = 256  # pixels a side, at most, of what a discriminator sees that learns along
+_MAX_SIDE = 256  # pixels a side, at most, of what a discriminator sees that learns along
 
-# family -> (generator, discriminator), both built from the canonical config of that family
-BUILDERS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
+DiscriminatorNetwork = Discriminator | Discriminator1
+"""The discriminator of a family; its `resolution` is the size of the images that it takes."""
+
+# family -> what builds generator and discriminator from the canonical config of that family, and of no other
+BUILDERS: dict[str, tuple[Callable[[Any], Generator], Callable[[Any], DiscriminatorNetwork]]] = {
     "stylegan1": (StyleGAN1, Discriminator1),
     "stylegan2": (StyleGAN2, Discriminator),
     "stylegan3": (StyleGAN3, Discriminator),
 }
 
+M = TypeVar("M", bound=nn.Module)
 
-def build(family: str, config: NetworksConfig, tensors: Mapping[str, Tensor]) -> tuple[nn.Module | None, nn.Module | None]:
+
+def build(
+    family: str, config: NetworksConfig, tensors: Mapping[str, Tensor]
+) -> tuple[Generator | None, DiscriminatorNetwork | None]:
     """Builds the generator and the discriminator, where the config has them, in float32, in eval mode, without gradients.
 
     Args:
@@ -96,26 +112,28 @@ def build(family: str, config: NetworksConfig, tensors: Mapping[str, Tensor]) ->
         tensors: Tensors named `generator.…` and `discriminator.…`; see `filled` for which of them are copied.
 
     Returns:
-        The generator (a `Generator`) and the discriminator; None for what the config does not have.
+        The generator and the discriminator; None for what the config does not have.
 
     Raises:
         CheckpointError: The family is unknown, or a tensor is missing, left over, or has another shape.
     """
     if family not in BUILDERS:
         raise CheckpointError(f"family {family!r} has no generator here; known: {', '.join(BUILDERS)}.")
-    built: list[nn.Module | None] = []
-    configs = {"generator": config.get("generator"), "discriminator": config.get("discriminator")}
-    for (part, part_config), module_type in zip(configs.items(), BUILDERS[family], strict=True):
-        if part_config is None:
-            built.append(None)
-            continue
-        try:
-            built.append(filled(partial(module_type, part_config), tensors, f"{part}."))
-        except RuntimeError as error:
-            first = clean(" ".join(str(error).split()), 300)
-            raise CheckpointError(f"the {part}'s tensors do not fit its config: {first}") from error
-    generator, discriminator = built
-    return generator, discriminator
+    make_generator, make_discriminator = BUILDERS[family]
+    generator = _built("generator", make_generator, config.get("generator"), tensors)
+    return generator, _built("discriminator", make_discriminator, config.get("discriminator"), tensors)
+
+
+def _built(
+    part: str, make: Callable[[Any], M], config: GeneratorConfig | DiscriminatorConfig | None, tensors: Mapping[str, Tensor]
+) -> M | None:
+    if config is None:
+        return None
+    try:
+        return filled(partial(make, config), tensors, f"{part}.")
+    except RuntimeError as error:
+        first = clean(" ".join(str(error).split()), 300)
+        raise CheckpointError(f"the {part}'s tensors do not fit its config: {first}") from error
 
 
 def of_class(config: NetworksConfig, label: Label) -> NetworksConfig:
@@ -150,17 +168,19 @@ def build_encoder(config: NetworksConfig, tensors: Mapping[str, Tensor]) -> Publ
         return None
     if encoder["kind"] == "alae":
         return filled(partial(ALAEEncoder, encoder), tensors, "encoder.")
-    return filled(partial(LIAEncoder, encoder), tensors, "encoder.")
+    return filled(partial(OfficialLIAEncoder, encoder), tensors, "encoder.")
 
 
-def build_random(family: str, config: NetworksConfig) -> tuple[nn.Module, nn.Module]:
+def build_random(family: str, config: NetworksConfig) -> tuple[Generator, DiscriminatorNetwork]:
     """Generator and discriminator of a config with random weights, in eval mode, without gradients."""
-    generator_type, discriminator_type = BUILDERS[family]
-    parts = generator_type(config["generator"]), discriminator_type(config["discriminator"])
-    return parts[0].eval().requires_grad_(False), parts[1].eval().requires_grad_(False)
+    make_generator, make_discriminator = BUILDERS[family]
+    generator, discriminator = make_generator(config["generator"]), make_discriminator(config["discriminator"])
+    return generator.eval().requires_grad_(False), discriminator.eval().requires_grad_(False)
 
 
-def judge_of(discriminator: nn.Module | None, resolution: tuple[int, int], channels: int, c_dim: int = 0) -> nn.Module:
+def discriminator_for(
+    discriminator: nn.Module | None, resolution: tuple[int, int], channels: int, c_dim: int = 0
+) -> DiscriminatorNetwork:
     """A discriminator to learn along with an encoder, for images of at most 256 pixels a side.
 
     Args:
@@ -173,8 +193,8 @@ def judge_of(discriminator: nn.Module | None, resolution: tuple[int, int], chann
         A module of its own; its `resolution` is the size to resize images to.
     """
     if isinstance(discriminator, Discriminator):
-        return copy.deepcopy(lower_discriminator(discriminator, _JUDGED))
-    if discriminator is not None and max(discriminator.resolution) <= _JUDGED:  # type: ignore[arg-type]
+        return copy.deepcopy(lower_discriminator(discriminator, _MAX_SIDE))
+    if isinstance(discriminator, Discriminator1) and max(discriminator.resolution) <= _MAX_SIDE:
         return copy.deepcopy(discriminator)
     return fresh_discriminator(resolution, channels, c_dim)
 
@@ -184,7 +204,7 @@ def fresh_discriminator(resolution: tuple[int, int], channels: int, c_dim: int =
 
     Its own `resolution` is the nearest one, up to 256, that can be halved down to about 4; images are to be resized to it.
     """
-    shrink = min(1.0, _JUDGED / max(resolution))
+    shrink = min(1.0, _MAX_SIDE / max(resolution))
     halvings = max(1, (round(min(resolution) * shrink) // 4).bit_length() - 1)
     h, w = (max(4, round(side * shrink / 2**halvings)) << halvings for side in resolution)
     return Discriminator(discriminator_config((h, w), channels=channels, c_dim=c_dim))

@@ -1,9 +1,10 @@
 """What the rest of the project expects of a generator, and the few things that all generators share."""
 
+from abc import ABCMeta
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,15 @@ from torch.utils.checkpoint import checkpoint
 
 from lia_adapter.errors import LIAError
 from lia_adapter.generators.labels import Label, label_words
+from lia_adapter.mapping import InvertibleMapping
+from lia_adapter.ops.native import as_chosen
 
 __all__ = [
     "NOISE_MODES",
+    "Affine",
+    "DrawsImages",
     "Generator",
+    "MapsCodes",
     "broadcast",
     "check_images",
     "check_label",
@@ -34,9 +40,52 @@ M = TypeVar("M", bound=nn.Module)
 _checkpoints: ContextVar[bool] = ContextVar("checkpoints", default=False)
 
 
-@runtime_checkable
-class Generator(Protocol):
-    """A generator whose mapping and synthesis can be run apart.
+class MapsCodes(Protocol):
+    """A mapping: z [N, z_dim] and c [N, c_dim] -> y [N, y_dim], or [N, num_ws * y_dim] where every layer gets its own."""
+
+    def __call__(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """Maps codes; c is None for an unconditional generator."""
+
+
+class DrawsImages(Protocol):
+    """A synthesis: ys [N, num_ws, y_dim] -> x [N, channels, H, W], about in [-1, 1] (not clamped)."""
+
+    def __call__(self, ys: Tensor, *, noise_mode: str = "const") -> Tensor:
+        """Draws images, with noise as one of `NOISE_MODES` says."""
+
+
+class Affine(NamedTuple):
+    """What makes the style of one layer of its y: style = y @ weight.T + bias.
+
+    Attributes:
+        weight: [features, y_dim], the gain of its learning rate included.
+        bias: [features], likewise.
+        layer: Which y the style is made of: ys[:, layer]. StyleGAN2's ToRGB shares it with the convolution that follows.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    layer: int
+
+
+class _ByMembers(ABCMeta):
+    """Whoever has the members is a `Generator`, as are the classes that derive from it: see `as_generator`."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        if super().__instancecheck__(instance):
+            return True
+        return cls is Generator and isinstance(instance, nn.Module) and all(hasattr(instance, name) for name in _MEMBERS)
+
+
+_MEMBERS = ("z_dim", "y_dim", "c_dim", "num_ws", "resolution", "channels", "y_mean", "mapping", "synthesis")
+
+
+class Generator(nn.Module, metaclass=_ByMembers):
+    """A generator whose mapping and synthesis can be run apart: z -> y -> x.
+
+    The base class of all generators here, and of your own: set the attributes in `__init__`, with mapping and synthesis as
+    modules or as methods. A module of another class that has all of `y_mean` and the attributes but `makes` is an instance of
+    this one, too; `as_generator` adds what it lacks.
 
     Attributes:
         z_dim: Entries of z.
@@ -45,7 +94,9 @@ class Generator(Protocol):
         num_ws: Number of layers that take a y of their own.
         resolution: (H, W) of the images.
         channels: Channels of the images.
-        y_mean: Centre of truncation [y_dim], or None where the generator does not know it.
+        makes: "images", or what else synthesis gives ("planes": EG3D's backbone).
+        mapping: z [N, z_dim], c [N, c_dim] or None -> y [N, y_dim].
+        synthesis: ys [N, num_ws, y_dim], noise_mode -> x [N, channels, H, W], about in [-1, 1].
     """
 
     z_dim: int
@@ -54,16 +105,41 @@ class Generator(Protocol):
     num_ws: int
     resolution: tuple[int, int]
     channels: int
+    makes: str = "images"
+    mapping: MapsCodes
+    synthesis: DrawsImages
 
     @property
     def y_mean(self) -> Tensor | None:
-        """Centre of truncation, [y_dim], or None."""
+        """Centre of truncation, [y_dim] ([num_ws * y_dim]: one for each layer), or None where it is not known."""
+        return None
 
-    def mapping(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        """Maps z [N, z_dim] and c [N, c_dim] to y [N, y_dim]."""
+    @property
+    def y_means(self) -> Tensor | None:
+        """Centre of truncation of each class [c_dim, y_dim]; None unless there is one for each (StyleGAN-XL)."""
+        return None
 
-    def synthesis(self, ys: Tensor, *, noise_mode: str = "const") -> Tensor:
-        """Draws images [N, C, H, W] in [-1, 1] from ys [N, num_ws, y_dim]."""
+    @property
+    def learnt_mapping(self) -> InvertibleMapping | None:
+        """Its mapping, where that is an invertible one with which it was trained (LIA, stage 1): nothing is to be converted."""
+        mapping = self.mapping
+        return mapping if isinstance(mapping, InvertibleMapping) else None
+
+    def affines(self) -> list[Affine]:
+        """The style layers' weights and biases, in the order in which synthesis runs the layers.
+
+        Each is what the layer itself computes with, in the dtype of its weights. What the layer does with the style behind
+        that is its own: StyleGAN1 scales by 1 + the first half of it and shifts by the second; StyleGAN3's first turns and
+        shifts the waves by its four numbers.
+
+        Raises:
+            LIAError: They are not known.
+        """
+        raise LIAError(
+            f"the style layers of this generator ({type(self).__name__}) are not known. Open its checkpoint with "
+            "lia_adapter.load, where its program is among those that are read, or derive its class from "
+            "lia_adapter.generators.Generator and define affines()."
+        )
 
 
 def broadcast(y: Tensor, num_ws: int, y_dim: int | None = None) -> Tensor:
@@ -179,7 +255,7 @@ def run_part(part: Callable[..., Any], *inputs: Any, noise_mode: object = "none"
         noise_mode: What it draws noise by.
     """
     if _checkpoints.get() and torch.is_grad_enabled() and noise_mode in ("none", "const"):
-        return checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return checkpoint(as_chosen(part), *inputs, use_reentrant=False, preserve_rng_state=False)
     return part(*inputs)
 
 

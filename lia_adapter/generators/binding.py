@@ -29,7 +29,7 @@ def respond(generator: Generator) -> dict[str, Any]:
     Args:
         generator: Three codes are mapped and two images drawn: one of one y, one with another y in each layer.
     """
-    device = next((p.device for p in getattr(generator, "parameters", lambda: iter(()))()), torch.device("cpu"))
+    device = next((p.device for p in generator.parameters()), torch.device("cpu"))
     random = torch.Generator().manual_seed(0)
     z = torch.randn(3, generator.z_dim, generator=random).to(device)
     c = torch.eye(generator.c_dim, device=device)[torch.arange(3) % generator.c_dim] if generator.c_dim else None

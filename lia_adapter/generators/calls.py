@@ -180,8 +180,10 @@ class Replaced:
 def _parameters(part: object) -> list[inspect.Parameter]:
     """The arguments of a part; none where they can't be known."""
     function = bare(part).forward if isinstance(part, nn.Module) else part
+    if not callable(function):
+        return []
     try:
-        return list(inspect.signature(function).parameters.values())  # type: ignore[arg-type]
+        return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
         return []
 

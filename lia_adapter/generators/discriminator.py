@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from lia_adapter.canonical import Discriminator2Config, DiscriminatorBlock2Config, Epilogue2Config, whole_epilogue
 from lia_adapter.generators.base import check_label, one_class
-from lia_adapter.generators.stylegan2 import Dense, MappingNetwork, default_filter, in_fast_format
+from lia_adapter.generators.layers import Dense, default_filter, in_fast_format
+from lia_adapter.generators.stylegan2 import MappingNetwork
 from lia_adapter.ops import ACTIVATIONS, bias_act, upfirdn2d
 
 __all__ = ["Discriminator", "lower_discriminator", "minibatch_std"]
@@ -174,7 +175,7 @@ class Discriminator(nn.Module):
         self.config = config
         self.c_dim, self.channels = int(config["c_dim"]), int(config["channels"])
         self.resolution = (int(config["resolution"][0]), int(config["resolution"][1]))
-        self.only = config.get("class")  # the one class that is judged, whatever c is
+        self.fixed_label = config.get("class")  # the one class that is judged, whatever c is
         self.names = [str(block["name"]) for block in config["blocks"]]
         for block in config["blocks"]:
             setattr(self, block["name"], Block(block, self.channels))
@@ -187,8 +188,8 @@ class Discriminator(nn.Module):
         image, features = in_fast_format(x, next(self.parameters())), None
         for name in self.names:
             features, image = self.get_submodule(name)(features, image)
-        if self.only is not None:
-            c = one_class(self.only, self.c_dim, len(x), x)
+        if self.fixed_label is not None:
+            c = one_class(self.fixed_label, self.c_dim, len(x), x)
         c = check_label(c, self.c_dim, len(x))
         label = c if c is None or self.mapping is None else self.mapping(None, c)
         logits: Tensor = self.get_submodule(self.last)(features, image, label)

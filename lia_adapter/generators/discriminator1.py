@@ -1,5 +1,6 @@
 """StyleGAN1's discriminator (Karras et al. 2018, "Progressive Growing of GANs", with blurred down-sampling)."""
 
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,8 +8,8 @@ from torch import Tensor, nn
 from lia_adapter.canonical import Discriminator1Config, DiscriminatorBlock1Config, Epilogue1Config
 from lia_adapter.generators.base import check_label, one_class
 from lia_adapter.generators.discriminator import minibatch_std
+from lia_adapter.generators.layers import Dense
 from lia_adapter.generators.stylegan1 import Conv, blur, grown
-from lia_adapter.generators.stylegan2 import Dense
 
 __all__ = ["Discriminator1"]
 
@@ -71,8 +72,8 @@ class Discriminator1(nn.Module):
     def __init__(self, config: Discriminator1Config) -> None:
         super().__init__()
         self.c_dim, self.channels, self.lod = int(config["c_dim"]), int(config["channels"]), float(config["lod"])
-        self.resolution = tuple(config["resolution"])
-        self.only = config.get("class")  # the one class that is judged, whatever c is
+        self.resolution = (int(config["resolution"][0]), int(config["resolution"][1]))
+        self.fixed_label = config.get("class")  # the one class that is judged, whatever c is
         self.names = [str(block["name"]) for block in config["blocks"]]
         for block in config["blocks"]:
             setattr(self, block["name"], Block(block, self.channels))
@@ -82,8 +83,8 @@ class Discriminator1(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """Images x [N, C, H, W] in [-1, 1] and labels c [N, c_dim] -> logits [N, 1]; larger means more real."""
-        if self.only is not None:
-            c = one_class(self.only, self.c_dim, len(x), x)
+        if self.fixed_label is not None:
+            c = one_class(self.fixed_label, self.c_dim, len(x), x)
         label = check_label(c, self.c_dim, len(x))
         image, features = x, self._seen(self.names[0] if self.names else self.last, x)
         for i, name in enumerate(self.names):
@@ -95,5 +96,7 @@ class Discriminator1(nn.Module):
         return logits
 
     def _seen(self, name: str, image: Tensor) -> Tensor:
-        seen: Tensor = self.get_submodule(name).fromrgb(image, self.fromrgb_act)  # type: ignore[operator]
+        fromrgb = cast(Block | Epilogue, self.get_submodule(name)).fromrgb
+        assert fromrgb is not None  # noqa: S101  (the config gives one to every part that looks at an image)
+        seen: Tensor = fromrgb(image, self.fromrgb_act)
         return seen

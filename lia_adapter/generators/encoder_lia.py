@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lia_adapter.canonical import PublishedEncoderConfig, whole_encoder
 from lia_adapter.generators.base import check_images
 
-__all__ = ["LIAEncoder"]
+__all__ = ["OfficialLIAEncoder"]
 
 
 class _Norm(nn.Module):
@@ -62,7 +62,7 @@ class _Stage(nn.Module):
         return answer
 
 
-class LIAEncoder(nn.Module):
+class OfficialLIAEncoder(nn.Module):
     """x [N, C, H, W] in [-1, 1] -> y [N, y_dim] of LIA, ys [N, num_ws, y_dim] of idinvert.
 
     Args:

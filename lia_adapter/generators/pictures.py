@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lia_adapter.budget import at_once, held_by, room
 from lia_adapter.generators.base import Generator, checkpointed
@@ -17,8 +17,7 @@ _LARGE = 128 * 128  # pixels; drawing a larger picture once takes as long as wor
 
 def device_of(generator: Generator) -> torch.device:
     """Where its weights are; the processor for one that has none."""
-    weights = generator.parameters() if isinstance(generator, nn.Module) else iter(())
-    return next((p.device for p in weights), torch.device("cpu"))
+    return next((p.device for p in generator.parameters()), torch.device("cpu"))
 
 
 def picture_bytes(
@@ -32,7 +31,7 @@ def picture_bytes(
         graph: Whether the gradient of the answer's sum, with respect to the code, is taken, too.
         reduced: Whether `draw_reduced` draws it.
     """
-    like = next(generator.parameters(), torch.zeros(())) if isinstance(generator, nn.Module) else torch.zeros(())
+    like = next(generator.parameters(), torch.zeros(()))
 
     def work() -> None:
         ys = torch.zeros(1, generator.num_ws, generator.y_dim, device=like.device, dtype=like.dtype, requires_grad=graph)
@@ -52,9 +51,9 @@ def pictures_at_once(
     """How many pictures to draw and use at once, without gradients.
 
     Args:
-        generator: See `picture_bytes`.
-        use: As there.
-        reduced: As there.
+        generator: Draws a picture of the code 0, to measure what one takes.
+        use: What is done with the pictures [N, C, H, W].
+        reduced: Whether `draw_reduced` draws them.
         most: No more than this.
 
     Raises:
@@ -69,9 +68,9 @@ def graphs_at_once(
     """How many pictures to draw and use at once where the gradient of what comes out is taken.
 
     Args:
-        generator: See `picture_bytes`.
-        use: As there.
-        reduced: As there.
+        generator: Draws a picture of the code 0, to measure what one takes.
+        use: What is done with the pictures [N, C, H, W].
+        reduced: Whether `draw_reduced` draws them.
         most: No more than this.
 
     Returns:

@@ -97,7 +97,7 @@ def discriminator_config(
         c_dim: Number of classes, 0 for none.
         mapping_layers: Dense layers of the label's mapping.
         channel_base: As in `stylegan2_config`, by the shorter side.
-        channel_max: As there.
+        channel_max: Feature maps of a layer, at most.
 
     Returns:
         The canonical config.

@@ -10,7 +10,7 @@ from torch import nn
 
 from lia_adapter.errors import LIAError, WrapError
 from lia_adapter.generators.base import Generator
-from lia_adapter.generators.wrap import wrap
+from lia_adapter.generators.wrap import as_generator
 
 __all__ = ["build_by_script", "is_script"]
 
@@ -49,8 +49,8 @@ def build_by_script(text: str) -> Generator:
             known = ", ".join(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
             raise LIAError(f"{path} has no function {name!r}; it has {known or 'none'}.")
         made = make()
-        if not isinstance(made, Generator) and isinstance(made, nn.Module):
-            made = wrap(made)
+        if isinstance(made, nn.Module):
+            made = as_generator(made)
     except (LIAError, KeyboardInterrupt):
         raise
     except BaseException as error:  # the user's code may raise anything, and may call exit

@@ -16,8 +16,7 @@ from lia_adapter.generators.guest import same_random_state
 from lia_adapter.generators.pictures import device_of
 from lia_adapter.generators.stylegan2 import MappingNetwork
 from lia_adapter.generators.wrap import WrappedGenerator
-from lia_adapter.ops import ACTIVATIONS
-from lia_adapter.ops.functions import plain_torch
+from lia_adapter.ops import ACTIVATIONS, using
 
 __all__ = ["DenseStack", "dense_stack"]
 
@@ -71,7 +70,7 @@ def _by_weights(network: MappingNetwork, dim: int, c_dim: int) -> DenseStack:
     for i, layer in enumerate(network.layers):
         # The activation's gain goes into the weights: a leaky ReLU lets positive factors pass.
         weight, bias = (t.double() * ACTIVATIONS["lrelu"].gain for t in layer.effective())
-        if i == 0 and network.only is not None:  # one class alone: what its label adds is a constant
+        if i == 0 and network.fixed_label is not None:  # one class alone: what its label adds is a constant
             bias = bias + weight[:, dim:] @ network.label_code(None, 1)[0].double()
         if i == 0 and c_dim and weight.shape[1] > dim:
             embed_weight, embed_bias = network.embed.effective()
@@ -89,7 +88,7 @@ def _by_running(generator: WrappedGenerator) -> DenseStack | None:
     z = z * (generator.z_dim**0.5 / z.norm(dim=1, keepdim=True))
     device = device_of(generator)
     try:
-        with same_random_state(device), plain_torch():  # ours, too, where the user patched them in
+        with same_random_state(device), using("reference"):  # ours, too, where the user patched them in
             stack = _Pieces(generator.mapping_on_cpu(), z.to(generator.precision)).stack()
     except Exception:  # the user's code may do anything; what can't be recorded is no stack that we know
         return None

@@ -4,6 +4,7 @@ Names are those of our StyleGAN2: a block has conv0, conv1 and torgb. In the fir
 which is then only what follows a convolution. The gain of leaky ReLUs, sqrt(2), is in the weights before them.
 """
 
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +12,11 @@ from torch import Tensor, nn
 
 from lia_adapter.canonical import Block1Config, Generator1Config
 from lia_adapter.errors import LIAError
-from lia_adapter.generators.base import broadcast, check_noise_mode, run_part
+from lia_adapter.generators.base import Affine, Generator, broadcast, check_noise_mode, run_part
 from lia_adapter.generators.convolution import conv2d
-from lia_adapter.generators.stylegan2 import Dense, Noise, make_mapping
+from lia_adapter.generators.layers import Dense
+from lia_adapter.generators.stylegan2 import MappingNetwork, Noise, make_mapping
+from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.ops import bias_act, setup_filter, upfirdn2d
 
 __all__ = ["Conv", "StyleGAN1", "Synthesis", "blur", "grown"]
@@ -163,6 +166,11 @@ class Synthesis(nn.Module):
             made = SynthesisBlock(block, self.y_dim, int(config["channels"]), float(config["norm_eps"]))
             setattr(self, block["name"], made)
 
+    @property
+    def blocks(self) -> list[SynthesisBlock]:
+        """The blocks, from the coarsest."""
+        return [cast(SynthesisBlock, self.get_submodule(name)) for name in self.names]
+
     def forward(self, ys: Tensor, *, noise_mode: str | Noise = "const") -> Tensor:
         """ys [N, num_ws, y_dim] (or one y for all layers, [N, y_dim]) -> x [N, C, H, W]."""
         if isinstance(noise_mode, str):
@@ -172,8 +180,7 @@ class Synthesis(nn.Module):
             raise LIAError(f"ys have shape {list(ys.shape)}; expected [N, {self.num_ws}, {self.y_dim}].")
         x: Tensor | None = None
         image: Tensor | None = None
-        for i, name in enumerate(self.names):
-            block: SynthesisBlock = self.get_submodule(name)  # type: ignore[assignment]
+        for i, block in enumerate(self.blocks):
             x = run_part(block, x, ys[:, 2 * i : 2 * i + 2], noise_mode, noise_mode=noise_mode)
             left = len(self.names) - 1 - i  # doublings that follow
             if block.torgb is None or (self.lod == 0 and left):
@@ -184,12 +191,15 @@ class Synthesis(nn.Module):
         return image.tanh() if self.tanh else image
 
 
-class StyleGAN1(nn.Module):
+class StyleGAN1(Generator):
     """StyleGAN1's generator: `mapping` z -> y and `synthesis` ys -> x; see `lia_adapter.generators.Generator`.
 
     Args:
         config: `generator` of the canonical config of the family "stylegan1".
     """
+
+    mapping: MappingNetwork | InvertibleMapping
+    synthesis: Synthesis
 
     def __init__(self, config: Generator1Config) -> None:
         super().__init__()
@@ -204,6 +214,11 @@ class StyleGAN1(nn.Module):
     def y_mean(self) -> Tensor | None:
         """Centre of truncation [y_dim] as tracked in training, or None where the file has none."""
         return self.mapping.y_mean
+
+    def affines(self) -> list[Affine]:
+        """The style layers' weights and biases, two layers to each block; style is (scale - 1, shift) [2 * features]."""
+        layers = [layer for block in self.synthesis.blocks for layer in (block.conv0, block.conv1)]
+        return [Affine(*layer.affine.effective(), i) for i, layer in enumerate(layers)]
 
     def forward(self, z: Tensor, c: Tensor | None = None, *, noise_mode: str = "const") -> Tensor:
         """z [N, z_dim], c [N, c_dim] -> x [N, C, H, W]."""

@@ -6,17 +6,13 @@ Everything runs in the dtype of the weights; nothing is done in half precision b
 `torch.autocast` the convolutions are in half precision, while codes, styles and images stay as precise as the weights.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
+from collections.abc import Callable
+from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lia_adapter.canonical import (
-    FILTER,
-    TAPS,
     Block2Config,
     Generator2Config,
     InvertibleConfig,
@@ -26,117 +22,29 @@ from lia_adapter.canonical import (
     whole_mapping,
 )
 from lia_adapter.errors import LIAError
-from lia_adapter.generators.base import broadcast, check_label, check_noise_mode, one_class, run_part
-from lia_adapter.generators.convolution import conv2d, conv_transpose2d
+from lia_adapter.generators.base import Affine, Generator, broadcast, check_label, check_noise_mode, one_class, run_part
+from lia_adapter.generators.convolution import conv2d
+from lia_adapter.generators.layers import (
+    Dense,
+    Skip,
+    block_precision,
+    conv_up2,
+    default_filter,
+    half_above,
+    in_fast_format,
+    interpolated,
+    no_autocast,
+    normalize_2nd_moment,
+    scaled,
+    upsample2d,
+)
 from lia_adapter.mapping import InvertibleMapping
-from lia_adapter.ops import ACTIVATIONS, bias_act, modconv_epilogue, setup_filter, upfirdn2d, upfirdn2d_act
+from lia_adapter.ops import ACTIVATIONS, bias_act, modconv_epilogue, upfirdn2d_act
 
-__all__ = [
-    "Dense",
-    "MappingNetwork",
-    "Noise",
-    "StyleGAN2",
-    "Synthesis",
-    "conv_up2",
-    "half_above",
-    "in_fast_format",
-    "make_mapping",
-    "normalize_2nd_moment",
-    "scaled",
-]
+__all__ = ["MappingNetwork", "Noise", "StyleGAN2", "Synthesis", "half_above", "make_mapping"]
 
 Noise = Callable[[int, int], Tensor]
 """The noise images [N, 1, H, W] of the next layer, called with H and W: for who must draw the same ones again."""
-
-
-_half_above: ContextVar[int | None] = ContextVar("half_above", default=None)
-
-
-@contextmanager
-def half_above(side: int) -> Iterator[None]:
-    """In it, blocks with a side larger than `side` draw under autocast in bfloat16, and the smaller ones precisely.
-
-    The large blocks take the time, and the small ones are where rounding moves what is drawn.
-    """
-    token = _half_above.set(side)
-    try:
-        yield
-    finally:
-        _half_above.reset(token)
-
-
-def _precision(size: tuple[int, ...], device: torch.device) -> AbstractContextManager[object]:
-    """What a block of that size runs in."""
-    side = _half_above.get()
-    return nullcontext() if side is None or max(size) <= side else torch.autocast(device.type, torch.bfloat16)
-
-
-def normalize_2nd_moment(x: Tensor) -> Tensor:
-    """Scales every row of x [N, D] to a mean square of 1 (Karras 2018, "pixel norm")."""
-    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
-
-
-def no_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """For codes, styles and demodulation: rounding them to half precision moves the whole image."""
-    device = x.device.type
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
-
-
-def in_fast_format(x: Tensor, parameter: Tensor) -> Tensor:
-    """x [N, C, H, W] in the memory format that the convolutions behind it are fastest in; they keep it.
-
-    On the CPU they are a fifth faster in channels_last, but for the gradients of weights, which take a third longer.
-
-    Args:
-        x: What enters the first convolution.
-        parameter: One of the network's, which tells whether weights get gradients.
-    """
-    if x.device.type != "cpu" or (parameter.requires_grad and torch.is_grad_enabled()):
-        return x
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def scaled(x: Tensor, factors: Tensor) -> Tensor:
-    """x [N, C, H, W] times factors [N, C]; without gradients in x's own memory, so only for who needs x no more."""
-    factors = factors.to(x.dtype)[:, :, None, None]
-    return x * factors if torch.is_grad_enabled() else x.mul_(factors)
-
-
-class Dense(nn.Module):
-    """A dense layer with equalised learning rate: stored weights are unit-normal, the gain comes at run time.
-
-    Args:
-        in_features: Width of the input.
-        out_features: Width of the output.
-        act: Activation, one of `lia_adapter.ops.ACTIVATIONS`.
-        lr_multiplier: Scale of weights and biases (Karras 2019, app. C).
-        bias_init: Initial bias.
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        act: str = "linear",
-        lr_multiplier: float = 1.0,
-        bias_init: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.act = act
-        self.weight_gain = lr_multiplier / in_features**0.5
-        self.bias_gain = lr_multiplier
-        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
-        self.bias = nn.Parameter(torch.full([out_features], bias_init / lr_multiplier))
-
-    def effective(self) -> tuple[Tensor, Tensor]:
-        """Weight [out, in] and bias [out] as they act, gains included (the activation's gain is not)."""
-        return self.weight * self.weight_gain, self.bias * self.bias_gain
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, in] -> [N, out]."""
-        with no_autocast(x):
-            weight, bias = self.effective()
-            return bias_act(x.to(weight.dtype) @ weight.t(), bias, act=self.act)
 
 
 class MappingNetwork(nn.Module):
@@ -158,7 +66,7 @@ class MappingNetwork(nn.Module):
         self.z_dim, self.c_dim, self.act = int(config["z_dim"]), int(config["c_dim"]), str(config["activation"])
         widths = [int(width) for width in config["features"]]
         inputs = self.z_dim
-        self.only = config.get("class")  # the one class that is drawn, whatever c is
+        self.fixed_label = config.get("class")  # the one class that is drawn, whatever c is
         self.concat = config["label"] == "concat"
         self.norm = normalize_2nd_moment if config["normalize"] else nn.Identity()
         if self.c_dim:
@@ -183,12 +91,12 @@ class MappingNetwork(nn.Module):
     @property
     def layers(self) -> list[Dense]:
         """The dense layers behind the normalisation, in order."""
-        return [self.get_submodule(f"fc{i}") for i in range(self.num_layers)]  # type: ignore[misc]
+        return [cast(Dense, self.get_submodule(f"fc{i}")) for i in range(self.num_layers)]
 
     def label_code(self, c: Tensor | None, n: int) -> Tensor:
         """What n labels c [n, c_dim] become, [n, embed_features]; c may be None where there is one class alone."""
-        if self.only is not None:
-            c = one_class(self.only, self.c_dim, n, next(self.parameters()))
+        if self.fixed_label is not None:
+            c = one_class(self.fixed_label, self.c_dim, n, next(self.parameters()))
         c = check_label(c, self.c_dim, n)
         assert c is not None  # noqa: S101  (called with labels alone)
         return c.to(self.label_weight.dtype) @ self.label_weight if self.concat else self.norm(self.embed(c))
@@ -214,23 +122,6 @@ class MappingNetwork(nn.Module):
 def make_mapping(config: MappingConfig | InvertibleConfig) -> MappingNetwork | InvertibleMapping:
     """The mapping of a config: a network, or an invertible one with which a generator has learnt (LIA, stage 1)."""
     return InvertibleMapping.from_config(config) if "coupling" in config else MappingNetwork(config)
-
-
-def conv_up2(x: Tensor, weight: Tensor, f: Tensor) -> tuple[Tensor, list[int]]:
-    """The transposed half of a convolution with 2x upsampling, and the padding that its filter needs.
-
-    A zero-stuffed image convolved with `weight` [O, I, k, k] and low-pass filtered: the zeros are never built. The weight
-    acts as a true convolution, not a correlation (the orientation in which NVlabs' files keep it).
-
-    Returns:
-        x [N, O, 2 * H + k - 1, 2 * W + k - 1] and the padding (left, right, top, bottom) for `upfirdn2d`, gain 4.
-    """
-    k, (fh, fw) = weight.shape[-1], f.shape[-2:]
-    # The last row and column are zeros that the filter would need anyway: oneDNN's kernels for even sizes are faster.
-    x = conv_transpose2d(x, weight.transpose(0, 1), stride=2)
-    # k // 2 on all sides and the filter's own reach, less what the transposed convolution already added.
-    side = k // 2 - (k - 1)
-    return x, [side + (fw + 1) // 2, side + (fw - 2) // 2, side + (fh + 1) // 2, side + (fh - 2) // 2]
 
 
 class SynthesisLayer(nn.Module):
@@ -352,29 +243,6 @@ class ToRGB(nn.Module):
         return bias_act(drawn.to(self.bias.dtype).contiguous(), self.bias, clamp=self.clamp)
 
 
-class Skip(nn.Module):
-    """The 1x1 convolution with 2x upsampling that bypasses a resnet block.
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        filter_shape: Shape of the low-pass filter.
-    """
-
-    resample_filter: Tensor
-
-    def __init__(self, in_channels: int, out_channels: int, filter_shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.weight_gain = 1 / in_channels**0.5
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 1, 1))
-        self.register_buffer("resample_filter", default_filter(filter_shape))
-
-    def forward(self, x: Tensor, gain: float) -> Tensor:
-        """[N, I, h, w] -> [N, O, 2h, 2w]."""
-        x = conv2d(x, self.weight * self.weight_gain)
-        return upsample2d(x, self.resample_filter) * gain
-
-
 class SynthesisBlock(nn.Module):
     """The layers of one resolution: skip, resnet or orig (Karras 2020, fig. 7).
 
@@ -406,6 +274,11 @@ class SynthesisBlock(nn.Module):
             self.torgb = ToRGB(out_channels, channels, y_dim, torgb)
         if self.architecture == "resnet" and not self.is_first:
             self.skip = Skip(in_channels, out_channels, filter_shape)
+
+    @property
+    def styled(self) -> list[SynthesisLayer | ToRGB]:
+        """The layers that take a y, in order."""
+        return [*([] if self.is_first else [self.conv0]), self.conv1, *([self.torgb] if self.has_torgb else [])]
 
     def forward(
         self, x: Tensor | None, image: Tensor | None, ys: Tensor, noise_mode: str | Noise
@@ -445,10 +318,14 @@ class Synthesis(nn.Module):
         for block in config["blocks"]:
             setattr(self, block["name"], SynthesisBlock(block, self.y_dim, int(config["channels"])))
 
+    @property
+    def blocks(self) -> list[SynthesisBlock]:
+        """The blocks, from the coarsest."""
+        return [cast(SynthesisBlock, self.get_submodule(name)) for name in self.names]
+
     def lower(self, max_side: int) -> list[str]:
         """The blocks, by name, that make the largest image with both sides up to max_side; all where none is so small."""
-        blocks: list[SynthesisBlock] = [self.get_submodule(name) for name in self.names]  # type: ignore[misc]
-        ends = [i + 1 for i, block in enumerate(blocks) if block.has_torgb and max(block.size) <= max_side]
+        ends = [i + 1 for i, block in enumerate(self.blocks) if block.has_torgb and max(block.size) <= max_side]
         return self.names[: ends[-1]] if ends else self.names
 
     def forward(self, ys: Tensor, *, noise_mode: str | Noise = "const", max_side: int | None = None) -> Tensor:
@@ -467,23 +344,25 @@ class Synthesis(nn.Module):
         x: Tensor | None = None
         image: Tensor | None = None
         first = 0
-        for name in self.names if max_side is None else self.lower(max_side):
-            block: SynthesisBlock = self.get_submodule(name)  # type: ignore[assignment]
+        for block in self.blocks if max_side is None else self.blocks[: len(self.lower(max_side))]:
             # ToRGB shares its y with the first convolution of the next block: the layers advance by num_conv alone.
             part = ys[:, first : first + block.num_conv + 1]
-            with _precision(block.size, ys.device):
+            with block_precision(block.size, ys.device):
                 x, image = run_part(block, x, image, part, noise_mode, noise_mode=noise_mode)
             first += block.num_conv
         assert image is not None  # noqa: S101  (the last of them always has a torgb)
         return image
 
 
-class StyleGAN2(nn.Module):
+class StyleGAN2(Generator):
     """StyleGAN2's generator: `mapping` z -> y and `synthesis` ys -> x; see `lia_adapter.generators.Generator`.
 
     Args:
         config: `generator` of the canonical config of the family "stylegan2".
     """
+
+    mapping: MappingNetwork | InvertibleMapping
+    synthesis: Synthesis
 
     def __init__(self, config: Generator2Config) -> None:
         super().__init__()
@@ -500,24 +379,15 @@ class StyleGAN2(nn.Module):
         """Centre of truncation [y_dim] as tracked in training, or None where the file has none."""
         return self.mapping.y_mean
 
+    def affines(self) -> list[Affine]:
+        """The style layers' weights and biases, ToRGB's among them; a style has a number for each channel that comes in."""
+        found, first = list[Affine](), 0
+        for block in self.synthesis.blocks:
+            found += [Affine(*layer.affine.effective(), first + i) for i, layer in enumerate(block.styled)]
+            first += block.num_conv
+        return found
+
     def forward(self, z: Tensor, c: Tensor | None = None, *, noise_mode: str = "const") -> Tensor:
         """z [N, z_dim], c [N, c_dim] -> x [N, C, H, W]."""
         x: Tensor = self.synthesis(broadcast(self.mapping(z, c), self.num_ws), noise_mode=noise_mode)
         return x
-
-
-def default_filter(shape: tuple[int, ...]) -> Tensor:
-    """StyleGAN2's [1, 3, 3, 1] where the shape is 4x4; otherwise a box of that shape, to be filled from a file."""
-    return setup_filter(list(TAPS) if shape == FILTER else torch.ones(shape))
-
-
-def interpolated(x: Tensor) -> Tensor:
-    """Doubles the size of x [N, C, H, W] by bilinear interpolation, whose pixels beyond the border repeat it."""
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-
-
-def upsample2d(x: Tensor, f: Tensor) -> Tensor:
-    """Doubles the size of x [N, C, H, W] with the low-pass filter f [kh, kw]."""
-    fh, fw = f.shape[0], f.shape[-1]
-    padding = [(fw + 1) // 2, (fw - 2) // 2, (fh + 1) // 2, (fh - 2) // 2]
-    return upfirdn2d(x, f, up=2, padding=padding, gain=4)

@@ -6,6 +6,7 @@ Everything runs in the dtype of the weights, and no sample depends on the others
 """
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 
 from lia_adapter.canonical import Generator3Config, InputConfig, Layer3Config, MappingConfig, whole_mapping
 from lia_adapter.errors import LIAError
-from lia_adapter.generators.base import broadcast, check_label, check_noise_mode, one_class, run_part
+from lia_adapter.generators.base import Affine, Generator, broadcast, check_label, check_noise_mode, one_class, run_part
 from lia_adapter.generators.convolution import conv2d
-from lia_adapter.generators.stylegan2 import Dense, MappingNetwork, make_mapping, no_autocast, scaled
+from lia_adapter.generators.layers import Dense, no_autocast, scaled
+from lia_adapter.generators.stylegan2 import MappingNetwork, make_mapping
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.ops import filtered_lrelu
 
@@ -46,14 +48,14 @@ class ClassMapping(MappingNetwork):
         """The mean of all classes [y_dim], or of the one that is drawn; None where the file has none."""
         if not self.has_average:
             return None
-        if self.only is None:
+        if self.fixed_label is None:
             return self.w_avg.mean(dim=0)
-        return self.w_avg[one_class(self.only, self.c_dim, 1, self.table).argmax()]
+        return self.w_avg[one_class(self.fixed_label, self.c_dim, 1, self.table).argmax()]
 
     def label_code(self, c: Tensor | None, n: int) -> Tensor:
         """What n labels c [n, c_dim] become, [n, embed_features]. Only the largest entry of each counts."""
-        if self.only is not None:
-            c = one_class(self.only, self.c_dim, n, self.table)
+        if self.fixed_label is not None:
+            c = one_class(self.fixed_label, self.c_dim, n, self.table)
         c = check_label(c, self.c_dim, n)
         assert c is not None  # noqa: S101  (there is no such mapping without classes)
         return self.norm(self.embed_proj(self.table[c.argmax(dim=1)]))
@@ -186,6 +188,11 @@ class Synthesis3(nn.Module):
         for layer in config["layers"]:
             setattr(self, layer["name"], SynthesisLayer3(self.y_dim, layer))
 
+    @property
+    def layers(self) -> list[SynthesisLayer3]:
+        """The layers behind the input, from the coarsest; the last is ToRGB."""
+        return [cast(SynthesisLayer3, self.get_submodule(name)) for name in self.names]
+
     def forward(self, ys: Tensor, *, noise_mode: str = "const") -> Tensor:
         """ys [N, num_ws, y_dim] (or one y for all layers, [N, y_dim]) -> x [N, C, H, W]. There is no noise in it."""
         check_noise_mode(noise_mode)
@@ -194,17 +201,20 @@ class Synthesis3(nn.Module):
             raise LIAError(f"ys have shape {list(ys.shape)}; expected [N, {self.num_ws}, {self.y_dim}].")
         first, *rest = ys.to(self.input.weight.dtype).unbind(dim=1)
         x: Tensor = self.input(first)
-        for name, y in zip(self.names, rest, strict=True):
-            x = run_part(self.get_submodule(name), x, y)
+        for layer, y in zip(self.layers, rest, strict=True):
+            x = run_part(layer, x, y)
         return x.to(self.input.weight.dtype) * self.output_scale
 
 
-class StyleGAN3(nn.Module):
+class StyleGAN3(Generator):
     """StyleGAN3's generator: `mapping` z -> y and `synthesis` ys -> x; see `lia_adapter.generators.Generator`.
 
     Args:
         config: `generator` of the canonical config of the family "stylegan3".
     """
+
+    mapping: MappingNetwork | InvertibleMapping
+    synthesis: Synthesis3
 
     def __init__(self, config: Generator3Config) -> None:
         super().__init__()
@@ -213,11 +223,10 @@ class StyleGAN3(nn.Module):
         self.channels = int(config["channels"])
         self.resolution = (int(config["resolution"][0]), int(config["resolution"][1]))
         mapping = config["mapping"]
-        self.mapping: MappingNetwork | InvertibleMapping = (
-            ClassMapping(mapping)
-            if "coupling" not in mapping and whole_mapping(mapping)["label"] == "table"
-            else make_mapping(mapping)
-        )
+        if "coupling" not in mapping and whole_mapping(mapping)["label"] == "table":
+            self.mapping = ClassMapping(mapping)
+        else:
+            self.mapping = make_mapping(mapping)
         self.synthesis = Synthesis3(config)
 
     @property
@@ -229,6 +238,11 @@ class StyleGAN3(nn.Module):
     def y_means(self) -> Tensor | None:
         """Centre of truncation of each class [c_dim, y_dim], as StyleGAN-XL tracks it; None where there is one for all."""
         return self.mapping.w_avg if isinstance(self.mapping, ClassMapping) and self.mapping.has_average else None
+
+    def affines(self) -> list[Affine]:
+        """The style layers' weights and biases: the input's, which makes cosine, sine and two shifts, then each layer's."""
+        layers: list[FourierInput | SynthesisLayer3] = [self.synthesis.input, *self.synthesis.layers]
+        return [Affine(*layer.affine.effective(), i) for i, layer in enumerate(layers)]
 
     def forward(self, z: Tensor, c: Tensor | None = None, *, noise_mode: str = "const") -> Tensor:
         """z [N, z_dim], c [N, c_dim] -> x [N, C, H, W]."""

@@ -4,26 +4,29 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
-from lia_adapter.errors import WrapError
-from lia_adapter.generators.base import broadcast, check_noise_mode
+from lia_adapter.errors import LIAError, WrapError
+from lia_adapter.generators.base import Generator, broadcast, check_noise_mode
 from lia_adapter.generators.calls import Replaced, find_parts, mapping_call, synthesis_call
 from lia_adapter.generators.guest import bare, modules_behind, weights_of
-from lia_adapter.generators.probe import Probe
+from lia_adapter.generators.probe import Trials
+from lia_adapter.generators.probe_codes import CodeProbe
+from lia_adapter.generators.probe_images import look
+from lia_adapter.generators.probe_layers import LayerProbe
 from lia_adapter.generators.runner import Runner
 
-__all__ = ["WrappedGenerator", "wrap"]
+__all__ = ["WrappedGenerator", "as_generator", "wrap"]
 
 _AVERAGES = ("w_avg", "x_avg", "latent_avg", "avg_latent", "dlatent_avg", "w_mean")
 _CLASSES = ("c_dim", "label_dim", "label_size", "n_classes", "num_classes")
 
 
-class WrappedGenerator(nn.Module):
-    """A third-party generator behind the `Generator` protocol. Made by `wrap`; the module itself is not changed.
+class WrappedGenerator(Generator):
+    """A third-party generator as a `Generator`. Made by `wrap`; the module itself is not changed.
 
     The user's modules are guests: none of them is a part of this one, so that neither `eval`, `requires_grad_` nor
     `state_dict` of what holds it reaches them. They run in eval mode and without gradients of their weights, and are left
@@ -170,33 +173,64 @@ def wrap(
     if lazy:
         raise WrapError(f"the weight {lazy[0]} has no size yet. Run the generator once before it is wrapped.")
     asked = [[getattr(part, "module", part), getattr(part, "__self__", None), whole, *owners] for part in (to_y, draw)]
-    c_dim: int = next((v for owner in asked[0] for name in _CLASSES if _is_size(v := getattr(owner, name, None))), 0)  # type: ignore[assignment]
+    said = (getattr(owner, name, None) for owner in asked[0] for name in _CLASSES)
+    c_dim = next((size for size in said if _is_size(size)), 0)
     vector = _vector(label, c_dim)
     runner = Runner(owners, mapping_call(to_y, vector, c_dim), synthesis_call(draw, asked[1], vector))
     runner.image_range = image_range or (-1.0, 1.0)
     if vector is not None or runner.to_y.label is None:
         c_dim = 0
-    probe = Probe(runner, asked[0], asked[1])
-    z_dim, y = probe.find_z(z_dim, torch.eye(c_dim)[0] if c_dim else None)
+    trials, c = Trials(runner), torch.eye(c_dim)[0] if c_dim else None
+    codes = CodeProbe(trials, asked[0], c)
+    z_dim, y = codes.find(z_dim)
     if y_dim is not None and y.shape[1] != y_dim:
         raise WrapError(f"mapping gave y of {y.shape[1]} entries for y_dim={y_dim}; leave y_dim out or correct it.")
     if isinstance(draw, Replaced):
         draw.z_dim = z_dim
-    num_ws, takes_one_y, x = probe.find_layers(y, num_ws)
+    num_ws, takes_one_y, x = LayerProbe(trials, asked[1], y, codes.rows).find(num_ws)
     wrapped = WrappedGenerator(
         runner, z_dim=z_dim, y_dim=y.shape[1], c_dim=c_dim, num_ws=num_ws, takes_one_y=takes_one_y,
         resolution=(x.shape[2], x.shape[3]), channels=x.shape[1],
         average=_average(asked, y.shape[1], num_ws, c_dim, label),
     )  # fmt: skip
-    probe.look(x, wrapped, checked=image_range is None)
+    look(trials, x, y, c, wrapped, checked=image_range is None)
     return wrapped
+
+
+def as_generator(module: nn.Module) -> Generator:
+    """A module as a `Generator`: itself where its class derives from that, else with all members, else wrapped.
+
+    Args:
+        module: Where it has the members (`isinstance` says so), the answer shares all that it holds, of a class that derives
+            from its own and from `Generator`. Any other is given to `wrap`.
+
+    Raises:
+        LIAError: It is no module, or `wrap` does not understand it.
+    """
+    kind = type(module)
+    if not isinstance(module, nn.Module):
+        raise LIAError(f"a generator is a torch module, or what lia_adapter.wrap returns; got a {kind.__name__}.")
+    if not isinstance(module, Generator):
+        return wrap(module)
+    if issubclass(kind, Generator):
+        return module
+
+    def member(name: str) -> property:
+        return property(lambda self: vars(self)[name] if name in vars(self) else kind.__getattr__(self, name))
+
+    # What the module has of its own but not by its class (a buffer), the defaults of `Generator` must not hide.
+    public = [name for name in vars(Generator) if not name.startswith("_")]
+    own = {name: member(name) for name in public if hasattr(module, name) and not hasattr(kind, name)}
+    same: Generator = object.__new__(type(kind.__name__, (kind, Generator), own))
+    object.__setattr__(same, "__dict__", vars(module))
+    return same
 
 
 def _one(y: Tensor) -> Tensor:
     return y[:, 0] if y.ndim == 3 else y
 
 
-def _is_size(value: object) -> bool:
+def _is_size(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lia_adapter.generators import Generator, Original
+from lia_adapter.generators import Generator, MappingSampler
 from lia_adapter.inversion.loss import ReconstructionLoss
 from lia_adapter.metrics.recovery import pixel_spectrum
+from lia_adapter.progress import Progress
 
 __all__ = ["Y_RATE", "Inversion", "optimise", "search_coordinates"]
 
@@ -38,7 +39,7 @@ class Inversion:
 
 
 def search_coordinates(
-    generator: Generator, root: Tensor, *, seconds: float = math.inf, progress: Callable[[str, int, int], None] | None = None
+    generator: Generator, root: Tensor, *, seconds: float = math.inf, progress: Progress | None = None
 ) -> Tensor:
     """The matrix M [y_dim, y_dim] of coordinates a for a search in y = mean + a @ M.
 
@@ -52,7 +53,7 @@ def search_coordinates(
         seconds: About how long it may take: see `pixel_spectrum`.
         progress: Is told what is done.
     """
-    _, y, _ = Original(generator).pairs(_SPECTRUM_CODES, torch.Generator(root.device).manual_seed(0))
+    _, y, _ = MappingSampler(generator).pairs(_SPECTRUM_CODES, torch.Generator(root.device).manual_seed(0))
     values, vectors = pixel_spectrum(generator, y, root, seconds=seconds, progress=progress)
     pace = (values / values[0]).clamp(min=_LEAST) ** _PACE
     # Contiguous, as it is when it was read from a file: products by another layout differ in the last bit.

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from lia_adapter.linalg import symmetric_root
+
 __all__ = ["Moments", "frechet_distance", "sliced_wasserstein"]
 
 
@@ -55,8 +57,7 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
     a, b = (x if isinstance(x, Moments) else _moments(x) for x in (a, b))
     cov_a, cov_b = a.covariance, b.covariance
     # tr (C_a C_b)^½ through the symmetric root of C_a: its eigenvalues are real, and rounding can't make them complex.
-    values, vectors = torch.linalg.eigh(cov_a)
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.t()
+    root = symmetric_root(cov_a, floor=0)
     cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
     shift = (a.mean - b.mean).square().sum()
     return float(shift + cov_a.trace() + cov_b.trace() - 2 * cross)

@@ -110,27 +110,42 @@ def inception_features() -> Features:
 
 
 class FeatureSet:
-    """Features of images that come one batch after another: sums of all, and the first few as they are.
+    """Features of images that come one batch after another.
+
+    Up to D vectors are kept as they are, of more the moments, which take the room of D vectors and are slow to work with.
 
     Args:
         features: From `load_features`.
-        keep: How many vectors are kept.
+        keep: How many vectors are kept in any case.
 
     Attributes:
-        moments: Of all.
+        count: Vectors so far.
         kept: The first, [≤ keep, D].
     """
 
     def __init__(self, features: Features, keep: int = 0) -> None:
         self._features, self._keep = features, keep
-        self.moments = Moments()
+        self._few: list[Tensor] = []
+        self._moments = Moments()
+        self.count = 0
         self.kept = torch.zeros(0)
+
+    @property
+    def whole(self) -> Tensor | Moments:
+        """All vectors [N, D] where they are at most D, else their moments: what `frechet_distance` takes."""
+        return torch.cat(self._few) if self._few else self._moments
 
     @torch.no_grad()
     def add(self, x: Tensor) -> None:
         """Looks at images [n, C, H, W] in [-1, 1]."""
         found = self._features(x).cpu()
-        self.moments.add(found)
+        self.count += len(found)
+        if self.count > found.shape[1]:
+            for vectors in (*self._few, found):
+                self._moments.add(vectors)
+            self._few = []
+        else:
+            self._few.append(found)
         if len(self.kept) < self._keep:
             some = found[: self._keep - len(self.kept)]
             self.kept = torch.cat([self.kept, some]) if len(self.kept) else some

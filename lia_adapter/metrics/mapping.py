@@ -5,23 +5,31 @@ ratio of 1 means that the replacement differs from the original no more than the
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lia_adapter.budget import affordable, in_parts, seconds_of
-from lia_adapter.generators import Generator, Original, broadcast, draw_reduced, has_lower_layers, in_chunks, pictures_at_once
-from lia_adapter.mapping import InvertibleMapping, covariance_root
+from lia_adapter.generators import (
+    Generator,
+    MappingSampler,
+    broadcast,
+    draw_reduced,
+    has_lower_layers,
+    in_chunks,
+    pictures_at_once,
+)
+from lia_adapter.linalg import covariance_root
+from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.metrics.classifier import classifier_accuracy
 from lia_adapter.metrics.distances import frechet_distance, sliced_wasserstein
 from lia_adapter.metrics.features import Features, FeatureSet
 from lia_adapter.metrics.intervals import jackknife
+from lia_adapter.progress import Progress
 
 __all__ = ["LEAST_IMAGES", "MOST_IMAGES", "compare_mappings", "correlation"]
-
-Progress = Callable[[str, int, int], None]
 
 _SEED = 1 << 40  # far from the seeds of training batches
 LEAST_IMAGES, MOST_IMAGES = 50, 10_000
@@ -66,9 +74,10 @@ def compare_mappings(
         seeds share. With fewer than 500 of these a side, "interval" is where the ratio lies with a confidence of 95 %.
     """
     device = torch.device(device)
-    original = Original(generator)
+    original = MappingSampler(generator)
     mean, root = covariance_root(original.pairs(statistics_samples, _random(0, device))[1])
     inverse = torch.linalg.inv(root)
+
     def white(y: Tensor) -> Tensor:
         u: Tensor = (y.double() - mean) @ inverse  # at most `samples` of them
         return u.float()
@@ -167,7 +176,7 @@ def _compare_images(
                 if progress:
                     progress("measure, pictures", done, 3 * count)
         sides.append(seen)
-    value, floor = (frechet_distance(sides[0].moments, sides[i].moments) for i in (2, 1))
+    value, floor = (frechet_distance(sides[0].whole, sides[i].whole) for i in (2, 1))
     found: dict[str, Any] = {"value": value, "floor": floor, "ratio": value / floor if floor > 0 else float("inf")}
     original, again, new = (seen.kept for seen in sides)
 

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from lia_adapter.budget import in_parts, seconds_of
 from lia_adapter.encoder import one_code
-from lia_adapter.generators import Generator, Original, broadcast, draw_reduced, graphs_at_once, pictures_at_once
+from lia_adapter.generators import Generator, MappingSampler, broadcast, draw_reduced, graphs_at_once, pictures_at_once
 from lia_adapter.metrics.images import mse
 from lia_adapter.metrics.intervals import jackknife
 from lia_adapter.metrics.mapping import correlation
+from lia_adapter.progress import Progress
 
 __all__ = ["KnownAnswers", "pixel_directions", "pixel_spectrum"]
 
@@ -25,8 +26,6 @@ _IMAGES = 64  # that E[JᵀJ] is taken over, where time allows
 _PROBES = 64  # random directions of each image that estimate JᵀJ
 _LEAST = 4  # of both
 _SHARE = 0.9  # of the trace
-
-Progress = Callable[[str, int, int], None]
 
 
 def pixel_spectrum(
@@ -140,12 +139,10 @@ class KnownAnswers:
         self.directions = pixel_directions(generator, self._codes(_IMAGES), root, seconds=seconds, progress=progress)
 
     def _codes(self, n: int) -> Tensor:
-        return Original(self.generator).pairs(n, torch.Generator(self.root.device).manual_seed(self.seed))[1]
+        return MappingSampler(self.generator).pairs(n, torch.Generator(self.root.device).manual_seed(self.seed))[1]
 
     @torch.no_grad()
-    def test(
-        self, encode: Callable[[Tensor], Tensor], samples: int, progress: Progress | None = None
-    ) -> dict[str, Any]:
+    def test(self, encode: Callable[[Tensor], Tensor], samples: int, progress: Progress | None = None) -> dict[str, Any]:
         """Encodes the images and compares.
 
         Args:

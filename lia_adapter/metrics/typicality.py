@@ -9,7 +9,7 @@ prior finds nothing odd, but not with the correlations that its own kind has.
 import torch
 from torch import Tensor, nn
 
-from lia_adapter.mapping import covariance_root
+from lia_adapter.linalg import covariance_root
 
 __all__ = ["Typicality", "z_size"]
 

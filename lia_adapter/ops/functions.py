@@ -4,40 +4,23 @@ Signatures, shapes and results are those of `lia_adapter.ops.reference`, which d
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lia_adapter.ops import filtered, library, native, reference
+from lia_adapter.ops import library, native, reference
 from lia_adapter.ops.reference import ACTIVATIONS, pair, quad
 
-__all__ = ["bias_act", "filtered_lrelu", "modconv_epilogue", "plain_torch", "upfirdn2d", "upfirdn2d_act"]
+__all__ = ["bias_act", "filtered_lrelu", "modconv_epilogue", "upfirdn2d", "upfirdn2d_act"]
 
 _HALF = (torch.float32, torch.float16, torch.bfloat16)
 _DTYPES = {"cpu": (*_HALF, torch.float64), "cuda": _HALF}
 
-# Whether there are kernels is settled while torch.compile traces, not in the graph. torch.compiler.assume_constant_result does
-# no more than this, and imports the compiler for it: a second and 150 MB, also for who never compiles.
-_path = native.path
-_path._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-@contextmanager
-def plain_torch() -> Iterator[None]:
-    """In it, all ops take the path of plain torch: for who records a graph that others are to run or to read."""
-    kept = _is_native
-    globals()["_is_native"] = lambda *_: False
-    try:
-        yield
-    finally:
-        globals()["_is_native"] = kept
-
 
 def _is_native(x: Tensor, op: str = "bias_act") -> bool:
-    return x.dtype in _DTYPES.get(x.device.type, ()) and _path(x.device.type, op) != "reference"
+    return x.dtype in _DTYPES.get(x.device.type, ()) and native.implementation(x.device.type, op) != "reference"
 
 
 def _fits(*filters: Tensor | None) -> bool:
@@ -173,11 +156,18 @@ def filtered_lrelu(
     clamp: float | None = None,
     flip_filter: bool = False,
 ) -> Tensor:
-    """StyleGAN3's filtered nonlinearity; see `lia_adapter.ops.filtered.filtered_lrelu_reference`."""
+    """StyleGAN3's activation between two low-pass filters; see `lia_adapter.ops.reference.filtered_lrelu`."""
     # A block's shared memory is sure to hold filters of 32 taps and factors of 8, in both directions.
     fits = x.device.type != "cuda" or (max(up, down) <= 8 and all(max(f.shape) <= 32 for f in (fu, fd) if f is not None))
-    native_runs = fits and _fits(fu, fd) and _is_native(x, "filtered_lrelu")
-    run = filtered.filtered_lrelu_native if native_runs else filtered.filtered_lrelu_reference
-    return run(
-        x, fu, fd, b, up=up, down=down, padding=padding, gain=gain, slope=slope, clamp=clamp, flip_filter=flip_filter
+    if not fits or not _fits(fu, fd) or not _is_native(x, "filtered_lrelu"):
+        return reference.filtered_lrelu(
+            x, fu, fd, b, up=up, down=down, padding=padding, gain=gain, slope=slope, clamp=clamp, flip_filter=flip_filter
+        )  # fmt: skip
+    save_mask = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
+    fu, fd = (None if f is None else f.to(torch.float32) for f in (fu, fd))
+    y, _ = library.filtered_lrelu(
+        x, fu, fd, _like(b, x), up, down, *quad(padding), flip_filter,
+        # Both stages are homogeneous, so that the gain of the filter can wait.
+        gain * up**2, slope, -1.0 if clamp is None else clamp, save_mask,
     )  # fmt: skip
+    return y

@@ -1,35 +1,41 @@
-"""Which path the ops take on a device: compiled kernels, the same through NVRTC, or plain torch; settled at first use.
+"""What the ops run as on a device: compiled kernels, the same through NVRTC, or plain torch; found out at first use.
 
-`LIA_OPS` chooses: `auto` (the default) takes the best there is and says once why it is not the native one; `native` makes an
-error of plain torch; `reference` takes plain torch.
+`using`, and where it is silent the variable `LIA_OPS`, chooses: `auto` (the default) takes the best there is and says once why
+it is not the native one; `native` makes an error of plain torch; `reference` takes plain torch.
 """
 
 import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
 
 from lia_adapter.errors import BuildError, ConfigError, LIAError
 from lia_adapter.ops import build, toolchain
 
-__all__ = ["OPS", "Path", "path", "report", "status"]
+__all__ = ["OPS", "Choice", "Implementation", "as_chosen", "implementation", "report", "status", "using"]
 
-Path = Literal["native", "nvrtc", "reference"]
+Implementation = Literal["native", "nvrtc", "reference"]
+Choice = Literal["auto", "native", "reference"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 OPS = ("bias_act", "upfirdn2d", "upfirdn2d_act", "modconv_epilogue", "filtered_lrelu")
 
-_CHOICES = ("auto", "native", "reference")
+_CHOICES: tuple[Choice, ...] = get_args(Choice)
+_chosen: ContextVar[Choice | None] = ContextVar("lia_adapter.ops", default=None)
 _LOG = logging.getLogger("lia_adapter.ops")
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    path: Path
+    implementation: Implementation
     why: str  # empty where nothing better was wanted
 
 
@@ -46,7 +52,50 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def path(device_type: str, op: str = "bias_act") -> Path:
+@contextmanager
+def using(choice: Choice) -> Iterator[None]:
+    """In it, the ops of this thread (or task) run as chosen, whatever LIA_OPS says; other threads go on as they were.
+
+    What is recorded in it (`torch.export`, `make_fx`) stays as it was chosen; what `torch.compile` made is made again for
+    another choice.
+
+    Args:
+        choice: "reference" is plain torch; "native" makes an error of it where there is nothing better; "auto" takes the best.
+
+    Raises:
+        ConfigError: The choice is none of these.
+
+    Example:
+        >>> with using("reference"):
+        ...     status()["bias_act"]["cpu"]
+        'reference'
+    """
+    if choice not in _CHOICES:
+        raise ConfigError(f"ops.using({choice!r}): expected one of {', '.join(_CHOICES)}.")
+    token = _chosen.set(choice)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def as_chosen(function: F) -> F:
+    """The function, to run as `using` chose here wherever it is called.
+
+    For what autograd runs a second time (`torch.utils.checkpoint`): that may be later, and is in another thread on a GPU.
+    """
+    choice = _chosen.get()
+    if choice is None:
+        return function
+
+    def run(*inputs: Any) -> Any:
+        with using(choice):
+            return function(*inputs)
+
+    return cast(F, run)
+
+
+def implementation(device_type: str, op: str = "bias_act") -> Implementation:
     """What an op runs as on tensors of a device; the first call loads, and if need be compiles, the kernels.
 
     Args:
@@ -54,15 +103,27 @@ def path(device_type: str, op: str = "bias_act") -> Path:
         op: One of `OPS`. All have the same answer, but that NVRTC compiles `filtered_lrelu` when it is first asked for.
 
     Raises:
-        LIAError: LIA_OPS is "native" and there is nothing but plain torch, or LIA_OPS is misspelt.
+        LIAError: "native" is chosen and there is nothing but plain torch, or LIA_OPS is misspelt.
     """
-    outcome = _outcome(device_type, op)
-    if outcome.path == "reference" and outcome.why and _choice() == "native":
-        raise BuildError(f"LIA_OPS is native, but {outcome.why}. Set LIA_OPS=auto to go on with plain torch, which is slower.")
-    return outcome.path
+    return _implementation(device_type, op, _chosen.get())
 
 
-def status() -> dict[str, dict[str, Path]]:
+def _implementation(device_type: str, op: str, here: Choice | None) -> Implementation:
+    choice = here or _of_environment()
+    outcome = _outcome(device_type, op, choice)
+    if outcome.implementation == "reference" and outcome.why and choice == "native":
+        asked, instead = ("ops.using chose native", "Choose auto") if here else ("LIA_OPS is native", "Set LIA_OPS=auto")
+        raise BuildError(f"{asked}, but {outcome.why}. {instead} to go on with plain torch, which is slower.")
+    return outcome.implementation
+
+
+# Whether there are kernels is settled while torch.compile traces, not in the graph. torch.compiler.assume_constant_result does
+# no more than this, and imports the compiler for it: a second and 150 MB, also for who never compiles. The choice is an
+# argument, so that a graph is guarded by it.
+_implementation._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def status() -> dict[str, dict[str, Implementation]]:
     """What runs, by op and device: `status()["bias_act"]["cpu"]` is "native" or "reference"; ["cuda"] is also "nvrtc".
 
     Loads, and if need be compiles, the kernels of the CPU and, where torch sees a GPU, of CUDA.
@@ -70,7 +131,7 @@ def status() -> dict[str, dict[str, Path]]:
     Raises:
         LIAError: LIA_OPS is misspelt.
     """
-    return {op: {device: outcome.path for device, outcome in _all(op).items()} for op in OPS}
+    return {op: {device: outcome.implementation for device, outcome in _all(op).items()} for op in OPS}
 
 
 def report() -> dict[str, str]:
@@ -91,38 +152,42 @@ def report() -> dict[str, str]:
         except (BuildError, OSError) as error:
             lines[name] = str(error)
     for device, outcome in _all("bias_act").items():
-        lines[f"{device.upper()} ops"] = outcome.path + (f": {outcome.why}" if outcome.why else "")
+        lines[f"{device.upper()} ops"] = outcome.implementation + (f": {outcome.why}" if outcome.why else "")
     return lines
 
 
 def _all(op: str) -> dict[str, _Outcome]:
-    gpu = _outcome("cuda", op) if torch.cuda.is_available() else _Outcome("reference", "torch sees no GPU")
-    return {"cpu": _outcome("cpu", op), "cuda": gpu}
+    choice = _chosen.get() or _of_environment()
+    gpu = _outcome("cuda", op, choice) if torch.cuda.is_available() else _Outcome("reference", "torch sees no GPU")
+    return {"cpu": _outcome("cpu", op, choice), "cuda": gpu}
 
 
-def _outcome(device_type: str, op: str) -> _Outcome:
-    outcome = _outcomes.get(device_type) or _settle(device_type, f"{device_type.upper()} ops", lambda: _load(device_type))
-    if outcome.path == "nvrtc" and op == "filtered_lrelu":
-        return _outcomes.get(op) or _settle(op, "filtered_lrelu on CUDA", _load_filtered)
+def _outcome(device_type: str, op: str, choice: Choice) -> _Outcome:
+    if choice == "reference":
+        return _Outcome("reference", "")
+    outcome = _outcomes.get(device_type) or _settle(device_type, f"{device_type.upper()} ops", _load, choice)
+    if outcome.implementation == "nvrtc" and op == "filtered_lrelu":
+        return _outcomes.get(op) or _settle(op, "filtered_lrelu on CUDA", _load_filtered, choice)
     return outcome
 
 
-def _choice() -> str:
+def _of_environment() -> Choice:
     choice = os.environ.get("LIA_OPS") or "auto"
-    if choice not in _CHOICES:
-        raise ConfigError(f"LIA_OPS is {choice!r}; expected one of {', '.join(_CHOICES)}.")
-    return choice
+    for known in _CHOICES:
+        if choice == known:
+            return known
+    raise ConfigError(f"LIA_OPS is {choice!r}; expected one of {', '.join(_CHOICES)}.")
 
 
-def _settle(key: str, what: str, load: Callable[[], _Outcome]) -> _Outcome:
+def _settle(key: str, what: str, load: Callable[[str], _Outcome], choice: Choice) -> _Outcome:
     with _lock:
         if key in _outcomes:  # another thread was first
             return _outcomes[key]
-        outcome = _Outcome("reference", "") if _choice() == "reference" else load()
-        if outcome.why and _choice() == "auto":
+        outcome = load(key)
+        if outcome.why and choice == "auto":
             # A log record and not a warning: it must not become an error in the user's tests, and it is one line.
-            shown = {"native": "native", "nvrtc": "compiled through NVRTC", "reference": "plain torch, slower"}[outcome.path]
-            _LOG.warning("%s: %s, because %s.", what, shown, outcome.why)
+            shown = {"native": "native", "nvrtc": "compiled through NVRTC", "reference": "plain torch, slower"}
+            _LOG.warning("%s: %s, because %s.", what, shown[outcome.implementation], outcome.why)
         _outcomes[key] = outcome
         return outcome
 
@@ -148,7 +213,7 @@ def _load(device_type: str) -> _Outcome:
     return _Outcome("reference", why)
 
 
-def _load_filtered() -> _Outcome:
+def _load_filtered(_op: str) -> _Outcome:
     from lia_adapter.ops import nvrtc_driver
 
     try:

@@ -16,6 +16,7 @@ __all__ = [
     "ACTIVATIONS",
     "Activation",
     "bias_act",
+    "filtered_lrelu",
     "modconv_epilogue",
     "pair",
     "quad",
@@ -250,3 +251,44 @@ def upfirdn2d_act(
     """
     x = upfirdn2d(x, f, up=up, down=down, padding=padding, flip_filter=flip_filter, gain=filter_gain)
     return modconv_epilogue(x, scale, noise, b, act=act, alpha=alpha, gain=gain, clamp=clamp, overwrite_x=True)
+
+
+def filtered_lrelu(
+    x: Tensor,
+    fu: Tensor | None = None,
+    fd: Tensor | None = None,
+    b: Tensor | None = None,
+    *,
+    up: int = 1,
+    down: int = 1,
+    padding: int | Sequence[int] = 0,
+    gain: float = math.sqrt(2),
+    slope: float = 0.2,
+    clamp: float | None = None,
+    flip_filter: bool = False,
+) -> Tensor:
+    """Upsamples, applies clamp(lrelu(v) * gain, ±clamp) at the higher rate, and decimates (Karras 2021, sec. 3.2 and app. D).
+
+    Args:
+        x: [N, C, H, W].
+        fu: Filter after upsampling, [k] (separable) or [kh, kw]; None for the identity. Its gain is made up ** 2.
+        fd: Filter before decimation, likewise, with a gain of 1.
+        b: Bias [C] of x, or None.
+        up: Upsampling factor.
+        down: Decimation factor.
+        padding: Zeros around the upsampled image: p, (x, y) or (left, right, top, bottom); negative values crop.
+        gain: Factor after the leaky ReLU.
+        slope: Slope of its negative side.
+        clamp: Largest absolute value after the gain, or None. The gradient is zero where the clamp acts.
+        flip_filter: False convolves, True correlates; for both filters.
+
+    Returns:
+        [N, C, (H * up + top + bottom - kh_u - kh_d + 1) // down + 1, likewise W], of the dtype of x.
+    """
+    if b is not None:
+        x = x + b.to(x.dtype)[:, None, None]
+    v = upfirdn2d(x, fu, up=up, padding=padding, flip_filter=flip_filter, gain=up**2)
+    v = F.leaky_relu(v, slope) * gain
+    if clamp is not None:
+        v = v.clamp(-clamp, clamp)
+    return upfirdn2d(v, fd, down=down, flip_filter=flip_filter).to(x.dtype)

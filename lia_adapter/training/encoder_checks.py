@@ -1,11 +1,9 @@
-"""What is measured before and after the training of an encoder, and what the figures say."""
+"""What is measured before and after the training of an encoder."""
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,15 +15,12 @@ from lia_adapter.errors import LIAError
 from lia_adapter.files import atomic_write, make_folder
 from lia_adapter.generators import Generator
 from lia_adapter.metrics.typicality import Typicality
+from lia_adapter.progress import Progress
 from lia_adapter.resize import reduced_size, resize
 from lia_adapter.training.encoder_config import EncoderConfig
-from lia_adapter.training.loop import Progress
 
-__all__ = ["Checks", "encoder_verdict", "held_out", "measure_typicality", "some_images"]
+__all__ = ["Checks", "held_out", "measure_typicality", "some_images"]
 
-# Of the verdict: least correlation, or share of the first error; ratio of errors above which the generator is to blame.
-_FOUND, _REDRAWN, _FAR = 0.8, 0.25, 2.0
-_WIDE = 0.1  # an interval of the correlation on both sides of the least, above which nothing is claimed
 _TYPICAL = 20_000  # training images whose codes say what is usual, at most
 _DIRECTIONS, _BEFORE, _USUAL = 0.4, 0.15, 0.3  # what each measure has of that time; what is measured before is after, too
 _LEAST_IMAGES = 3  # for an interval of a figure over images
@@ -96,7 +91,7 @@ def held_out(data: str | Path, generator: Generator, config: EncoderConfig) -> I
     split = config.split.removeprefix("not ") if config.split.startswith("not ") else f"not {config.split}"
     try:
         return open_images(
-            data, generator.resolution, generator.channels, fit=config.fit, split=split, bits=config.bits or None
+            data, generator.resolution, generator.channels, resize_mode=config.resize_mode, split=split, bits=config.bits
         )
     except LIAError:  # nothing is left
         return None
@@ -133,28 +128,3 @@ def measure_typicality(
         if progress:
             progress("what is usual", done, n)
     return Typicality.fit(torch.cat(codes), encoder.root)
-
-
-def encoder_verdict(figures: Mapping[str, Any]) -> str:
-    """What the known-answer test says, in a sentence.
-
-    Args:
-        figures: `LIA.metrics["encoder"]`.
-    """
-    after, before = figures["after"], figures["before"]
-    drawn, real = after["mse"], after["mse_of_real_images"]
-    low, high = after["interval"]
-    if low < _FOUND <= high and high - low > _WIDE:
-        return (
-            f"whether the codes of the generator's own images are found, {after['images']} images do not tell: the correlation "
-            f"lies between {low:.2f} and {high:.2f}. A longer training measures more of them."
-        )
-    # An encoder into ys may draw the image from other codes than a single y.
-    if after["correlation"] < _FOUND and drawn > _REDRAWN * before["mse"]:
-        return "the encoder does not find the codes of the generator's own images yet: train longer."
-    if real > _FAR * drawn:
-        return (
-            f"codes of the generator's own images are found, but real images come back {real / drawn:.1f} times worse: "
-            "the generator cannot draw all of them (or they are of another kind)."
-        )
-    return "codes are found, and real images come back as well as the generator's own."

@@ -2,67 +2,57 @@
 
 from dataclasses import dataclass
 
-from lia_adapter.config import PRECISIONS, check_choices, check_least
-from lia_adapter.data import FITS
-from lia_adapter.encoder import SPACES
-from lia_adapter.errors import ConfigError
-from lia_adapter.generators.labels import Label
+from lia_adapter.config import check_choices, check_least, check_rates, check_seed, key
+from lia_adapter.keys import PRECISIONS, SCHEDULES, SPACES, LabelledImageKeys
 
 __all__ = ["EncoderConfig"]
 
 _TICKS = 400  # lines of the log
 
 
-@dataclass(frozen=True)
-class EncoderConfig:
-    """The keys of `recipes/encoder.toml`, where each is explained."""
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig(LabelledImageKeys):
+    """The keys of `recipes/encoder.toml`."""
 
-    images: int = 12_000_000
-    batch: int = 128
-    accumulate: int = 1
-    seed: int = 0
-    space: str = "y"
-    width: int = 64
-    width_max: int = 1024
-    split: str = "all"
-    label: int | tuple[float, ...] = -1
-    bits: int = 0
-    fit: str = "crop"
-    mirror: bool = False
-    learning_rate: float = 1e-4
-    schedule: str = "quarters"
-    features: str = "vgg16"
-    pixel_weight: float = 1.0
-    vgg_weight: float = 5e-5
-    perceptual_weight: float = 1.0
-    adversarial_weight: float = 0.1
-    r1_gamma: float = 10.0
-    ema_images: int = 10_000
-    precision: str = "auto"
-    statistics_samples: int = 60_000
-    known_answers: int = 1000
-    check_seconds: float = 300.0
-    save_seconds: float = 60.0
+    mirror: bool = key("the paper mirrors faces, not cats, bedrooms or cars", False)
+    images: int = key("shown in all", 12_000_000)
+    batch: int = key("over all processes", 128)
+    accumulate: int = key("parts that a process cuts its share of a batch into; more where memory asks for it", 1)
+    seed: int = key("of all that is random", 0)
+    space: str = key("one code an image; or ys: one a layer, as offsets to y", "y")
+    width: int = key("feature maps of the first layer; each halving doubles them ...", 64)
+    width_max: int = key("... up to this many", 1024)
+    learning_rate: float = key("of Adam(0.9, 0.99) for encoder and discriminator", 1e-4)
+    schedule: str = key("quarters: x 0.8 after each quarter of the run; or cosine, with a short warm-up", "quarters")
+    features: str | None = key(
+        "vgg16: the paper's (fetched, 528 MB); a .safetensors or .pth of any torchvision network; or none", "vgg16",
+        none="none",
+    )  # fmt: skip
+    pixel_weight: float = key("mean squared error on [-1, 1]", 1.0)
+    vgg_weight: float = key("mean squared difference of VGG16's conv4_3", 5e-5)
+    perceptual_weight: float = key("distance of normalised features, of any other network", 1.0)
+    adversarial_weight: float = key("against the checkpoint's discriminator, which learns along; 0: none", 0.1)
+    r1_gamma: float = key("its gradient penalty", 10.0)
+    ema_images: int = key("half-life of the averaged weights, which are what is saved", 10_000)
+    precision: str = key("auto: bfloat16 where the GPU has it, else float32; or float64", "auto")
+    statistics_samples: int = key("for the mean and the covariance of y", 60_000)
+    known_answers: int = key("drawn and held-out images that are encoded before and after, where time allows so many", 1000)
+    check_seconds: float = key("for all that is measured; a tenth of the training if that is less, but at least 20", 300.0)
+    save_seconds: float = key("how much a kill may lose", 60.0)
 
     def __post_init__(self) -> None:
-        check_choices(self, {"space": SPACES, "fit": FITS, "schedule": ("quarters", "cosine"), "precision": PRECISIONS})
+        super().__post_init__()
+        check_choices(self, {"space": SPACES, "schedule": SCHEDULES, "precision": PRECISIONS})
         check_least(
             self,
             {
-                "images": 0, "bits": 0, "batch": 1, "accumulate": 1, "seed": 0, "width": 1, "width_max": 1, "pixel_weight": 0,
+                "images": 0, "batch": 1, "accumulate": 1, "width": 1, "width_max": 1, "pixel_weight": 0,
                 "vgg_weight": 0, "perceptual_weight": 0, "adversarial_weight": 0, "r1_gamma": 0, "ema_images": 1,
                 "statistics_samples": 100, "known_answers": 2, "check_seconds": 0, "save_seconds": 0,
             },
         )  # fmt: skip
-        if self.seed >= 2**31:
-            raise ConfigError(f"seed is {self.seed}; expected less than 2**31.")
-        if not 0 < self.learning_rate <= 1:
-            raise ConfigError(f"learning_rate is {self.learning_rate}; expected more than 0 and at most 1.")
-
-    @property
-    def given_label(self) -> Label | None:
-        """The label of all images, or None where each has its own."""
-        return None if self.label == -1 else self.label
+        check_seed(self)
+        check_rates(self, "learning_rate")
 
     @property
     def steps(self) -> int:

@@ -11,17 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lia_adapter import ranks
 from lia_adapter.budget import accumulation
 from lia_adapter.canonical import LR_MULTIPLIER, discriminator2, generator2
 from lia_adapter.data import ImageSet, Stream, to_floats
 from lia_adapter.generators import Discriminator, StyleGAN2, picture_bytes
 from lia_adapter.generators.stylegan2 import Noise
 from lia_adapter.mapping import AdditiveCouplings, AffineCouplings, InvertibleMapping
-from lia_adapter.training import ranks
 from lia_adapter.training.augment import Augment, adjust
 from lia_adapter.training.gan_config import TrainConfig
-from lia_adapter.training.loop import Average, Job, Part, step_generator
-from lia_adapter.training.precision import precision_of
+from lia_adapter.training.loop import Average, Job, Part, read_precision, step_generator
 
 __all__ = ["GanTraining", "Players", "gradient_penalty", "path_lengths"]
 
@@ -65,7 +64,7 @@ class Players(nn.Module):
             discriminator = discriminator2(networks)
             assert discriminator is not None  # noqa: S101
             self.generator, self.discriminator = StyleGAN2(generator2(networks)), Discriminator(discriminator)
-            if isinstance(mapping := self.generator.mapping, InvertibleMapping):
+            if (mapping := self.generator.learnt_mapping) is not None:
                 assert isinstance(mapping.core, AdditiveCouplings | AffineCouplings)  # noqa: S101
                 mapping.core.randomise()
                 start_like_stylegan(mapping)
@@ -86,7 +85,7 @@ class GanTraining:
 
     def __init__(self, config: TrainConfig, images: ImageSet, device: torch.device) -> None:
         self.config, self.device = config, device
-        self.dtype, self.half = precision_of(config.precision, device)
+        self.dtype, self.half = read_precision(config.precision, device)
         self.players = Players(config).to(device, self.dtype)
         self.generator, self.discriminator = self.players.generator, self.players.discriminator
         self.num_ws = self.generator.num_ws

@@ -7,26 +7,36 @@ process runs this loop on its share of each batch, and gradients are averaged: t
 
 import contextlib
 import hashlib
-import json
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from lia_adapter.errors import ConfigError, LIAError
-from lia_adapter.files import atomic_write
-from lia_adapter.training import ranks
+from lia_adapter import ranks
+from lia_adapter.errors import CheckpointError, ConfigError, LIAError
+from lia_adapter.progress import Progress
+from lia_adapter.tensorfile import read_tensor_file, write_tensor_file
 
-__all__ = ["Average", "History", "Job", "Part", "Progress", "StepFunction", "adam", "cosine", "run_loop", "step_generator"]
+__all__ = [
+    "Average",
+    "History",
+    "Job",
+    "Part",
+    "StepFunction",
+    "adam",
+    "cosine",
+    "read_precision",
+    "run_loop",
+    "step_generator",
+]
 
 
 @dataclass(frozen=True)
@@ -48,9 +58,6 @@ class Part:
 
 StepFunction = Callable[[Part], Mapping[str, Tensor]]
 """Losses by name, each a mean over the part's samples; "loss" is the one that is minimised."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with a name of the work, what is done and what there is to do."""
 
 History = dict[str, list[float]]
 """Losses by name, one mean a tick."""
@@ -125,6 +132,20 @@ def step_generator(seed: int, step: int, device: torch.device) -> torch.Generato
     # Mixed, because torch's generator for the CPU looks at the low 32 bits of its seed alone.
     mixed = hashlib.sha256(f"{seed} {step}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(mixed[:7], "big"))
+
+
+def read_precision(word: str, device: torch.device) -> tuple[torch.dtype, bool]:
+    """What a training computes in.
+
+    Args:
+        word: One of `lia_adapter.keys.PRECISIONS`.
+        device: Where it runs.
+
+    Returns:
+        The dtype of weights and images, and whether what can be computed in bfloat16 is.
+    """
+    fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.float64 if word == "float64" else torch.float32, word == "bfloat16" or (word == "auto" and fast)
 
 
 def adam(module: nn.Module, learning_rate: float) -> torch.optim.Adam:
@@ -226,7 +247,7 @@ def _gradients(job: Job, index: int, parameters: Sequence[Tensor], tell: Callabl
         numbers = _numbers(job, index, i)
         before = i * len(numbers)
         following = None if last else _numbers(job, index, i + 1)
-        part = Part(index, numbers, following, lambda done, before=before: tell(before + done))  # type: ignore[misc]
+        part = Part(index, numbers, following, partial(_tell_more, tell, before))
         with torch.enable_grad():
             losses = job.step(part)
             (losses["loss"] / job.accumulate).backward()
@@ -234,6 +255,10 @@ def _gradients(job: Job, index: int, parameters: Sequence[Tensor], tell: Callabl
             totals[key] = totals.get(key, 0) + value.detach().double() / job.accumulate
     ranks.average([p.grad for p in parameters if p.grad is not None])
     return totals
+
+
+def _tell_more(tell: Callable[[int], None], before: int, done: int) -> None:
+    tell(before + done)
 
 
 def _numbers(job: Job, index: int, part: int) -> range:
@@ -325,19 +350,17 @@ def _save(path: Path, identity: str, run: _Run, job: Job) -> None:
     for i, state in job.optimizer.state_dict()["state"].items():
         for key, value in state.items():
             tensors[f"optimizer.{i}.{key}"] = value.cpu().contiguous()
-    header = json.dumps({"identity": identity, "step": run.step, "history": run.history, "names": names, "count": run.count})
-    with atomic_write(path, needs=sum(t.numel() * t.element_size() for t in tensors.values())) as temporary:
-        temporary.write_bytes(save(tensors, metadata={_FORMAT: header}))
+    header = {"identity": identity, "step": run.step, "history": run.history, "names": names, "count": run.count}
+    write_tensor_file(path, _FORMAT, header, tensors)
 
 
 def _restore(path: Path, identity: str, job: Job) -> _Run | None:
     """Puts a saved state back; one that is missing, damaged or of another run means a new start."""
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_FORMAT])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
-        if header["identity"] != identity:
+        found = read_tensor_file(path, _FORMAT)
+        if found is None or found[0]["identity"] != identity:
             return None
+        header, tensors = found
         history = {key: list(map(float, values)) for key, values in header["history"].items()}
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
@@ -351,5 +374,5 @@ def _restore(path: Path, identity: str, job: Job) -> _Run | None:
         job.module.load_state_dict({n.removeprefix("value."): t for n, t in tensors.items() if n.startswith("value.")})
         job.optimizer.load_state_dict({**job.optimizer.state_dict(), "state": state})
         return run
-    except (OSError, safetensors.SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, CheckpointError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -9,56 +9,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lia_adapter.config import check_choices, check_least
 from lia_adapter.errors import ConfigError
-from lia_adapter.generators import Generator, Original, dense_stack, in_chunks
-from lia_adapter.mapping import COUPLINGS, DenseCore, InvertibleMapping, covariance_root, procrustes, symmetric_root
+from lia_adapter.generators import Generator, MappingSampler, dense_stack, in_chunks
+from lia_adapter.linalg import covariance_root, procrustes, symmetric_root
+from lia_adapter.mapping import DenseCore, InvertibleMapping
 from lia_adapter.metrics.distances import sliced_wasserstein
-from lia_adapter.training.loop import History, Job, Part, Progress, adam, cosine, run_loop, step_generator
+from lia_adapter.progress import Progress
+from lia_adapter.training.convert_config import ConvertConfig
+from lia_adapter.training.loop import History, Job, Part, adam, cosine, run_loop, step_generator
 
-__all__ = ["ConvertConfig", "calibrate", "fit_mapping", "pick_coupling"]
+__all__ = ["calibrate", "fit_mapping", "pick_coupling"]
 
 _STATISTICS = 2**31  # numbers of random streams that no step has
 _SHIFT_WEIGHT, _SPREAD_WEIGHT = 0.1, 0.3  # of the mean and of the covariance in the loss "moments"
 _PART = 8192  # samples worked on at once where all would take too much memory
 _FIRST_CALIBRATION = 32_768  # samples for the calibration that a dense fit starts with
-
-
-@dataclass(frozen=True)
-class ConvertConfig:
-    """The keys of `recipes/convert.toml`, where each is explained."""
-
-    coupling: str = "auto"
-    seed: int = 0
-    steps: int = 800
-    batch: int = 512
-    floor: float = 0.3
-    dense_learning_rate: float = 1e-3
-    reach_weight: float = 0.03
-    reach_noise: float = 0.1
-    coupling_learning_rate: float = 2e-4
-    refine_steps: int = 200
-    refine_learning_rate: float = 1e-5
-    statistics_samples: int = 60_000
-    eval_samples: int = 10_000
-    eval_seeds: int = 3
-    image_seconds: float = 120.0
-    save_seconds: float = 20.0
-
-    def __post_init__(self) -> None:
-        check_choices(self, {"coupling": ("auto", *COUPLINGS)})
-        check_least(
-            self,
-            {
-                "seed": 0, "steps": 0, "batch": 2, "refine_steps": 0, "statistics_samples": 100, "eval_samples": 20,
-                "eval_seeds": 1, "image_seconds": 0, "save_seconds": 0, "floor": 0, "reach_weight": 0, "reach_noise": 0,
-            },
-        )  # fmt: skip
-        if self.seed >= 2**31:
-            raise ConfigError(f"seed is {self.seed}; expected less than 2**31.")
-        for key in ("dense_learning_rate", "coupling_learning_rate", "refine_learning_rate"):
-            if not 0 < getattr(self, key) <= 1:
-                raise ConfigError(f"{key} is {getattr(self, key)}; expected more than 0 and at most 1.")
 
 
 def pick_coupling(generator: Generator, coupling: str) -> str:
@@ -100,7 +65,7 @@ def fit_mapping(
     Returns:
         The mapping, and its losses a step.
     """
-    original = Original(generator)
+    original = MappingSampler(generator)
     z, y, c = original.pairs(config.statistics_samples, step_generator(config.seed, _STATISTICS, device))
     coupling = pick_coupling(generator, config.coupling)
     job = (_Dense if coupling == "dense" else _Likelihood)(coupling, original, config, z, y, c)
@@ -137,7 +102,7 @@ class _Dense:
     """
 
     def __init__(
-        self, coupling: str, original: Original, config: ConvertConfig, z: Tensor, y: Tensor, c: Tensor | None
+        self, coupling: str, original: MappingSampler, config: ConvertConfig, z: Tensor, y: Tensor, c: Tensor | None
     ) -> None:
         stack, dim = dense_stack(original.generator), original.dim
         assert stack is not None  # noqa: S101  (pick_coupling saw to it)
@@ -168,13 +133,13 @@ class _Dense:
         random, core, mean = self._random(part.step), self.core, self.mapping.y_mean
         z, y, c = self.original.pairs(self.config.batch, random)
         noise = torch.randn(z.shape, generator=random, device=z.device) * self.config.reach_noise
-        drawn, _ = self.mapping.from_core(core.run(z, c)[0], c)
+        drawn = self.mapping.from_core(core.run(z, c)[0], c)
         a, b = (drawn - mean) @ self.whiten, (y - mean) @ self.whiten
         seeds = (a - b).square().mean()
         shift = (a - b).mean(dim=0).square().sum()
         spread = ((a.t() @ a - b.t() @ b) / len(a)).square().sum() / a.shape[1]
         moments = _SHIFT_WEIGHT * shift + _SPREAD_WEIGHT * spread
-        found, _ = core.undo(self.mapping.to_core(y + noise @ self.root, c)[0], c)
+        found, _ = core.undo(self.mapping.to_core(y + noise @ self.root, c), c)
         reach = (1 + found.square().mean(dim=1)).log().mean()
         loss = seeds + moments + self.config.reach_weight * reach
         return {"loss": loss, "seeds": seeds, "moments": moments, "reach": reach}
@@ -201,7 +166,7 @@ class _Likelihood:
     """
 
     def __init__(
-        self, coupling: str, original: Original, config: ConvertConfig, z: Tensor, y: Tensor, c: Tensor | None
+        self, coupling: str, original: MappingSampler, config: ConvertConfig, z: Tensor, y: Tensor, c: Tensor | None
     ) -> None:
         self.original, self.config = original, config
         self.learning_rate = config.coupling_learning_rate
@@ -223,7 +188,7 @@ class _Likelihood:
     def step(self, part: Part) -> dict[str, Tensor]:
         """The loss of one step: nats a dimension, up to what is constant."""
         _, y, c = self.original.pairs(self.config.batch, self._random(part.step))
-        z, log_det = self.mapping.core.to_z(self.mapping.to_core(y, c)[0], c)
+        z, log_det = self.mapping.core.to_z(self.mapping.to_core(y, c), c)
         return {"loss": (0.5 * z.square().sum(dim=1) - log_det).mean() / self.original.dim}
 
     def finish(self, z: Tensor, y: Tensor, c: Tensor | None) -> None:
@@ -233,14 +198,14 @@ class _Likelihood:
         """
         mapping, core = self.mapping, self.mapping.core
         assert not isinstance(core, DenseCore)  # noqa: S101
-        judge = self.original.pairs(self.config.eval_samples, self._random(_STATISTICS - 1))
+        reference = self.original.pairs(self.config.eval_samples, self._random(_STATISTICS - 1))
         again, _, c_again = self.original.pairs(self.config.eval_samples, self._random(_STATISTICS - 2))
         trained = {name: tensor.clone() for name, tensor in mapping.core.state_dict().items()}
         distances = []
         for state in (self.start, trained):
             mapping.core.load_state_dict(state)
-            calibrate(mapping, self.base, *judge)
-            distances.append(sliced_wasserstein(judge[1], in_chunks(mapping.to_y, again, c_again)))
+            calibrate(mapping, self.base, *reference)
+            distances.append(sliced_wasserstein(reference[1], in_chunks(mapping.to_y, again, c_again)))
         if distances[0] < distances[1]:
             mapping.core.load_state_dict(self.start)
         calibrate(mapping, self.base, z, y, c)

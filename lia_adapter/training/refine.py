@@ -9,10 +9,12 @@ from torch.func import functional_call
 
 from lia_adapter.budget import accumulation
 from lia_adapter.data import ImageSet, Stream, to_floats
-from lia_adapter.generators import Generator, Original, broadcast, picture_bytes
-from lia_adapter.mapping import InvertibleMapping, covariance_root
-from lia_adapter.training.loop import History, Job, Part, Progress, adam, cosine, run_loop, step_generator
-from lia_adapter.training.mapping import ConvertConfig
+from lia_adapter.generators import Generator, MappingSampler, broadcast, picture_bytes
+from lia_adapter.linalg import covariance_root
+from lia_adapter.mapping import InvertibleMapping
+from lia_adapter.progress import Progress
+from lia_adapter.training.convert_config import ConvertConfig
+from lia_adapter.training.loop import History, Job, Part, adam, cosine, run_loop, step_generator
 
 __all__ = ["refine_mapping"]
 
@@ -46,13 +48,13 @@ def refine_mapping(
     Returns:
         Losses by name, one number a step.
     """
-    original = Original(generator)
+    original = MappingSampler(generator)
     device = mapping.colour.device
     root = covariance_root(original.pairs(config.statistics_samples, step_generator(config.seed, _STREAM, device))[1])[1]
     whiten = torch.linalg.inv(root).float()
-    judge = copy.deepcopy(discriminator).requires_grad_(True)
+    discriminator = copy.deepcopy(discriminator).requires_grad_(True)
     before = copy.deepcopy(mapping).requires_grad_(False)
-    players = nn.ModuleDict({"mapping": mapping.core.requires_grad_(True), "discriminator": judge})
+    players = nn.ModuleDict({"mapping": mapping.core.requires_grad_(True), "discriminator": discriminator})
     stream = Stream(images, config.seed)
 
     def step(part: Part) -> dict[str, Tensor]:
@@ -63,20 +65,20 @@ def refine_mapping(
         real, _ = stream.batch(part.numbers, part.following)
         real = to_floats(real.to(device)).requires_grad_(True)
         # One backward pass serves both players: each sees the other's part as a constant.
-        frozen = {name: p.detach() for name, p in judge.named_parameters()}
-        fool = F.softplus(-functional_call(judge, frozen, (fake,))).mean()
+        frozen = {name: p.detach() for name, p in discriminator.named_parameters()}
+        fool = F.softplus(-functional_call(discriminator, frozen, (fake,))).mean()
         stay = ((y - before.to_y(z)) @ whiten).square().mean()
-        real_logits = judge(real)
+        real_logits = discriminator(real)
         (gradient,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
         r1 = gradient.square().sum(dim=(1, 2, 3)).mean()
-        tell = F.softplus(judge(fake.detach())).mean() + F.softplus(-real_logits).mean()
+        tell = F.softplus(discriminator(fake.detach())).mean() + F.softplus(-real_logits).mean()
         loss = fool + stay + tell + 0.5 * _R1_WEIGHT * r1
         return {"loss": loss, "refine generator": fool, "refine discriminator": tell, "refine moved": stay}
 
     optimizer = adam(players, config.refine_learning_rate)
     steps = config.refine_steps
     # The penalty on a gradient is differentiated once more, which keeps about as much again.
-    each = 2 * picture_bytes(generator, judge, graph=True)
+    each = 2 * picture_bytes(generator, discriminator, graph=True)
     job = Job(
         "refine", players, step, optimizer, steps=steps, batch=_SAMPLES, rate=cosine(steps), clip=1.0,
         accumulate=accumulation(_SAMPLES, _SAMPLES * each, device), in_samples=True,

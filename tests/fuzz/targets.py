@@ -24,13 +24,13 @@ from torch import Tensor
 
 from lia_adapter.checkpoints import read_checkpoint
 from lia_adapter.checkpoints.decoder import Call
-from lia_adapter.commands.codes import Codes, read_codes
-from lia_adapter.commands.dataset import make_dataset
+from lia_adapter.codes import Codes, read_codes
 from lia_adapter.data import Placement, open_images
 from lia_adapter.errors import LIAError
 from lia_adapter.export import export_weights
 from lia_adapter.generators import build
-from lia_adapter.lia import load
+from lia_adapter.jobs.dataset import make_dataset
+from lia_adapter.loading import load
 from tests import pickles, test_stylegan1, test_stylegan3, test_tensorflow, toys
 from tests.fuzz import mutators
 from tests.fuzz.mutators import Mutator
@@ -145,7 +145,7 @@ def _states() -> Iterator[Mapping[str, Tensor]]:
         yield make(2)
     yield test_stylegan3.bare()
     lia = toys.stylegan(c_dim=2, z_dim=4, y_dim=4, mapping_layers=1, channel_base=16)
-    yield {f"module.{name}": tensor for name, tensor in lia.generator.state_dict().items()}  # type: ignore[attr-defined]
+    yield {f"module.{name}": tensor for name, tensor in lia.generator.state_dict().items()}
     yield from _exported()
 
 

@@ -1,0 +1,126 @@
+"""What commands print of generators, files and figures, in a few aligned lines."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lia_adapter.generators import Generator
+    from lia_adapter.lia import LIA
+
+__all__ = [
+    "conversion_lines",
+    "encoder_lines",
+    "evaluation_lines",
+    "generator_lines",
+    "lia_file_lines",
+    "training_lines",
+]
+
+
+def generator_lines(lia: "LIA") -> str:
+    """A generator in a few aligned lines."""
+    g = lia.generator
+    count = sum(p.numel() for p in g.parameters())
+    height, width = g.resolution
+    lines = [
+        f"family     {lia.family or 'none: a wrapped generator'}, {count:,} parameters",
+        f"images     {width} x {height}, {g.channels} channels, {g.num_ws} layers",
+        f"codes      z {g.z_dim}, y {g.y_dim}" + (f", {_labels(g)}" if g.c_dim else ", unconditional"),
+        f"has        {'discriminator' if lia.discriminator is not None else 'no discriminator'}, "
+        f"{'average y' if g.y_mean is not None else 'no average y'}" + (", encoder" if lia.encoder is not None else ""),
+    ]
+    return "\n".join(lines)
+
+
+def _labels(generator: "Generator") -> str:
+    """What a conditional generator is given, in words."""
+    from lia_adapter.generators.labels import label_words
+
+    if generator.makes != "images":
+        return f"labels of {label_words(generator.c_dim)}"
+    return f"{generator.c_dim} classes (or labels of {label_words(generator.c_dim)})"
+
+
+def lia_file_lines(name: str, header: Mapping[str, Any]) -> str:
+    """What a LIA file's header says, in a few aligned lines."""
+    provenance = header["provenance"]
+    own = header["config"].get("generator", {}).get("mapping", {})  # of a generator that learnt with an invertible mapping
+    mapping = header["mapping"] or (own if "coupling" in own else {"coupling": "not invertible yet", "y_dim": own.get("z_dim")})
+    content = "the adapter alone" if header["adapter_only"] else f"{header['family']} generator and adapter"
+    lines = [
+        f"file       {name}, a LIA file: {content}",
+        f"mapping    {mapping.get('coupling')}, z and y {mapping.get('y_dim')}",
+        f"source     {provenance.get('source', 'a wrapped generator')}, sha256 {provenance.get('source_sha256', 'unknown')}",
+        f"generator  fingerprint {header['generator_sha256']}",
+    ]
+    if "seeds_raw" in header["metrics"]:  # measured by convert
+        lines += conversion_lines(header["metrics"]).splitlines()
+    if header.get("encoder"):
+        space, made_by = header["encoder"].get("space"), provenance.get("encoder", {})
+        lines.append(f"encoder    into {space}, trained on {made_by.get('data', {}).get('images', 0):,} images")
+    return "\n".join(lines)
+
+
+def conversion_lines(metrics: Mapping[str, Any]) -> str:
+    """The figures in a few aligned lines."""
+    lines = []
+    for name in ("sliced_wasserstein", "frechet", "frechet_images"):
+        between = metrics[name].get("interval")
+        rough = f", between {between[0]:.2f} and {between[1]:.2f}: {metrics['images']} images a side" if between else ""
+        lines.append(f"{name:<20} {metrics[name]['ratio']:.3f} x its noise floor{rough}")
+    lines.append(f"{'classifier':<20} {metrics['classifier']['excess']:+.3f} above its noise floor")
+    lines.append(f"{'round_trip':<20} {metrics['round_trip']['value']:.1e} standard deviations at most")
+    lines.append(f"{'seeds':<20} {metrics['seeds_raw']['value']:.3f} raw, {metrics['seeds_white']['value']:.3f} whitened")
+    return "\n".join(lines)
+
+
+def encoder_lines(figures: Mapping[str, Any]) -> str:
+    """What a training measured, in a few aligned lines."""
+    from lia_adapter.reports.encoder import encoder_verdict
+
+    after, before = figures["after"], figures["before"]
+    texts = {
+        "correlation": f"of found and true y, on the {after['directions']} directions that move pixels",
+        "mse": "mean squared error of the generator's own images",
+        "mse_of_real_images": "mean squared error of real images",
+    }
+    lines = [f"{after[key]:<8.4f} {text} (before: {before[key]:.4f})" for key, text in texts.items()]
+    return "\n".join([*lines, encoder_verdict(figures)])
+
+
+def evaluation_lines(figures: Mapping[str, Any]) -> str:
+    """The figures in a few aligned lines."""
+    answer, frechet, typicality = figures["known_answer"], figures["frechet"], figures["typicality"]
+    lines = {
+        "images": f"{figures['images']['count']:,}",
+        "mse": f"{figures['mse']:.4f} on [-1, 1], psnr {figures['psnr']:.2f} dB, ssim {figures['ssim']:.4f}",
+        "swd": f"{figures['swd']['mean']:.2f} x 1e-3",
+        "frechet": f"{frechet['reconstructions']:.4g} reconstructions, {frechet['samples']:.4g} samples; {frechet['features']}",
+        "round_trip": f"{figures['round_trip']:.1e} standard deviations at most",
+        "known_answer": f"{answer['correlation']:.3f} correlation, mse of drawn images {answer['mse']:.4f}",
+        "typicality": f"{typicality['unusual']:.1%} of the images unusual (1% is usual), size of z {typicality['z_size']:.3g}",
+    }
+    if between := frechet.get("interval"):
+        said = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in between.items())
+        lines["frechet"] += f"\n{'':<19} {said} (95 %): so few images that it is rough, and larger than of many"
+    if "perceptual" in figures:
+        path = figures["path_length"]
+        lines["perceptual"] = f"{figures['perceptual']:.4f}; {figures['network']}"
+        lines["path_length"] = f"{path['z']:.1f} in z, {path['y']:.1f} in y"
+    for what, why in figures["left_out"].items():
+        lines[what] = f"not measured: {why}"
+    return "\n".join(f"{name:<19} {text}" for name, text in lines.items())
+
+
+def training_lines(metrics: Mapping[str, Any]) -> str:
+    """The figures in a few aligned lines."""
+    figures = metrics["training"]
+    lines = [f"{'images seen':<20} {figures['images']:,} in {figures['seconds']:,.0f} s"]
+    if figures["curve"]:
+        shown, distance = figures["curve"][-1]
+        lines.append(f"{'frechet':<20} {distance:.4g} after {shown:,} images ({figures['features']})")
+    if "encoder" in metrics:
+        lines.append(
+            f"{'encoder':<20} mean squared error of real images {metrics['encoder']['after']['mse_of_real_images']:.4f}"
+        )
+    return "\n".join(lines)

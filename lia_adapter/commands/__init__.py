@@ -1,1 +1,0 @@
-"""The work behind the commands, as Python calls: a LIA and many images."""

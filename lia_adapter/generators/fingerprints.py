@@ -1,0 +1,33 @@
+"""Which generator is this: a hash of its weights by name."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from lia_adapter.generators.binding import respond
+from lia_adapter.generators.wrap import WrappedGenerator
+
+__all__ = ["fingerprint", "weights_of"]
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 over names, shapes and values of all parameters and buffers: the same for the same weights, however stored.
+
+    Of a wrapped generator, those of the user's modules; where functions have none, what they answer.
+    """
+    digest = hashlib.sha256()
+    weights = weights_of(module)
+    if not weights and isinstance(module, WrappedGenerator):
+        digest.update(json.dumps(respond(module)).encode())
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def weights_of(module: nn.Module) -> Mapping[str, Tensor]:
+    """Parameters and buffers by name; of a wrapped generator, those of the user's modules."""
+    return module.weights() if isinstance(module, WrappedGenerator) else module.state_dict()

@@ -1,0 +1,116 @@
+"""`demo`: the main job on the model that ships with the package, from the checkpoint to edited faces."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lia_adapter.budget import in_parts
+from lia_adapter.config import load_recipe
+from lia_adapter.data import open_images
+from lia_adapter.data.toyfaces import FACTORS, sample_factors
+from lia_adapter.editing import Directions, fit_directions
+from lia_adapter.jobs.convert import convert_lia
+from lia_adapter.jobs.run import write_results
+from lia_adapter.jobs.train_encoder import train_encoder_lia
+from lia_adapter.lia import LIA
+from lia_adapter.loading import load
+from lia_adapter.metrics.images import mse
+from lia_adapter.models import TOYFACES32
+from lia_adapter.pictures import comparison_grid, image_grid, paired_grid, png_bytes
+from lia_adapter.progress import Progress
+from lia_adapter.training.convert_config import ConvertConfig
+from lia_adapter.training.encoder_config import EncoderConfig
+
+__all__ = ["FITTED", "MOVED", "Demo", "edits", "run_demo"]
+
+_UNSEEN = "last 10000"  # toy faces that neither the generator nor the encoder was trained on
+_SEEN = "first 10000"  # enough for the encoder; how usual codes are is measured on all of them
+FITTED, _SHOWN, _EDITED, _STEPS = 3000, 16, 4, 7
+MOVED = ("hair_colour", "hair_length", "skin", "turn", "tilt", "glasses")  # those that a model of this size has learnt well
+_CONVERT: Mapping[str, Any] = {"steps": 150, "statistics_samples": 30_000, "image_seconds": 10.0, "eval_seeds": 1}
+_ENCODER: Mapping[str, Any] = {
+    "images": 40_000, "width": 32, "split": _SEEN, "statistics_samples": 20_000, "known_answers": 500,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo made.
+
+    Attributes:
+        lia: The finished LIA.
+        x: Toy faces that it has never seen [N, 3, 32, 32].
+        directions: Of the factors of toy faces.
+        figures: What was measured, as JSON.
+        pictures: "seeds" by both mappings, "reconstructions", and one for each factor of `MOVED`, changed in a few faces.
+    """
+
+    lia: LIA
+    x: Tensor
+    directions: Directions
+    figures: dict[str, Any]
+    pictures: dict[str, Image.Image] = field(default_factory=dict)
+
+
+def run_demo(out: Path | None = None, progress: Progress | None = None) -> Demo:
+    """Converts the shipped model, trains a small encoder, and learns how to change one factor of a face.
+
+    Args:
+        out: File for the LIA, .safetensors, and beside it a picture and figures; None: none.
+        progress: Is told what is done.
+
+    Raises:
+        LIAError: A file cannot be written.
+    """
+    start = time.monotonic()
+    converted = convert_lia(load(TOYFACES32), load_recipe(ConvertConfig, "convert", _CONVERT), progress=progress)
+    seconds = {"convert": time.monotonic() - start}
+    lia = train_encoder_lia(converted, "toyfaces", load_recipe(EncoderConfig, "encoder-cpu", _ENCODER), progress=progress)
+    seconds["encoder"] = time.monotonic() - start - seconds["convert"]
+    images = open_images("toyfaces", lia.generator.resolution, lia.generator.channels, split=_UNSEEN)
+    items = [images.load(i) for i in range(FITTED)]
+    x = torch.stack([item.x for item in items if item is not None])
+    with torch.no_grad():
+        y = torch.cat(list(in_parts(lia.encode, x, lia.at_once("reconstruct"))))
+    factors = torch.from_numpy(sample_factors([int(name.split(".")[0]) for name in images.names[:FITTED]]))
+    directions = fit_directions(y, factors)
+    figures = {
+        "convert": converted.metrics,
+        "encoder": lia.metrics["encoder"],
+        "mse": float(mse(lia.reconstruct(x[:1000]), x[:1000]).mean()),
+        "factors": {factor.name: float(r2) for factor, r2 in zip(FACTORS, directions.r2, strict=True)},
+        "seconds": {**seconds, "all": time.monotonic() - start},
+    }
+    demo = Demo(lia, x[:_SHOWN], directions, figures)
+    demo.pictures["seeds"] = comparison_grid(lia)
+    demo.pictures["reconstructions"] = paired_grid(demo.x, lia.reconstruct(demo.x))
+    demo.pictures.update({name: edits(demo, name) for name in MOVED})
+    if out is not None:
+        lia.save(out)
+        write_results(out, png_bytes(demo.pictures["reconstructions"]), {**figures, "provenance": lia.provenance})
+    return demo
+
+
+@torch.no_grad()
+def edits(demo: Demo, name: str) -> Image.Image:
+    """A picture: each row a face, its reconstruction, and that with one factor from its least to its largest value."""
+    lia, number = demo.lia, [factor.name for factor in FACTORS].index(name)
+    factor, directions = FACTORS[number], demo.directions
+    x = _spread(demo.x, _EDITED)
+    y = lia.encode(x)
+    now = y @ directions.weights[number] + directions.bias[number]
+    columns = [x, lia.synthesize(y)]
+    for target in torch.linspace(factor.low, factor.high, _STEPS):
+        columns.append(lia.synthesize(directions.move(y, number, target - now)))
+    return image_grid(torch.stack(columns, dim=1).flatten(0, 1), columns=len(columns))
+
+
+def _spread(x: Tensor, n: int) -> Tensor:
+    picked: Sequence[int] = range(0, len(x), max(1, len(x) // n))
+    return x[list(picked)[:n]]

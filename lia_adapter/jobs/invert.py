@@ -1,0 +1,248 @@
+"""`invert`: codes of images by optimisation, batch by batch, resumed at the batch where it stopped."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lia_adapter.budget import in_parts
+from lia_adapter.codes import Codes, given, join_codes, read_codes
+from lia_adapter.config import load_recipe
+from lia_adapter.data import Batch, ImageSet, in_batches, none_readable, open_images
+from lia_adapter.encoder import one_code
+from lia_adapter.errors import CheckpointError, LIAError
+from lia_adapter.files import make_folder, sha256_file
+from lia_adapter.generators import fingerprint, graphs_at_once
+from lia_adapter.inversion import Inversion, ReconstructionLoss
+from lia_adapter.jobs.invert_config import InvertConfig
+from lia_adapter.jobs.run import checked_out, write_results
+from lia_adapter.lia import LIA
+from lia_adapter.metrics.images import mse
+from lia_adapter.metrics.networks import load_network
+from lia_adapter.metrics.typicality import z_size
+from lia_adapter.pictures import paired_grid, png_bytes
+from lia_adapter.progress import Progress
+from lia_adapter.resize import resize
+from lia_adapter.tensorfile import read_tensor_file, write_tensor_file
+
+__all__ = ["SHOWN", "invert_figures", "invert_images", "invert_lia"]
+
+_FORMAT = "lia-adapter-coordinates"
+SHOWN = 16
+"""Images in the picture, at most."""
+
+
+def invert_images(
+    lia: LIA,
+    data: str | Path,
+    out: str | Path,
+    recipe: str = "invert",
+    *,
+    batch: int | None = None,
+    progress: Progress | None = None,
+    **keys: Any,
+) -> Codes:
+    """Finds the codes whose images are nearest to given ones (LIA, eq. 13), and writes them as `encode_images` does.
+
+    Finished batches are kept in a hidden folder beside `out` until the end, and the same call goes on after them. The file has
+    two more tensors: loss and start_loss [N], of the codes found and of the start. Typicality is NaN where the LIA has no
+    encoder. A report is written beside the file.
+
+    Args:
+        lia: Converted.
+        data: A folder, a data-set zip or one picture.
+        out: The file, .safetensors.
+        recipe: The name of a shipped recipe or the path of a .toml.
+        batch: Images worked on at once, at most; None: what memory and speed allow.
+        progress: Is told the steps done and to do, over all images.
+        **keys: Keys of the recipe and their values, such as steps=100: see `InvertConfig`.
+
+    Raises:
+        LIAError: No mapping, no encoder to start from, no readable image, or a file that cannot be written.
+    """
+    return invert_lia(lia, data, out, load_recipe(InvertConfig, recipe, keys), batch=batch, progress=progress)
+
+
+def invert_lia(
+    lia: LIA,
+    data: str | Path,
+    out: str | Path,
+    config: InvertConfig,
+    *,
+    batch: int | None = None,
+    progress: Progress | None = None,
+) -> Codes:
+    """`invert_images` by a recipe that was read."""
+    out, g = Path(out), lia.generator
+    if lia.mapping is None:
+        raise LIAError("this checkpoint was not converted, so its codes have no z. Run lia-adapt convert on it first.")
+    if config.start == "encoder" and lia.encoder is None:
+        raise LIAError("this file has no encoder to start from. Run lia-adapt train-encoder on it, or start from the mean.")
+    out = checked_out(out, "")
+    images = open_images(
+        data, g.resolution, g.channels, resize_mode=config.resize_mode, split=config.split, c_dim=g.c_dim, label=config.label,
+        bits=config.bits,
+    )  # fmt: skip
+    network = None if config.features is None else load_network(config.features).to(lia.device)
+    about = {  # also what a run that goes on is known by
+        "how": "invert", "data": str(data), "identity": images.identity(), "fit": config.resize_mode, "split": config.split,
+        **given(config.label, config.bits),
+        "space": config.space, "start": config.start, "steps": config.steps, "seed": config.seed,
+        "features": None if network is None else network.name,
+        "features_sha256": None if config.features is None else sha256_file(config.features),
+        "encoder_sha256": None if lia.encoder is None else fingerprint(lia.encoder),
+        "mapping_sha256": None if lia.mapping is None else fingerprint(lia.mapping),
+        "lia": lia.provenance.get("source"),
+    }  # fmt: skip
+    loss = ReconstructionLoss(network)
+    n, _ = graphs_at_once(g, lambda drawn: loss(drawn, drawn.detach()), most=batch)
+    work = _Work(lia, images, config, loss, about, fingerprint(g), n)
+    parts = out.with_name(f".{out.name}.parts")
+    codes = work.kept(out)
+    if codes is None:
+        codes = _all_batches(work, parts, progress)
+        codes.save(out)
+    write_results(out, png_bytes(paired_grid(*work.pictures(codes))), invert_figures(codes))
+    shutil.rmtree(parts, ignore_errors=True)
+    return codes
+
+
+class _Work:
+    """What to do with each batch."""
+
+    def __init__(
+        self,
+        lia: LIA,
+        images: ImageSet,
+        config: InvertConfig,
+        loss: ReconstructionLoss,
+        about: dict[str, Any],
+        owner: str,
+        batch: int,
+    ) -> None:
+        self.lia, self.images, self.config, self.loss = lia, images, config, loss
+        self.about, self.owner, self.batch, self.steps = about, owner, batch, config.steps
+
+    def kept(self, path: Path) -> Codes | None:
+        """The codes in a file, if this very work made them."""
+        try:
+            codes = read_codes(path)
+        except LIAError:
+            return None
+        return codes if codes.generator == self.owner and codes.about == self.about else None
+
+    def read(self, first: int) -> Batch | None:
+        """The batch that begins at an image, without what can't be read."""
+        numbers = range(first, min(first + self.batch, len(self.images)))
+        return next(in_batches(self.images, numbers, self.batch, self.lia.device), None)
+
+    def invert(self, part: Batch, steps: int, progress: Callable[[int, int], None] | None = None) -> Inversion:
+        """With a seed for each image, so that batches change no random start."""
+        return self.lia.invert(
+            part.x, part.c, steps=steps, space=self.config.space, start=self.config.start, loss=self.loss,
+            seed=[self.config.seed + number for number in part.numbers], progress=progress,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def codes(self, part: Batch, numbers: range, progress: Callable[[int, int], None] | None) -> Codes:
+        """The codes of a batch, which is what could be read of these images."""
+        before = self.invert(part, 0).loss
+        found = self.invert(part, self.steps, progress)
+        y = one_code(found.ys)
+        tensors = {
+            "y": y, "z": found.z, "mse": mse(found.images, part.x), "z_size": z_size(found.z),
+            "typicality": self.lia.typicality_of(y),
+            "loss": found.loss, "start_loss": before,
+        }  # fmt: skip
+        tensors |= {"ys": found.ys} if self.config.space == "ys" else {}
+        tensors |= {} if part.c is None else {"c": part.c}
+        names = tuple(self.images.names[n] for n in part.numbers)
+        places = tuple(place.to_json() for place in part.placements)
+        here = {self.images.names[number] for number in numbers}
+        unreadable = {name: why for name, why in self.images.unreadable.items() if name in here}
+        return Codes(names, {name: t.cpu() for name, t in tensors.items()}, places, self.owner, self.about, unreadable)
+
+    def coordinates(self, path: Path, progress: Progress | None) -> None:
+        """Finds what the search moves in, once for a run: how well depends on the clock, and a resumed run must go on alike."""
+        bound = {"generator": self.owner, "about": self.about}
+        try:
+            found = read_tensor_file(path, _FORMAT)
+            if found is not None and found[0] == bound:
+                mean, matrix = (found[1][name].to(self.lia.device) for name in ("mean", "matrix"))
+                self.lia.coordinates = mean, matrix
+                return
+        except (OSError, CheckpointError, KeyError):
+            pass  # not found yet
+        seconds = self.lia.search_seconds(len(self.images) * self.steps)
+        mean, matrix = self.lia.find_coordinates(seconds, progress)
+        make_folder(path.parent)
+        write_tensor_file(path, _FORMAT, bound, {"mean": mean, "matrix": matrix})
+
+    @torch.no_grad()
+    def pictures(self, codes: Codes) -> list[Tensor]:
+        """Of the first images: the originals, what the search began with, and what it found; each [n, C, H, W]."""
+        rows: list[tuple[Tensor, Tensor]] = []
+        count = 0
+        for first in range(0, len(self.images), self.batch):
+            part = self.read(first)
+            if part is not None:
+                rows.append((resize(part.x).cpu(), resize(self.invert(part, 0).images).cpu()))
+                count += len(part.x)
+            if count >= SHOWN:
+                break
+        x, begun = (torch.cat(side)[:SHOWN] for side in zip(*rows, strict=True))
+        drawn = in_parts(
+            lambda ys: resize(self.lia.synthesize(ys.to(self.lia.device))).cpu(), codes.ys[:SHOWN], self.lia.at_once("draw")
+        )
+        return [x, begun, torch.cat(list(drawn))]
+
+
+def _all_batches(work: _Work, folder: Path, progress: Progress | None) -> Codes:
+    """The codes of all images; those of finished batches are in the folder, in files named by their first and last image."""
+    steps, count = max(work.steps, 1), len(work.images)
+    parts: list[Codes] = []
+    first = 0
+    if work.steps and work.config.space != "z":
+        work.coordinates(folder / "coordinates.safetensors", progress)
+    while first < count:
+        last, codes = _finished(work, folder, first)
+        if codes is None and (part := work.read(first)) is not None:
+
+            def tell(done: int, _: int, before: int = first * steps) -> None:
+                if progress:
+                    progress("invert", before + done, count * steps)
+
+            codes = work.codes(part, range(first, last), tell)
+            make_folder(folder)
+            codes.save(folder / f"{first:08d}-{last:08d}.safetensors")
+        parts += [] if codes is None else [codes]
+        first = last
+        if progress:
+            progress("invert", first * steps, count * steps)
+    if not parts:
+        raise none_readable(work.images)
+    whole = join_codes(parts)
+    # Of batches that an earlier run finished, only they themselves know.
+    unreadable = dict(sorted({**whole.unreadable, **work.images.unreadable}.items()))
+    return Codes(whole.names, whole.tensors, whole.placements, whole.generator, whole.about, unreadable)
+
+
+def _finished(work: _Work, folder: Path, first: int) -> tuple[int, Codes | None]:
+    """The end of the batch that begins at an image, and its codes where an earlier run finished it, of whatever size it was."""
+    for path in folder.glob(f"{first:08d}-*.safetensors"):
+        last = path.stem.partition("-")[2]
+        if last.isdecimal() and first < int(last) <= len(work.images) and (codes := work.kept(path)) is not None:
+            return int(last), codes
+    return min(first + work.batch, len(work.images)), None
+
+
+def invert_figures(codes: Codes) -> dict[str, Any]:
+    """What `invert_images` measured of each image, and the means."""
+    of_each = {name: codes.tensors[name].tolist() for name in ("mse", "start_loss", "loss", "typicality", "z_size")}
+    means = {name: sum(values) / len(values) for name, values in of_each.items()}
+    return {
+        "about": codes.about, "mean": means, "unreadable": codes.unreadable, "of_each": {"name": list(codes.names), **of_each},
+    }  # fmt: skip

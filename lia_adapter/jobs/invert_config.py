@@ -1,0 +1,27 @@
+"""The keys of `invert`: what `lia-adapt invert` can be told."""
+
+from dataclasses import dataclass
+
+from lia_adapter.config import check_choices, check_least, check_seed, key
+from lia_adapter.keys import SEARCH_SPACES, STARTS, LabelledImageKeys
+
+__all__ = ["InvertConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvertConfig(LabelledImageKeys):
+    """The keys of `recipes/invert.toml`."""
+
+    space: str = key("where to search: y, ys (a y of its own for every layer) or z", "y")
+    start: str = key("encoder: its codes; mean: of y; or random codes", "encoder")
+    steps: int = key("of Adam", 500)
+    seed: int = key("of random starts", 0)
+    features: str | None = key(
+        "a torchvision network (.pth, .safetensors), to compare what it sees, too; none: pixels alone", None, none="none"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choices(self, {"space": SEARCH_SPACES, "start": STARTS})
+        check_least(self, {"steps": 0})
+        check_seed(self)

@@ -1,0 +1,105 @@
+"""What all jobs share: the names of what they write, and the device."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lia_adapter.errors import ConfigError, argument
+from lia_adapter.files import atomic_write, check_writable
+
+__all__ = ["checked_out", "default_device", "device_name", "report_paths", "run_folder", "write_json", "write_results"]
+
+
+def checked_out(out: str | Path | None, default: str, ending: str = ".safetensors", *, report: bool = True) -> Path:
+    """Where a job writes its result, found out to be writable before the work begins.
+
+    Args:
+        out: What the user said; None: `default`, in the current folder.
+        default: A name that ends in `ending`.
+        ending: What the name must end in.
+        report: Whether a picture, a page and figures are written beside it.
+
+    Raises:
+        LIAError: The name ends in another way, or a file cannot be written there.
+    """
+    path = Path(default) if out is None else Path(out)
+    if not path.name.endswith(ending):
+        raise ConfigError(f"{argument('out')} {path} must end in {ending}; expected for example {path.name}{ending}.")
+    for target in (path, *(report_paths(path).values() if report else ())):
+        check_writable(target)
+    return path
+
+
+def report_paths(out: Path) -> dict[str, Path]:
+    """The files of a report, by ending: f.safetensors and f.json have f.png, f.html and f.json."""
+    stem = out.name.removesuffix(".safetensors").removesuffix(".json")
+    return {ending: out.with_name(f"{stem}.{ending}") for ending in ("png", "html", "json")}
+
+
+def run_folder(out: Path) -> Path:
+    """The folder of a run beside its result, with log, pictures and state: f of f.safetensors."""
+    return out.with_name(out.name.removesuffix(".safetensors"))
+
+
+def write_results(out: Path, picture: bytes, figures: Mapping[str, Any]) -> None:
+    """Writes a picture (PNG) and figures (JSON) beside `out`; numbers that are not finite, unknown to JSON, become null.
+
+    Raises:
+        LIAError: A file cannot be written.
+    """
+    paths = report_paths(out)
+    with atomic_write(paths["png"], needs=len(picture)) as temporary:
+        temporary.write_bytes(picture)
+    write_json(paths["json"], figures)
+
+
+def write_json(path: Path, figures: Mapping[str, Any]) -> None:
+    """Writes figures; numbers that are not finite, unknown to JSON, become null.
+
+    Raises:
+        LIAError: The file cannot be written.
+    """
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(_finite(figures), indent=1))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def default_device() -> str:
+    """The device of jobs that were told none: cuda where there is one, else cpu."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_name(name: str | None) -> str:
+    """The device that the user named, or the default.
+
+    Raises:
+        ConfigError: It can't be used.
+    """
+    if name is None:
+        return default_device()
+    kind = name.partition(":")[0]
+    if kind not in ("cpu", "cuda", "mps", "xpu"):
+        raise ConfigError(f"device {name!r} is unknown; expected cpu, cuda, cuda:1, mps or xpu.")
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ConfigError(f"device {name!r} cannot be used: {_why_not(kind)}. lia-adapt doctor tells what there is.") from None
+    return name
+
+
+def _why_not(kind: str) -> str:
+    if kind != "cuda" or not torch.version.cuda:
+        return f"this torch ({torch.__version__}) has no {kind}, or this machine has none"
+    count = torch.cuda.device_count()
+    return f"torch sees {count} GPU{'' if count == 1 else 's'}"

@@ -1,0 +1,127 @@
+"""The report of a conversion: verdict, pictures, and figures against their noise floor."""
+
+import html
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lia_adapter.lia import LIA
+from lia_adapter.pictures import COLUMNS
+from lia_adapter.reports.page import loss_curves, page_picture, row, write_page
+
+__all__ = ["write_convert_report"]
+
+_MEASURES = {
+    "sliced_wasserstein": (
+        "Shape of the distribution",
+        "How far the codes y of the new mapping lie from the original's, seen from 512 random directions (sliced Wasserstein).",
+    ),
+    "frechet": (
+        "Centre and spread",
+        "The same by mean and covariance of y alone (Fréchet distance).",
+    ),
+    "frechet_images": (
+        "Pictures",
+        "Fréchet distance between pictures drawn with the new mapping and with the original one.",
+    ),
+}
+_LIMIT = 1.05  # of a ratio to the noise floor, above which a difference is told
+
+
+def write_convert_report(lia: LIA, out: Path) -> Path:
+    """Writes the page of a conversion beside `out`.
+
+    Args:
+        lia: What `convert` returned.
+        out: The LIA file, beside which `convert` wrote the picture.
+
+    Returns:
+        The page.
+
+    Raises:
+        LIAError: The file cannot be written.
+    """
+    metrics, provenance = lia.metrics, lia.provenance
+    source = html.escape(str(provenance.get("source", "a wrapped generator")))
+    body = f"""<h1>{source}, made invertible</h1>
+<p>{_verdict(metrics)}</p>
+<h2>The same seeds, before and after</h2>
+<p>Each pair of rows shows {COLUMNS} seeds: the original mapping above, the invertible one below.</p>
+{page_picture(out, "samples")}
+<h2>Figures</h2>
+<p>The <em>noise floor</em> is the same measure between two sets of {metrics["samples"]:,} codes that both come from the
+original mapping: it is not zero, because no two random sets are alike. A ratio near 1 means that the new mapping differs
+from the original no more than the original differs from itself. All figures are means over
+{metrics["evaluation_seeds"]} sets that the training never saw; pictures were compared on {metrics["images"]:,} images a side by
+{html.escape(metrics["image_features"])}{_rough(metrics)}.</p>
+{_table(metrics)}
+<h2>Training</h2>
+{loss_curves(metrics.get("losses", {}))}
+<p class="dim">{metrics["coupling"]} mapping, {metrics["parameters"]:,} parameters; fitted in
+{metrics["seconds"]["fit"]:.0f} s, measured in {metrics["seconds"]["measure"]:.0f} s.</p>
+<h2>Provenance</h2>
+<pre>{html.escape(json.dumps(provenance, indent=1))}</pre>"""
+    return write_page(out, out.name, body)
+
+
+def _verdict(metrics: Mapping[str, Any]) -> str:
+    """One or two sentences that say what the figures mean."""
+    # A ratio whose interval reaches down to what is allowed shows no difference.
+    worst = max(_least_ratio(metrics[name]) for name in _MEASURES)
+    told_apart = metrics["classifier"]["excess"]
+    same = worst <= _LIMIT and told_apart <= 0.03
+    first = (
+        "The new mapping's codes can't be told from the original's."
+        if same
+        else f"The new mapping's codes differ measurably from the original's (largest ratio to the noise floor: {worst:.2f})."
+    )
+    images = metrics["frechet_images"]
+    if same and "interval" in images and images["interval"][1] > _LIMIT:
+        first += " Whether its pictures can, so few of them do not tell."
+    kept = metrics["seeds_raw"]["value"]
+    second = f"The same seed gives a code that correlates {kept:.2f} with the original's (1: the same code, 0: unrelated)."
+    return f"{first} {second}"
+
+
+def _least_ratio(measure: Mapping[str, Any]) -> float:
+    """A ratio, or the least that it may be where it is known roughly."""
+    return float(measure["interval"][0] if "interval" in measure and measure["ratio"] > _LIMIT else measure["ratio"])
+
+
+def _rough(metrics: Mapping[str, Any]) -> str:
+    """What to say of images that are not whole, or few."""
+    small = " (at most 256 pixels a side, by the generator's lower layers)" if metrics["image_layers"] == "lower" else ""
+    if "interval" not in metrics["frechet_images"]:
+        return small
+    low, high = metrics["frechet_images"]["interval"]
+    rough = f"its ratio lies between {low:.2f} and {high:.2f} with a confidence of 95 %"
+    return f"{small}: so few that the figure is rough ({rough})"
+
+
+def _table(metrics: Mapping[str, Any]) -> str:
+    rows = []
+    for name, (title, text) in _MEASURES.items():
+        m = metrics[name]
+        between = f"<br><small>{m['interval'][0]:.2f} to {m['interval'][1]:.2f}</small>" if "interval" in m else ""
+        verdict = f"× {m['ratio']:.3f}{between}"
+        rows.append(row(title, text, f"{m['value']:.4g}", f"{m['floor']:.4g}", verdict, good=_least_ratio(m) <= _LIMIT))
+    m = metrics["classifier"]
+    rows.append(
+        row(
+            "Two-sample classifier",
+            "How often a small trained network guesses right which mapping a code is from; 50 % is pure guessing.",
+            f"{m['value']:.1%}", f"{m['floor']:.1%}", f"{100 * m['excess']:+.1f} points",
+            good=m["excess"] <= 0.03,
+        )
+    )  # fmt: skip
+    m = metrics["round_trip"]
+    text = "Largest error of y → z → y over the original's codes, in standard deviations of y."
+    rows.append(row("Round trip", text, f"{m['value']:.1e}", "0", "", good=m["value"] <= 1e-4))
+    m = metrics["typical_z"]
+    text = "Size of the z that belongs to one of the original's codes (median); the prior's own is 1."
+    rows.append(row("Usual z", text, f"{m['value']:.2f}", "1", ""))
+    white, raw = metrics["seeds_white"]["value"], metrics["seeds_raw"]["value"]
+    text = "Correlation of a seed's code with the original's code of that seed (in brackets: with y whitened)."
+    rows.append(row("Seeds kept", text, f"{raw:.3f} ({white:.3f})", "1", ""))
+    return "<table><tr><th>Measure<th>Value<th>Noise floor<th></tr>" + "".join(rows) + "</table>"

@@ -1,0 +1,226 @@
+"""The reports of `reconstruct`, `invert` and `evaluate`."""
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lia_adapter.codes import Codes
+from lia_adapter.jobs.evaluate import Pair
+from lia_adapter.jobs.invert import SHOWN, invert_figures
+from lia_adapter.jobs.reconstruct import GRID
+from lia_adapter.pictures import paired_grid, png_bytes
+from lia_adapter.reports.page import html_picture, page_picture, row, unreadable_list, write_page
+
+__all__ = ["write_evaluate_report", "write_invert_report", "write_reconstruct_report"]
+
+
+def write_reconstruct_report(figures: Mapping[str, Any], folder: Path) -> Path:
+    """Writes grid.html into the folder of `reconstruct`.
+
+    Args:
+        figures: What `reconstruct_images` returned.
+        folder: Where it wrote, with grid.png.
+
+    Returns:
+        The page.
+
+    Raises:
+        LIAError: A file cannot be written.
+    """
+    out = folder / GRID
+    paired = figures["shown"]["originals"]
+    kinds = "the originals above, what the generator draws of them below" if paired else "what the generator draws"
+    error = figures["mse"]
+    known = f", with a mean squared error of {error:.4f} on the scale of -1 to 1" if error is not None else ""
+    page = f"""<h1>Reconstructions</h1>
+<p>{figures["count"]:,} images of {html.escape(figures["source"])}, drawn by {_lia_name(figures)}{known}.
+{html.escape(figures["originals"] or "")}</p>
+<p>The first {figures["shown"]["count"]}: {kinds}.</p>
+{page_picture(out, "originals and reconstructions")}
+{unreadable_list(figures["unreadable"])}"""
+    return write_page(out, "Reconstructions", page)
+
+
+def write_invert_report(codes: Codes, out: Path) -> Path:
+    """Writes the page of `invert` beside `out`.
+
+    Args:
+        codes: What `invert_images` returned.
+        out: The file of codes, beside which it wrote the picture.
+
+    Returns:
+        The page.
+
+    Raises:
+        LIAError: A file cannot be written.
+    """
+    figures = invert_figures(codes)
+    about, means, count = figures["about"], figures["mean"], len(codes.names)
+    loss = html.escape(f"pixels and {about['features']}" if about["features"] else "pixels alone")
+    rows = [
+        row("Loss", f"Mean over the images; compared are {loss}.", f"{means['start_loss']:.4f} → {means['loss']:.4f}"),
+        row("Squared error", "Mean over the images, on the scale of -1 to 1.", f"{means['mse']:.4f}"),
+        row(
+            "Size of z", "Mean |z|² / D; 1 is usual, and the larger it is, the less the code is one that the prior draws.",
+            f"{means['z_size']:.3g}",
+        ),
+    ]  # fmt: skip
+    if about["encoder_sha256"] is not None:
+        rows.append(
+            row("Typicality", "Mean rank among the codes of training images; 0.5 is usual.", f"{means['typicality']:.2f}")
+        )
+    page = f"""<h1>Codes found by optimisation</h1>
+<p>{count:,} images of {html.escape(about["data"])}, drawn by {_lia_name(about)}: {about["steps"]:,} steps in
+{about["space"]}, from {_STARTS[about["start"]]}.</p>
+<p>The first {min(count, SHOWN)}, in rows of three: the originals, the start, and what was found.</p>
+{page_picture(out, "originals, starts and results")}
+<h2>Figures</h2>
+<table><tr><th>Measure<th>Value</tr>{"".join(rows)}</table>
+{unreadable_list(figures["unreadable"])}"""
+    return write_page(out, out.name, page)
+
+
+_STARTS = {"encoder": "the encoder's codes", "mean": "the mean", "random": "random codes"}
+
+
+def write_evaluate_report(figures: Mapping[str, Any], examples: Mapping[str, Pair], out: Path) -> Path:
+    """Writes the page of `evaluate` beside `out`.
+
+    Args:
+        figures: What `evaluate` returned.
+        examples: What `example_pairs` returned: typical, best and worst reconstructions.
+        out: The .json.
+
+    Returns:
+        The page.
+
+    Raises:
+        LIAError: The file cannot be written.
+    """
+    by = "perceptual distance" if "perceptual" in figures["of_each"] else "squared error"
+    pictures = "".join(
+        f"<h3>{title}</h3>\n{html_picture(png_bytes(paired_grid(*pair)), f'{title} reconstructions')}\n"
+        for title, pair in examples.items()
+    )
+    images, typicality, answer = figures["images"], figures["typicality"], figures["known_answer"]
+    versions = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
+    page = f"""<h1>How well {_lia_name(figures)} redraws images</h1>
+<p>{images["count"]:,} images of {html.escape(images["data"])} (split: {html.escape(images["split"])}), encoded in one pass and
+drawn again. {_verdict(figures["mse"], answer["mse"])}</p>
+<h2>Originals above, reconstructions below</h2>
+<p>The best and the worst by {by}, and those in the middle.</p>
+{pictures}
+<h2>Figures</h2>
+<table><tr><th>Measure<th>Value</tr>{_evaluate_rows(figures)}</table>
+<h2>How usual the images are</h2>
+<p>Each image's code has a rank among the codes of the training images: at 0.3, 70 % of them are more usual. Images of the same
+kind fill all ranks alike (the dashed line); those of another kind crowd at 0. {typicality["unusual"]:.1%} lie below 0.01, where
+1 % is to be expected.</p>
+{_histogram(typicality["histogram"])}
+{_left_out(figures["left_out"])}{unreadable_list(images["unreadable"])}
+<p class="dim">Measured in {figures["seconds"]:.0f} s; {html.escape(versions)}.
+Generator {figures["generator_sha256"][:12]}, encoder {figures["encoder_sha256"][:12]}, images {images["identity"][:12]}.</p>"""
+    return write_page(out, out.name, page)
+
+
+def _verdict(real: float, drawn: float) -> str:
+    """Whose fault an error is: with images that the generator can draw, it is the encoder's."""
+    return (
+        f"They come back with a mean squared error of {real:.4f}; images that the generator itself drew, with {drawn:.4f}. "
+        "The second is the encoder's own error; the rest is of images that the generator may not be able to draw."
+    )
+
+
+def _evaluate_rows(figures: Mapping[str, Any]) -> str:
+    swd, frechet, answer = figures["swd"], figures["frechet"], figures["known_answer"]
+    by = html.escape(f"Features: {frechet['features']}.")
+    rough = {
+        name: f"<br><small>{low:.3g} to {high:.3g} (95 %): so few images that it is rough, and larger than of many</small>"
+        for name, (low, high) in frechet.get("interval", {}).items()
+    }
+    rows = [
+        row("Squared error (MSE)", "Mean over pixels, on the scale of -1 to 1; 0 is the same image.", f"{figures['mse']:.4f}"),
+        row("PSNR", "The same in decibels; more is better.", f"{figures['psnr']:.2f} dB"),
+        row("SSIM", "Likeness of structure in small windows; 1 is the same image.", f"{figures['ssim']:.4f}"),
+    ]
+    if "perceptual" in figures:
+        text = f"Difference of what a network sees (LPIPS without learned weights); 0 is the same image. {figures['network']}."
+        rows.append(row("Perceptual distance", html.escape(text), f"{figures['perceptual']:.4f}"))
+    levels = ", ".join(f"{level} px: {value:.2f}" for level, value in swd["levels"].items())
+    rows += [
+        row(
+            "Patches (SWD)",
+            f"Sliced Wasserstein distance × 1000 between patches of {swd['images']:,} images and their reconstructions, "
+            f"at each scale ({levels}); 0 is no difference.",
+            f"{swd['mean']:.2f}",
+        ),
+        row(
+            "Reconstructions as a set",
+            f"Fréchet distance to the images; only figures by the same features and number of images compare. {by}",
+            f"{frechet['reconstructions']:.4g}{rough.get('reconstructions', '')}",
+        ),
+        row(
+            "Random samples as a set",
+            f"Fréchet distance from images of as many random z to the images: how like them the generator draws. {by}",
+            f"{frechet['samples']:.4g}{rough.get('samples', '')}",
+        ),
+    ]
+    if "path_length" in figures:
+        path = figures["path_length"]
+        for space, shape in (("z", "an arc"), ("y", "a straight line")):
+            text = (
+                f"How unevenly the image changes along {shape} between random codes ({path['pairs']:,} pairs); less is better."
+            )
+            rows.append(row(f"Path length in {space}", text, f"{path[space]:.1f}"))
+    rows += [
+        row(
+            "Round trip", "Largest error of y → z → y over the images' codes, in standard deviations of y.",
+            f"{figures['round_trip']:.1e}",
+        ),
+        row(
+            "Known answers",
+            f"{answer['images']:,} drawn images are encoded: correlation of the y found with the true one, on the "
+            f"{answer['directions']} directions that make 90 % of what moves pixels; 1 is perfect.",
+            f"{answer['correlation']:.3f}",
+        ),
+        row(
+            "Size of z", "Median |z|² / D of the images' codes; the prior's own is 1.",
+            f"{figures['typicality']['z_size']:.3g}",
+        ),
+    ]  # fmt: skip
+    return "".join(rows)
+
+
+def _histogram(counts: Sequence[int]) -> str:
+    """Bars over 0..1 as an inline SVG, with a line at their mean."""
+    width, height, left, bottom = 860, 220, 50, 30
+    step, top = (width - left - 10) / len(counts), max(counts)
+    scale = (height - bottom - 20) / top
+    bars = "".join(
+        f'<rect x="{left + i * step + 1:.1f}" y="{height - bottom - n * scale:.1f}" width="{step - 2:.1f}" '
+        f'height="{n * scale:.1f}" fill="#1f6fb4"><title>{i / len(counts):.2f} to {(i + 1) / len(counts):.2f}: '
+        f"{n:,} images</title></rect>"
+        for i, n in enumerate(counts)
+    )
+    level = height - bottom - sum(counts) / len(counts) * scale
+    ticks = "".join(
+        f'<text x="{left + t * (width - left - 10):.1f}" y="{height - 10}" text-anchor="middle">{t:g}</text>'
+        for t in (0, 0.25, 0.5, 0.75, 1)
+    )
+    return (
+        f'<svg viewBox="0 0 {width} {height}" width="100%" font-size="13" fill="#666" role="img" '
+        f'aria-label="histogram of typicality">{bars}'
+        f'<line x1="{left}" x2="{width - 10}" y1="{level:.1f}" y2="{level:.1f}" stroke="#222" stroke-dasharray="5 4"/>'
+        f'<line x1="{left}" x2="{width - 10}" y1="{height - bottom}" y2="{height - bottom}" stroke="#999"/>{ticks}'
+        f'<text x="{left - 6}" y="24" text-anchor="end">{top:,}</text></svg>'
+    )
+
+
+def _lia_name(about: Mapping[str, Any]) -> str:
+    return html.escape(str(about["lia"] or "a wrapped generator"))
+
+
+def _left_out(reasons: Mapping[str, str]) -> str:
+    items = "".join(f"<li>{html.escape(what)}: {html.escape(why)}" for what, why in reasons.items())
+    return f"<h2>Not measured</h2><ul>{items}</ul>\n" if items else ""

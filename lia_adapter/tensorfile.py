@@ -1,0 +1,62 @@
+"""Our own files: tensors in a .safetensors, and a JSON header of a named kind among its texts."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lia_adapter.checkpoints.safetensor import read_metadata, read_tensors, write_tensors
+from lia_adapter.errors import CheckpointError
+from lia_adapter.files import atomic_write
+
+__all__ = ["read_header", "read_tensor_file", "write_tensor_file"]
+
+
+def write_tensor_file(path: str | Path, kind: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Writes a file, whole or not at all.
+
+    Args:
+        path: The file.
+        kind: What the header is called in it, such as "lia-adapter".
+        header: What JSON can say.
+        tensors: By name.
+
+    Raises:
+        LIAError: The file cannot be written.
+    """
+    with atomic_write(path, needs=sum(t.nbytes for t in tensors.values())) as temporary:
+        write_tensors(temporary, tensors, {kind: json.dumps(header, sort_keys=True)})
+
+
+def read_header(path: Path, kind: str) -> dict[str, Any] | None:
+    """The header of that kind, None where the file has none; no tensor is read.
+
+    Raises:
+        CheckpointError: The file is damaged.
+        OSError: It cannot be read.
+    """
+    text = read_metadata(path).get(kind)
+    if text is None:
+        return None
+    try:
+        header = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path.name} is damaged: its header is not valid JSON.") from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path.name} is damaged: its header is no table.")
+    return header
+
+
+def read_tensor_file(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """The header of that kind and the tensors, each in memory of its own; None where the file has no such header.
+
+    Memory of its own, because memory of another alignment may be multiplied by other kernels, with another last bit.
+
+    Raises:
+        CheckpointError: The file is damaged.
+        OSError: It cannot be read.
+    """
+    header = read_header(path, kind)
+    return None if header is None else (header, read_tensors(path))
