@@ -5,13 +5,12 @@ et al. 2017; BiGAN, Donahue et al. 2017): a discriminator of pairs (image, code)
 """
 
 import copy
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lia_adapter.canonical import Discriminator2Config, discriminator2, generator2
 from lia_adapter.data import ImageSet, Stream, to_floats
 from lia_adapter.encoder import Encoder
 from lia_adapter.generators import Discriminator, StyleGAN2, broadcast
@@ -29,8 +28,9 @@ _HIDDEN = 256
 class _Discriminator(nn.Module):
     """The project's discriminator up to its last block; then dense layers, for images alone or for pairs."""
 
-    def __init__(self, config: Mapping[str, Any], code: int) -> None:
+    def __init__(self, config: Discriminator2Config | None, code: int) -> None:
         super().__init__()
+        assert config is not None
         self.blocks = Discriminator(config)
         last = config["epilogue"]
         h, w = last["size"]
@@ -75,10 +75,10 @@ class Rival:
             torch.manual_seed(config.seed)
             self.players = nn.ModuleDict(
                 {
-                    "generator": StyleGAN2(networks["generator"]),
+                    "generator": StyleGAN2(generator2(networks)),
                     "encoder": Encoder(images.resolution, images.channels, _HIDDEN, 1, width=width),
                     "head": nn.Linear(_HIDDEN, 2 * config.z_dim),
-                    "discriminator": _Discriminator(networks["discriminator"], self.code and config.z_dim),
+                    "discriminator": _Discriminator(discriminator2(networks), self.code and config.z_dim),
                 }
             )
         average = {name: copy.deepcopy(self.players[name]).eval() for name in ("generator", "encoder", "head")}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lia_adapter.budget import GRADIENT, allowance, at_once, in_parts, seconds_of
+from lia_adapter.canonical import NetworksConfig
 from lia_adapter.encoder import Encoder, one_code
 from lia_adapter.errors import LIAError
 from lia_adapter.generators import (
@@ -64,7 +65,7 @@ class LIA(nn.Module):
         typicality: Typicality | None = None,
         *,
         family: str | None = None,
-        config: Mapping[str, Any] | None = None,
+        config: NetworksConfig | None = None,
         provenance: Mapping[str, Any] | None = None,
         metrics: Mapping[str, Any] | None = None,
     ) -> None:
@@ -81,7 +82,8 @@ class LIA(nn.Module):
         self.coordinates: tuple[Tensor, Tensor] | None = None
         self._bytes: dict[str, int] = {}
         self._sampled_mean: Tensor | None = None
-        self.family, self.config = family, dict(config or {})
+        self.family = family
+        self.config: NetworksConfig = {**config} if config else {}
         self.provenance, self.metrics = dict(provenance or {}), dict(metrics or {})
 
     @property

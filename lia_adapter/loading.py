@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lia_adapter.canonical import NetworksConfig
 from lia_adapter.checkpoints import Checkpoint, read_checkpoint
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.download import fetch
@@ -159,7 +160,7 @@ def _load_lia(path: Path, generator: Generator | nn.Module | str | Path | None) 
 
 def _bound_generator(
     path: Path, header: Mapping[str, Any], generator: Generator | nn.Module | str | Path | None
-) -> tuple[Generator, nn.Module | None, str | None, dict[str, Any]]:
+) -> tuple[Generator, nn.Module | None, str | None, NetworksConfig]:
     """The generator that an adapter belongs to; refuses a different one."""
     source = clean(header["provenance"].get("source", "its checkpoint"))
     if generator is None:
@@ -167,7 +168,8 @@ def _bound_generator(
             f"{path.name} holds the adapter alone, made for {source}: give that, too (generator=…, --generator FILE)."
         )
     discriminator: nn.Module | None = None
-    family, config = None, {}
+    family: str | None = None
+    config: NetworksConfig = {}
     if isinstance(generator, (str, Path)):
         made = header["provenance"]
         plain = load(

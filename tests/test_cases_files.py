@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lia_adapter.canonical import generator2
 from lia_adapter.checkpoints import Checkpoint, inspect_file, read_checkpoint
 from lia_adapter.errors import CheckpointError
 from lia_adapter.generators import build
@@ -103,4 +104,4 @@ def test_the_pickle_of_an_unpacked_file(shared: Path, tmp_path: Path) -> None:
 def test_four_channels(shared: Path) -> None:
     found = read_checkpoint(case(shared, "alpha-dropped/rgba.pt"))
     drawn, _ = build(found.family, found.config, found.tensors)
-    assert drawn is not None and found.config["generator"]["channels"] == 4
+    assert drawn is not None and generator2(found.config)["channels"] == 4

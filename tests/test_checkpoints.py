@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lia_adapter.canonical import discriminator2, generator2
 from lia_adapter.checkpoints import Checkpoint, inspect_file, read_checkpoint
 from lia_adapter.checkpoints.decoder import _HANDLERS, _OPCODES, _REFUSED, Call, Symbol, decode
 from lia_adapter.checkpoints.document import read_pickles
@@ -214,11 +215,13 @@ def test_a_network_in_every_container(tmp_path: Path) -> None:
         same(checkpoint, networks)
         assert checkpoint.source == "x.pkl" and checkpoint.notes == (), name
         json.dumps(checkpoint.config)
-    config = checkpoint.config["generator"]
+    config, discriminator = generator2(checkpoint.config), discriminator2(checkpoint.config)
+    assert discriminator is not None
     assert [block["conv0"] is None for block in config["blocks"]] == [True, False]
+    assert "coupling" not in config["mapping"]
     assert config["mapping"]["lr_multiplier"] == 0.01 and config["resolution"] == [8, 8]
-    assert checkpoint.config["discriminator"]["epilogue"]["mbstd_group"] is None
-    assert checkpoint.config["discriminator"]["blocks"][0]["clamp"] == 256
+    assert discriminator["epilogue"]["mbstd_group"] is None
+    assert discriminator["blocks"][0]["clamp"] == 256
     assert "torch.FloatStorage" in checkpoint.symbols
 
 
@@ -244,8 +247,10 @@ def test_variants(tmp_path: Path, c_dim: int, noise: bool, frozen: bool) -> None
     tree = {"D": networks.discriminator(c_dim, base), "G_ema": networks.generator(c_dim, base, architecture="resnet")}
     checkpoint = read_checkpoint(write(tmp_path, pickles.dumps(tree)))
     same(checkpoint, networks)
-    assert checkpoint.config["generator"]["resolution"] == checkpoint.config["discriminator"]["resolution"] == [6, 10]
-    assert checkpoint.config["generator"]["blocks"][0]["conv1"]["noise"] is noise
+    config, discriminator = generator2(checkpoint.config), discriminator2(checkpoint.config)
+    assert discriminator is not None
+    assert config["resolution"] == discriminator["resolution"] == [6, 10]
+    assert config["blocks"][0]["conv1"]["noise"] is noise
 
 
 def same(checkpoint: Checkpoint, networks: pickles.Networks) -> None:
@@ -363,7 +368,7 @@ def test_fixtures_of_the_peers(name: str) -> None:
     json.dumps(checkpoint.config)
     oracle = path.with_suffix(".npz")
     if oracle.exists():
-        config = checkpoint.config["generator"]
+        config = generator2(checkpoint.config)
         with np.load(oracle) as arrays:
             average = checkpoint.tensors["generator.mapping.w_avg"].float().numpy()
             np.testing.assert_allclose(average, arrays["w_avg"], atol=1e-6)

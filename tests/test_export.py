@@ -1,5 +1,6 @@
 """Exports: what is written is the same generator, in another program's shapes or as a graph."""
 
+import copy
 import importlib.util
 import threading
 import zipfile
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lia_adapter.canonical import discriminator2, generator2
 from lia_adapter.checkpoints import read_checkpoint
 from lia_adapter.cli.export import export
 from lia_adapter.errors import LIAError
@@ -133,8 +135,10 @@ def test_stylegan3_goes_out_to_nvlabs(tmp_path: Path, shared: Path, config: str)
 
 def test_a_missing_average_is_measured(tmp_path: Path) -> None:
     lia = toys.stylegan()
-    config = {**lia.config, "generator": {**lia.config["generator"]}}
-    config["generator"]["mapping"] = {**config["generator"]["mapping"], "has_average": False}
+    config = copy.deepcopy(lia.config)
+    mapping = generator2(config)["mapping"]
+    assert "coupling" not in mapping
+    mapping["has_average"] = False
     tensors = {f"generator.{name}": tensor for name, tensor in lia.generator.state_dict().items() if "w_avg" not in name}
     generator, _ = build("stylegan2", {"generator": config["generator"], "discriminator": None}, tensors)
     bare = LIA(generator, family="stylegan2", config=config)  # type: ignore[arg-type]
@@ -177,7 +181,7 @@ def test_what_a_program_cannot_hold_is_named(tmp_path: Path, target: str, change
 )
 def test_what_a_config_says_is_named(tmp_path: Path, target: str, part: str, change: dict[str, Any], found: str) -> None:
     lia = toys.stylegan()
-    generator = lia.config["generator"]
+    generator: Any = lia.config["generator"]
     if part == "generator":
         generator |= change
     elif part == "mapping":
@@ -195,7 +199,9 @@ def test_what_a_config_says_is_named(tmp_path: Path, target: str, part: str, cha
 
 def test_a_discriminator_that_does_not_fit_stays_behind(tmp_path: Path) -> None:
     lia = toys.stylegan()
-    lia.config["discriminator"]["epilogue"]["mbstd_group"] = None
+    discriminator = discriminator2(lia.config)
+    assert discriminator is not None
+    discriminator["epilogue"]["mbstd_group"] = None
     exported = export_weights(lia, "rosinality", tmp_path / "g.safetensors")
     assert [path.name for path in exported.files] == ["g.safetensors", "g.md"]
     assert any("stays behind: it has the minibatch's" in sentence for sentence in exported.left)

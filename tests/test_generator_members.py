@@ -44,11 +44,12 @@ def stylegan1() -> Generator:
         block | {"name": "b4", "size": [4, 4]},
         block | {"name": "b8", "size": [8, 8], "in_channels": 4, "out_channels": 2, "torgb": True},
     ]
-    return StyleGAN1(sizes(8, 4) | {"blocks": blocks, "lod": 0.0, "final": "linear", "norm_eps": 1e-8})
+    config: Any = sizes(8, 4) | {"blocks": blocks, "lod": 0.0, "final": "linear", "norm_eps": 1e-8}
+    return StyleGAN1(config)
 
 
 def stylegan2(architecture: str) -> Generator:
-    config = stylegan2_config(16, z_dim=Y, y_dim=Y, mapping_layers=1, channel_base=64)["generator"]
+    config: Any = stylegan2_config(16, z_dim=Y, y_dim=Y, mapping_layers=1, channel_base=64)["generator"]
     for block in config["blocks"]:
         block["architecture"] = architecture
         block["torgb"] = block["torgb"] if architecture == "skip" or block is config["blocks"][-1] else None
@@ -61,7 +62,8 @@ def stylegan3() -> Generator:
     rgb = {"out_channels": 3, "kernel": 1, "up": 1, "down": 1, "torgb": True, "up_filter": None, "down_filter": None}
     layers = [layer | {"name": "L0"}, layer | rgb | {"name": "L1", "padding": [0, 0, 0, 0]}]
     waves = {"channels": 4, "size": [12, 12], "sampling_rate": 8.0, "bandwidth": 2.0}
-    return StyleGAN3(sizes(12, 3) | {"input": waves, "layers": layers, "output_scale": 0.25})
+    config: Any = sizes(12, 3) | {"input": waves, "layers": layers, "output_scale": 0.25}
+    return StyleGAN3(config)
 
 
 FAMILIES = {

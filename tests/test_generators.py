@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lia_adapter.canonical import layer2
 from lia_adapter.encoder import Encoder
 from lia_adapter.errors import CheckpointError, LIAError
 from lia_adapter.generators import (
@@ -33,8 +34,8 @@ from lia_adapter.metrics.typicality import Typicality
 Array = NDArray[np.float64]
 
 
-def small_config(resolution: int = 16, *, architecture: str = "skip", **sizes: Any) -> dict[str, Any]:
-    config = stylegan2_config(
+def small_config(resolution: int = 16, *, architecture: str = "skip", **sizes: Any) -> Any:
+    config: Any = stylegan2_config(
         resolution, **{"z_dim": 12, "y_dim": 10, "mapping_layers": 2, "channel_base": 64, "channel_max": 8, **sizes}
     )
     for block in config["generator"]["blocks"]:
@@ -44,7 +45,7 @@ def small_config(resolution: int = 16, *, architecture: str = "skip", **sizes: A
     return config
 
 
-def networks(config: dict[str, Any], seed: int = 0) -> tuple[StyleGAN2, Discriminator]:
+def networks(config: Any, seed: int = 0) -> tuple[StyleGAN2, Discriminator]:
     """Random networks in which nothing is left at zero that training would move."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -118,7 +119,7 @@ def modulated(layer: SynthesisLayer, x: Tensor, y: Tensor) -> Array:
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 @pytest.mark.parametrize(("up", "taps"), [(1, (4, 4)), (2, (4, 4)), (2, (3, 5)), (2, (2, 6))])
 def test_a_layer_is_a_convolution_with_weights_of_each_sample(kernel: int, up: int, taps: tuple[int, int]) -> None:
-    config = {"kernel": kernel, "activation": "lrelu", "clamp": 1.0, "noise": True}
+    config = layer2(kernel, clamp=1.0)
     h, w = 4, 3
     layer = SynthesisLayer(3, 5, 6, (h * up, w * up), up, config, taps).double().requires_grad_(False)
     layer.resample_filter.copy_(normal(*taps, seed=1) / 4)  # not symmetric: a wrong flip shows
@@ -465,7 +466,7 @@ def test_other_discriminators_run(architecture: str) -> None:
 # -- build
 
 
-def parts(config: dict[str, Any], seed: int = 0) -> dict[str, Tensor]:
+def parts(config: Any, seed: int = 0) -> dict[str, Tensor]:
     g, d = networks(config, seed)
     return {
         **{f"generator.{name}": tensor for name, tensor in g.state_dict().items()},
@@ -532,8 +533,8 @@ def test_build_leaves_the_parameters_that_it_is_given() -> None:
 def test_build_without_a_discriminator() -> None:
     config = small_config()
     tensors = {name: t for name, t in parts(config).items() if name.startswith("generator.")}
-    assert build("stylegan2", {**config, "discriminator": None}, tensors)[1] is None
-    assert build("stylegan2", {**config, "generator": None}, parts(config))[0] is None
+    assert build("stylegan2", config | {"discriminator": None}, tensors)[1] is None
+    assert build("stylegan2", config | {"generator": None}, parts(config))[0] is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -13,6 +13,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from lia_adapter.canonical import Architecture, Block1Config, InputConfig, generator2, mapping_config
 from lia_adapter.generators import StyleGAN1, StyleGAN2, StyleGAN3, stylegan2_config
 from lia_adapter.generators.base import checkpointed
 from lia_adapter.generators.convolution import conv2d, conv_transpose2d
@@ -23,24 +24,21 @@ from lia_adapter.resize import resize
 Y = 8
 
 
-def stylegan2(resolution: int = 32, *, architecture: str = "skip", channel_base: int = 256) -> StyleGAN2:
+def stylegan2(resolution: int = 32, *, architecture: Architecture = "skip", channel_base: int = 256) -> StyleGAN2:
     config = stylegan2_config(resolution, z_dim=Y, y_dim=Y, mapping_layers=1, channel_base=channel_base, channel_max=64)
-    for block in config["generator"]["blocks"]:
+    for block in generator2(config)["blocks"]:
         block["architecture"] = architecture
         if architecture != "skip" and not block["is_last"]:
             block["torgb"] = None
-    return StyleGAN2(config["generator"])
+    return StyleGAN2(generator2(config))
 
 
-MAPPING = {
-    "z_dim": Y, "c_dim": 0, "embed_features": None, "features": [Y], "activation": "lrelu", "lr_multiplier": 0.01,
-    "has_average": True,
-}  # fmt: skip
+MAPPING = mapping_config(z_dim=Y, c_dim=0, embed_features=None, features=[Y], has_average=True)
 
 
 def stylegan1(resolution: int = 32, width: int = 8) -> StyleGAN1:
     sides = [4 << i for i in range(int(math.log2(resolution)) - 1)]
-    blocks = [
+    blocks: list[Block1Config] = [
         {
             "name": f"b{side}", "size": [side, side], "in_channels": width if side > 4 else 0, "out_channels": width,
             "noise": True, "torgb": True,
@@ -55,7 +53,7 @@ def stylegan1(resolution: int = 32, width: int = 8) -> StyleGAN1:
 
 def stylegan3(resolution: int = 32, width: int = 8) -> StyleGAN3:
     """Layers of half the size, of the whole, and ToRGB."""
-    conv = {
+    conv: dict[str, Any] = {
         "in_channels": width, "out_channels": width, "kernel": 3, "torgb": False, "clamp": 256.0, "down": 2,
         "down_filter": [12],
     }  # fmt: skip
@@ -66,10 +64,11 @@ def stylegan3(resolution: int = 32, width: int = 8) -> StyleGAN3:
         "name": "L3", "up": 1, "down": 1, "up_filter": None, "down_filter": None, "padding": [0, 0, 0, 0], "kernel": 1,
         "torgb": True, "out_channels": 3,
     }  # fmt: skip
-    inputs = {"channels": width, "size": [resolution // 2] * 2, "sampling_rate": resolution / 2, "bandwidth": 2.0}
+    layers: Any = [conv | part for part in (half, double, whole, torgb)]
+    inputs: InputConfig = {"channels": width, "size": [resolution // 2] * 2, "sampling_rate": resolution / 2, "bandwidth": 2.0}
     return StyleGAN3({
         "z_dim": Y, "c_dim": 0, "y_dim": Y, "num_ws": 5, "resolution": [resolution] * 2, "channels": 3, "mapping": MAPPING,
-        "output_scale": 0.25, "input": inputs, "layers": [conv | part for part in (half, double, whole, torgb)],
+        "output_scale": 0.25, "input": inputs, "layers": layers,
     })  # fmt: skip
 
 
@@ -298,7 +297,7 @@ def test_lower_layers_draw_the_image_on_its_way() -> None:
 
 def test_both_sides_count() -> None:
     config = stylegan2_config((8, 32), z_dim=Y, y_dim=Y, mapping_layers=1, channel_base=64)
-    generator = StyleGAN2(config["generator"]).requires_grad_(False)
+    generator = StyleGAN2(generator2(config)).requires_grad_(False)
     assert draw_reduced(generator, codes(generator), 16).shape == (2, 3, 4, 16)
 
 

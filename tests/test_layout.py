@@ -27,6 +27,7 @@ ROOMS = [
     "ranks",
     "ops",
     "resize",
+    "canonical",
     "checkpoints",
     "tensorfile",
     "mapping",

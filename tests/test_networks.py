@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lia_adapter.canonical import generator2
 from lia_adapter.checkpoints import Checkpoint, read_checkpoint
 from lia_adapter.errors import CheckpointError
 from tests import pickles, toys
@@ -251,7 +252,7 @@ def test_what_was_assumed_is_told_and_can_be_changed(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "x.pt", assume={"generator": "three"})
     torch.save(G, tmp_path / "x.pt")
     clamped = read_checkpoint(tmp_path / "x.pt", assume={"clamp": "256"})
-    assert clamped.config["generator"]["blocks"][0]["conv1"]["clamp"] == 256
+    assert generator2(clamped.config)["blocks"][0]["conv1"]["clamp"] == 256
     assert [assumption.key for assumption in clamped.assumptions] == ["clamp"]
     with pytest.raises(CheckpointError, match=r"does not depend on depth.* can be assumed of it: clamp \(none or 256\)"):
         read_checkpoint(tmp_path / "x.pt", assume={"depth": "3"})

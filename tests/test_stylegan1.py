@@ -117,7 +117,7 @@ def read(folder: Path, state: Any) -> Checkpoint:
     return read_checkpoint(folder / "net.pth")
 
 
-def build1(config: dict[str, Any], tensors: State) -> StyleGAN1:
+def build1(config: Any, tensors: State) -> StyleGAN1:
     generator = StyleGAN1(config)
     generator.load_state_dict(tensors)
     return generator.eval().requires_grad_(False)
@@ -129,7 +129,7 @@ def grown_to(blocks: int, lod: float) -> StyleGAN1:
     return generator.eval().requires_grad_(False)
 
 
-def config(blocks: int) -> dict[str, Any]:
+def config(blocks: int) -> Any:
     sizes = [4 << i for i in range(blocks)]
     parts = [
         {"name": f"b{side}", "size": [side, side], "in_channels": WIDTH if i else 0, "out_channels": WIDTH, "noise": True}
@@ -199,7 +199,7 @@ def test_a_discriminator_that_grows_sees_the_smaller_image() -> None:
         }  # fmt: skip
 
     blocks = [{"name": f"b{side}", "in_channels": WIDTH, "out_channels": WIDTH, "fromrgb": True} for side in (16, 8)]
-    whole = {"c_dim": 0, "channels": 3, "resolution": [16, 16], "fromrgb_activation": "lrelu", "epilogue": last(WIDTH)}
+    whole: Any = {"c_dim": 0, "channels": 3, "resolution": [16, 16], "fromrgb_activation": "lrelu", "epilogue": last(WIDTH)}
     growing = Discriminator1(whole | {"lod": 1.0, "blocks": blocks})
     small = Discriminator1(whole | {"lod": 0.0, "blocks": blocks[1:], "resolution": [8, 8]})
     small.load_state_dict({key: t for key, t in growing.state_dict().items() if not key.startswith("b16.")})

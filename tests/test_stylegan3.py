@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lia_adapter.canonical import InputConfig, generator2, generator3
 from lia_adapter.checkpoints import Checkpoint, nvlabs, nvlabs3, stylegan3
 from lia_adapter.checkpoints.decoder import Call
 from lia_adapter.checkpoints.files import read_document, read_file
@@ -91,7 +92,7 @@ def read(family: Any, folder: Path, data: bytes) -> Checkpoint:
 
 
 def build(checkpoint: Checkpoint) -> StyleGAN3:
-    generator = StyleGAN3(checkpoint.config["generator"])
+    generator = StyleGAN3(generator3(checkpoint.config))
     generator.load_state_dict({name.removeprefix("generator."): tensor for name, tensor in checkpoint.tensors.items()})
     return generator.eval().requires_grad_(False)
 
@@ -178,7 +179,7 @@ def test_its_discriminator_is_stylegan2s(tmp_path: Path) -> None:
 
 
 def test_waves_follow_the_stored_move() -> None:
-    config = {"channels": 5, "size": [12, 10], "sampling_rate": 8.0, "bandwidth": 2.0}
+    config: InputConfig = {"channels": 5, "size": [12, 10], "sampling_rate": 8.0, "bandwidth": 2.0}
     waves, y = FourierInput(4, config), torch.zeros(1, 4)
     still = waves(y)
     assert still.shape == (1, 5, 12, 10)
@@ -235,7 +236,7 @@ def read_bare(folder: Path, tensors: dict[str, Tensor]) -> Checkpoint:
 def test_bare_weights(tmp_path: Path, kernel: int, radial: bool) -> None:
     checkpoint = read_bare(tmp_path, bare(kernel, radial))
     assert build(checkpoint)(torch.randn(1, 6)).shape == (1, 3, 32, 32)
-    config = checkpoint.config["generator"]
+    config = generator3(checkpoint.config)
     assert config["input"] == {"channels": 4, "size": [20, 20], "sampling_rate": 16.0, "bandwidth": 2.0}
     assert config["layers"][0]["down_filter"] == ([12, 12] if radial else [12])
 
@@ -316,7 +317,7 @@ def test_the_cameras_scale_goes_into_the_embedding(tmp_path: Path, options: dict
     networks = Networks3()
     tree = networks.module("TriPlaneGenerator", {}, {"backbone": networks.generator(25)}, rendering_kwargs=options)
     checkpoint = read(nvlabs, tmp_path, pickles.dumps({"G_ema": tree, "D": networks.discriminator(25)}))
-    assert checkpoint.config["generator"]["makes"] == "planes" and checkpoint.config["discriminator"] is None
+    assert generator2(checkpoint.config)["makes"] == "planes" and checkpoint.config["discriminator"] is None
     name = "generator.mapping.embed.weight"
     assert torch.equal(checkpoint.tensors[name], networks.weights[name] * scale)
     with pytest.raises(CheckpointError, match="c_scale"):

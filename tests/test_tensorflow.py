@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lia_adapter.canonical import discriminator2, generator2
 from lia_adapter.checkpoints import Checkpoint, tensorflow, tf_lia, tf_stylegan1, tf_stylegan2
 from lia_adapter.checkpoints.decoder import Call, Symbol
 from lia_adapter.checkpoints.document import Document
@@ -163,7 +164,7 @@ def test_networks_of_no_use_are_named(tmp_path: Path) -> None:
 def test_a_module_path_of_a_fork(tmp_path: Path) -> None:
     gs = generator()
     gs.function = Symbol("stylegan2.dnnlib.tflib.network", "Network")
-    assert read2(tmp_path, gs).config["generator"]["resolution"] == [16, 16]
+    assert generator2(read2(tmp_path, gs).config)["resolution"] == [16, 16]
 
 
 @pytest.mark.parametrize("module", ["tfutil", "network"])
@@ -200,7 +201,8 @@ def test_settings_reach_the_config(tmp_path: Path) -> None:
     settings = {"conv_clamp": 256, "mapping_lrmul": 0.1, "normalize_latents": False, "resample_kernel": None}
     gs, d = generator(settings=settings), discriminator(settings={"conv_clamp": 128, "resample_kernel": [1, 2, 1]})
     found = read2(tmp_path, (gs, d, gs))
-    g, d_config = found.config["generator"], found.config["discriminator"]
+    g: Any = found.config["generator"]
+    d_config: Any = found.config["discriminator"]
     assert {block[part]["clamp"] for block in g["blocks"] for part in ("conv0", "conv1", "torgb") if block[part]} == {256}
     assert (g["mapping"]["lr_multiplier"], g["mapping"]["normalize"]) == (0.1, False)
     assert {block["clamp"] for block in d_config["blocks"]} == {d_config["epilogue"]["clamp"]} == {128}
@@ -222,7 +224,8 @@ def test_settings_reach_the_config(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_group_of_the_minibatch_deviation(tmp_path: Path, function: str, settings: dict[str, Any], group: int | None) -> None:
     found = read2(tmp_path, (generator(), discriminator(function, settings=settings)))
-    assert found.config["discriminator"]["epilogue"]["mbstd_group"] == group
+    d_config = discriminator2(found.config)
+    assert d_config is not None and d_config["epilogue"]["mbstd_group"] == group
 
 
 @pytest.mark.parametrize("setting", [{"nonlinearity": "relu"}, {"mapping_nonlinearity": "relu"}])
@@ -255,7 +258,7 @@ def test_odd_discriminators_cost_only_themselves(tmp_path: Path, odd: dict[str, 
 
 def test_resnet_generators(tmp_path: Path) -> None:
     found = read2(tmp_path, generator(parts={"synthesis": synthesis("resnet")}))
-    assert [block["architecture"] for block in found.config["generator"]["blocks"]] == ["resnet"] * 3
+    assert [block["architecture"] for block in generator2(found.config)["blocks"]] == ["resnet"] * 3
     build(found.family, found.config, found.tensors)
 
 
@@ -271,7 +274,9 @@ def test_labels_of_ada_are_embedded_and_normalised_for_themselves(tmp_path: Path
     built, d = build(found.family, found.config, found.tensors)
     assert isinstance(built, StyleGAN2)
     assert isinstance(d, Discriminator)
-    assert (found.config["discriminator"]["mapping"]["lr_multiplier"], d.c_dim) == (0.1, 3)
+    d_config = discriminator2(found.config)
+    assert d_config is not None and d_config["mapping"] is not None
+    assert (d_config["mapping"]["lr_multiplier"], d.c_dim) == (0.1, 3)
     z, c = random(4, 5), torch.eye(3)[[0, 2, 1, 1]]
 
     def norm(x: Tensor) -> Tensor:
@@ -381,7 +386,8 @@ def test_fused_layers_are_mirrored(tmp_path: Path) -> None:
 
 
 def test_settings_of_stylegan1(tmp_path: Path) -> None:
-    mapping_config = read1(tmp_path, {"mapping_lrmul": 0.1, "normalize_latents": False}).config["generator"]["mapping"]
+    generator: Any = read1(tmp_path, {"mapping_lrmul": 0.1, "normalize_latents": False}).config["generator"]
+    mapping_config = generator["mapping"]
     assert (mapping_config["lr_multiplier"], mapping_config["normalize"]) == (0.1, False)
     for name, value in (("blur_filter", None), ("const_input_layer", False), ("fused_scale", "sometimes")):
         with pytest.raises(CheckpointError, match=name):
@@ -390,7 +396,8 @@ def test_settings_of_stylegan1(tmp_path: Path) -> None:
 
 def test_growing_stylegan1_keeps_its_lod(tmp_path: Path) -> None:
     found = read1(tmp_path, own={"lod": torch.tensor(1.25)})
-    assert found.config["generator"]["lod"] == 1.25
+    config = found.config["generator"]
+    assert config is not None and "lod" in config and config["lod"] == 1.25
     with pytest.raises(CheckpointError, match="lod of Gs is no number"):
         read1(tmp_path, own={"lod": torch.tensor(-1.0)})
 
@@ -407,7 +414,8 @@ def read_lia(tmp_path: Path, outputs: int, *more: Call) -> Checkpoint:
 @pytest.mark.parametrize("affine", [False, True])
 def test_couplings_of_lia(tmp_path: Path, affine: bool) -> None:
     found = read_lia(tmp_path, Y if affine else Y // 2)
-    phi, start = InvertibleMapping.from_config(found.config["generator"]["mapping"]), "generator.mapping."
+    config: Any = found.config["generator"]
+    phi, start = InvertibleMapping.from_config(config["mapping"]), "generator.mapping."
     phi.load_state_dict({key.removeprefix(start): t for key, t in found.tensors.items() if key.startswith(start)})
     torch.manual_seed(0)
     synthesis1()
@@ -449,7 +457,9 @@ def encoder(stages: int = 2) -> dict[str, Tensor]:
 
 def test_the_encoder_of_lia(tmp_path: Path) -> None:
     found = read_lia(tmp_path, Y // 2, network("E", "Encoder", encoder(), {"phase": True}))
-    built = OfficialLIAEncoder(found.config["encoder"])
+    config = found.config["encoder"]
+    assert config is not None
+    built = OfficialLIAEncoder(config)
     built.load_state_dict({key.removeprefix("encoder."): t for key, t in found.tensors.items() if key.startswith("encoder.")})
     x = random(2, 3, 16, 16)
     assert built(x).shape == (2, Y)

@@ -9,7 +9,8 @@ steps, and each is one module that can be read alone:
    `denied` refuses trees that name a shell or the like.
 3. A family module (`nvlabs`, `rosinality`, ...) finds its networks in the tree and gives a `Checkpoint`: a config in plain
    JSON, and tensors that still lie in the bytes of step 1, from where `read_checkpoint` lifts them. `values` and `tables` help
-   with the few spellings of numbers, tensors and tables of them. All end in one canonical form for each of StyleGAN 1, 2 and 3.
+   with the few spellings of numbers, tensors and tables of them. All end in one canonical form for each of StyleGAN 1, 2 and 3,
+   whose configs `lia_adapter.canonical` describes.
 
 A new family is one new file with `NAME`, `matches(document)` and `read(document, sha256)`, and one line in `FAMILIES`.
 

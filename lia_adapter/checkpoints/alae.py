@@ -10,11 +10,12 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
 
+from lia_adapter.canonical import LR_MULTIPLIER, GeneratorConfig, PublishedEncoderConfig
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.networks import choose, near, networks
@@ -29,7 +30,6 @@ NAME: Final = "stylegan1 of ALAE"
 
 _N: Final = r"([0-9]{1,2})"
 _ROOT_2: Final = 2**0.5
-_LR_MULTIPLIER: Final = 0.01  # of the canonical mapping
 _FUSED_FROM: Final = 5  # block of 128x128
 _AVERAGED: Final = "_s"
 
@@ -66,8 +66,8 @@ _GENERATOR: Final = (
     Rule(rf"to_rgb\.{_N}\.to_rgb\.bias", lambda m: f"synthesis.{block_name(int(m[1]))}.torgb.bias"),
 )
 _MAPPING: Final = (
-    Rule(rf"(?:map_blocks\.|block_){_N}\.fc\.weight", r"mapping.fc\1.weight", _kernels(_LR_MULTIPLIER * _ROOT_2)),
-    Rule(rf"(?:map_blocks\.|block_){_N}\.fc\.bias", r"mapping.fc\1.bias", lambda x: x / (_LR_MULTIPLIER * _ROOT_2)),
+    Rule(rf"(?:map_blocks\.|block_){_N}\.fc\.weight", r"mapping.fc\1.weight", _kernels(LR_MULTIPLIER * _ROOT_2)),
+    Rule(rf"(?:map_blocks\.|block_){_N}\.fc\.bias", r"mapping.fc\1.bias", lambda x: x / (LR_MULTIPLIER * _ROOT_2)),
 )
 
 
@@ -113,14 +113,15 @@ def read(document: Document, sha256: str) -> Checkpoint:
     if average is not None:
         tensors["mapping.w_avg"] = average
     checkpoint = assemble(document, sha256, tensors, None, notes)
-    if encoder is None:
+    drawn = checkpoint.config["generator"]
+    if encoder is None or drawn is None:
         return checkpoint
     beside: list[str] = []
     found = rename(encoder, _ENCODER, beside)
-    config = _encoder_config(found, checkpoint.config["generator"], document.name)
+    config = _encoder_config(found, drawn, document.name)
     return replace(
         checkpoint,
-        config=checkpoint.config | {"encoder": config},
+        config={**checkpoint.config, "encoder": config},
         tensors={**checkpoint.tensors, **{f"encoder.{name}": tensor for name, tensor in found.items()}},
         notes=(*checkpoint.notes, *beside),
     )
@@ -149,7 +150,7 @@ def _average(generator: Table) -> Tensor | None:
     return rows[0]
 
 
-def _encoder_config(tensors: dict[str, Tensor], generator: dict[str, Any], name: str) -> dict[str, Any]:
+def _encoder_config(tensors: dict[str, Tensor], generator: GeneratorConfig, name: str) -> PublishedEncoderConfig:
     """The config of an encoder, checked."""
     layers = sum(re.fullmatch(r"layers\.[0-9]+\.conv\.weight", key) is not None for key in tensors)
     keys = ["fromrgb.weight", *(f"layers.{i}.conv.weight" for i in range(1, layers, 2))]

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from torch import Tensor
 
+from lia_adapter.canonical import NetworksConfig
 from lia_adapter.checkpoints.document import Assumption
 from lia_adapter.errors import CheckpointError
 
@@ -18,8 +18,7 @@ class Checkpoint:
 
     Attributes:
         family: "stylegan1", "stylegan2" or "stylegan3".
-        config: The structure, as plain JSON values: "generator" and "discriminator" (None where there is none), and
-            "encoder" where the file has one that is known.
+        config: The structure, as plain JSON values, see `lia_adapter.canonical`.
         tensors: The weights by name, with the prefixes "generator.", "discriminator." and "encoder.". They have the dtype of
             the file. Those of an `Inspection` mostly share one block of memory, the file itself.
         sha256: Of the file, in hexadecimal.
@@ -30,7 +29,7 @@ class Checkpoint:
     """
 
     family: str
-    config: dict[str, Any]
+    config: NetworksConfig
     tensors: Mapping[str, Tensor]
     sha256: str
     symbols: tuple[str, ...]

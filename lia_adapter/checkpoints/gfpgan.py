@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from torch import Tensor
 
+from lia_adapter.canonical import LR_MULTIPLIER, Discriminator2Config, Generator2Config
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.networks import choose, networks
@@ -23,7 +24,6 @@ __all__ = ["NAME", "matches", "read"]
 NAME: Final = "stylegan2 of GFPGAN"
 
 _N: Final = r"([0-9]{1,2})"
-_LR_MULTIPLIER: Final = 0.01  # of the mapping
 _ROOT_2: Final = 2**0.5  # the gain of leaky ReLUs
 
 
@@ -64,8 +64,8 @@ def _noise(m: re.Match[str]) -> str:
 
 
 _RULES: Final = (
-    Rule(rf"style_mlp\.{_N}\.(weight)", _dense, lambda x: _scaled(x) / (_LR_MULTIPLIER * _ROOT_2)),
-    Rule(rf"style_mlp\.{_N}\.(bias)", _dense, lambda x: x / (_LR_MULTIPLIER * _ROOT_2)),
+    Rule(rf"style_mlp\.{_N}\.(weight)", _dense, lambda x: _scaled(x) / (LR_MULTIPLIER * _ROOT_2)),
+    Rule(rf"style_mlp\.{_N}\.(bias)", _dense, lambda x: x / (LR_MULTIPLIER * _ROOT_2)),
     Rule(r"constant_input\.weight", "synthesis.b4.const", only),
     Rule(r"style_conv1\.modulated_conv\.weight", "synthesis.b4.conv1.weight", _kernels),
     Rule(r"style_conv1\.modulated_conv\.modulation\.weight", "synthesis.b4.conv1.affine.weight", _scaled),
@@ -111,10 +111,12 @@ def read(document: Document, sha256: str) -> Checkpoint:
     tensors = rename(found, _RULES, notes)
     if (centre := average(found, notes)) is not None:
         tensors["mapping.w_avg"] = centre
-    checkpoint = assemble(document, sha256, tensors, None, notes)
-    for block in checkpoint.config["generator"]["blocks"]:
+    return assemble(document, sha256, tensors, None, notes, settle=_bilinear)
+
+
+def _bilinear(generator: Generator2Config | None, _: Discriminator2Config | None) -> None:
+    for block in generator["blocks"] if generator else ():
         block["upsample"] = "bilinear"
-    return checkpoint
 
 
 def _generators(document: Document) -> list[Table]:

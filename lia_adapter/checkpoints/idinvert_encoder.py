@@ -4,6 +4,7 @@ import math
 import re
 from typing import Final
 
+from lia_adapter.canonical import PublishedEncoderConfig
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.lia_encoder import check_encoder, stem_and_widths
@@ -73,7 +74,7 @@ def read(document: Document, sha256: str) -> Checkpoint:
             f"{document.name}: its dense layer turns {inputs} numbers into {outputs}, which does not fit {widths[-1]} feature "
             f"maps and images of {resolution}x{resolution}. It is damaged: get the file again."
         )
-    config = {
+    config: PublishedEncoderConfig = {
         "kind": "idinvert", "resolution": [resolution] * 2, "channels": channels, "y_dim": outputs // num_ws, "num_ws": num_ws,
         "widths": widths,
     }  # fmt: skip

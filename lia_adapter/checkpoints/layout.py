@@ -1,38 +1,36 @@
 """What a StyleGAN2 config implies: every tensor's name and shape.
 
-The names are those of NVlabs' PyTorch code; every family that holds a StyleGAN2 is brought into this one layout. The
-config is described at `lia_adapter.checkpoints.nvlabs`.
+The names are those of NVlabs' PyTorch code; every family that holds a StyleGAN2 is brought into this one layout. The modules
+that take the tensors, in `lia_adapter.generators`, check them once more, by themselves; these tables come before: they name
+what is to be read of a file before a number of it is decoded, and they need neither memory nor time, whatever a hostile file
+says its sizes are.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
+from lia_adapter.canonical import Discriminator2Config, Generator2Config, MappingConfig, whole_epilogue, whole_mapping
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.errors import CheckpointError
 
-__all__ = ["check_tensors", "discriminator_shapes", "generator_shapes"]
+__all__ = ["check_tensors", "discriminator_shapes", "generator_shapes", "mapping_shapes"]
 
 _Shapes = dict[str, tuple[int, ...]]
 
 
-def generator_shapes(config: Mapping[str, Any]) -> _Shapes:
-    """Names and shapes of the generator's tensors.
-
-    Args:
-        config: The "generator" part of a StyleGAN2 config.
-    """
+def generator_shapes(config: Generator2Config) -> _Shapes:
+    """Names and shapes of the generator's tensors."""
     y_dim = config["y_dim"]
-    shapes = _mapping("mapping.", config["mapping"])
+    mapping = config["mapping"]
+    shapes = {} if "coupling" in mapping else mapping_shapes(mapping)  # a file of StyleGAN2 has no couplings
     for block in config["blocks"]:
         name = f"synthesis.{block['name']}."
         filter_, wide, narrow = tuple(block["filter"]), block["out_channels"], block["in_channels"]
         shapes[f"{name}resample_filter"] = filter_
         if narrow == 0:
             shapes[f"{name}const"] = (wide, *block["size"])
-        for layer, channels in (("conv0", narrow), ("conv1", wide)):
-            conv = block[layer]
+        for layer, conv, channels in (("conv0", block["conv0"], narrow), ("conv1", block["conv1"], wide)):
             if conv is not None:
                 shapes[f"{name}{layer}.weight"] = (wide, channels, conv["kernel"], conv["kernel"])
                 shapes[f"{name}{layer}.bias"] = (wide,)
@@ -52,13 +50,9 @@ def generator_shapes(config: Mapping[str, Any]) -> _Shapes:
     return shapes
 
 
-def discriminator_shapes(config: Mapping[str, Any]) -> _Shapes:
-    """Names and shapes of the discriminator's tensors.
-
-    Args:
-        config: The "discriminator" part of a StyleGAN2 config.
-    """
-    shapes = _mapping("mapping.", config["mapping"]) if config["mapping"] else {}
+def discriminator_shapes(config: Discriminator2Config) -> _Shapes:
+    """Names and shapes of the discriminator's tensors."""
+    shapes = mapping_shapes(config["mapping"]) if config["mapping"] else {}
     for block in config["blocks"]:
         name = f"{block['name']}."
         filter_, middle, out = tuple(block["filter"]), block["mid_channels"], block["out_channels"]
@@ -70,13 +64,35 @@ def discriminator_shapes(config: Mapping[str, Any]) -> _Shapes:
         if block["architecture"] == "resnet":
             shapes[f"{name}skip.weight"] = (out, middle, 1, 1)
             shapes[f"{name}skip.resample_filter"] = filter_
-    last = config["epilogue"]
+    last = whole_epilogue(config["epilogue"])
     name, channels, filter_ = f"{last['name']}.", last["in_channels"], tuple(last["filter"])
     if last["architecture"] == "skip":
         shapes |= _conv(f"{name}fromrgb.", channels, config["channels"], 1, filter_)
     shapes |= _conv(f"{name}conv.", channels, channels + last["mbstd_channels"], 3, filter_)
     shapes |= _dense(f"{name}fc.", channels, channels * last["size"][0] * last["size"][1])
-    shapes |= _dense(f"{name}out.", last["cmap_dim"] or last.get("outputs", 1), channels)
+    shapes |= _dense(f"{name}out.", last["cmap_dim"] or last["outputs"], channels)
+    return shapes
+
+
+def mapping_shapes(config: MappingConfig) -> _Shapes:
+    """Names and shapes of a mapping's tensors."""
+    config = whole_mapping(config)
+    shapes: _Shapes = {}
+    width, c_dim, embedded = config["z_dim"], config["c_dim"], config["embed_features"]
+    if embedded is not None:
+        if config["label"] == "concat":
+            shapes["mapping.label_weight"] = (c_dim, embedded)
+        elif config["label"] == "table":
+            shapes["mapping.table"] = (c_dim, config["table_features"])
+            shapes |= _dense("mapping.embed_proj.", embedded, config["table_features"])
+        else:
+            shapes |= _dense("mapping.embed.", embedded, c_dim)
+        width += embedded
+    for index, features in enumerate(config["features"]):
+        shapes |= _dense(f"mapping.fc{index}.", features, width)
+        width = features
+    if config["has_average"]:
+        shapes["mapping.w_avg"] = (c_dim, width) if config["label"] == "table" else (width,)
     return shapes
 
 
@@ -109,20 +125,3 @@ def _dense(name: str, out: int, into: int) -> _Shapes:
 def _conv(name: str, out: int, into: int, kernel: int, filter_: tuple[int, ...]) -> _Shapes:
     shapes: _Shapes = {f"{name}weight": (out, into, kernel, kernel), f"{name}bias": (out,)}
     return shapes | {f"{name}resample_filter": filter_}
-
-
-def _mapping(name: str, config: Mapping[str, Any]) -> _Shapes:
-    shapes: _Shapes = {}
-    width = config["z_dim"]
-    if config["embed_features"] is not None:
-        if config.get("label") == "concat":
-            shapes[f"{name}label_weight"] = (config["c_dim"], config["embed_features"])
-        else:
-            shapes |= _dense(f"{name}embed.", config["embed_features"], config["c_dim"])
-        width += config["embed_features"]
-    for index, features in enumerate(config["features"]):
-        shapes |= _dense(f"{name}fc{index}.", features, width)
-        width = features
-    if config["has_average"]:
-        shapes[f"{name}w_avg"] = (width,)
-    return shapes

@@ -1,10 +1,11 @@
 """The shapes of the encoder of LIA's own code and of idinvert: one has norms without a scale, the other many codes."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from torch import Tensor
 
+from lia_adapter.canonical import PublishedEncoderConfig, whole_encoder
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.errors import CheckpointError
 
@@ -31,7 +32,7 @@ def stem_and_widths(tensors: Mapping[str, Tensor], name: str) -> tuple[int, list
     return tensors[keys[0]].shape[1], [tensors[key].shape[0] for key in keys]
 
 
-def check_encoder(tensors: Mapping[str, Tensor], config: Mapping[str, Any], name: str) -> None:
+def check_encoder(tensors: Mapping[str, Tensor], config: PublishedEncoderConfig, name: str) -> None:
     """Refuse weights that do not fit their own config.
 
     Args:
@@ -48,8 +49,8 @@ def check_encoder(tensors: Mapping[str, Tensor], config: Mapping[str, Any], name
             _fail(name, key, tensors, f"{shapes[key]}" if key in shapes else "nothing of that name")
 
 
-def _shapes(config: Mapping[str, Any]) -> dict[str, list[int]]:
-    widths, outputs = config["widths"], config["y_dim"] * config.get("num_ws", 1)
+def _shapes(config: PublishedEncoderConfig) -> dict[str, list[int]]:
+    widths, outputs = config["widths"], config["y_dim"] * whole_encoder(config)["num_ws"]
     statistics = (*_STATISTICS, "weight") if config["kind"] == "idinvert" else _STATISTICS
     h, w = (side >> len(widths) - 1 for side in config["resolution"])
     layers = {"stem": (config["channels"], widths[0], 3, False)}

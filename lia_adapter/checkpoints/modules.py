@@ -13,22 +13,19 @@ from typing import Any, Final, NoReturn
 
 from torch import Tensor
 
+from lia_adapter.canonical import ARCHITECTURES, MAX_SIDE, Architecture
 from lia_adapter.checkpoints.decoder import Call, Symbol, clean
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.layout import check_tensors
 from lia_adapter.checkpoints.values import as_array, as_mapping, as_number, as_tensor, check_finite
 from lia_adapter.errors import CheckpointError
 
-__all__ = ["MAX_SIDE", "Module", "as_module", "collect", "is_persistent"]
-
-MAX_SIDE: Final = 2**16
-"""More pixels a side than any generator's image has."""
+__all__ = ["Module", "as_module", "collect", "is_persistent"]
 
 # Modules in modules: a generator has synthesis, block, layer, affine.
 _MAX_MODULES: Final = 8
 # Tensors may share their storage, but a generator's do not: whoever copies them should not need much more than the file.
 _MAX_SHARED: Final = 2
-_ARCHITECTURES: Final = ("orig", "skip", "resnet")
 # Unconditional networks of StyleGAN-XL's repository have a table of classes all the same.
 _UNUSED: Final = "mapping.embed.weight"
 _PERSISTENT: Final = "_reconstruct_persistent_obj"
@@ -137,10 +134,10 @@ class Module:
         text = self.state.get(name)
         return text if isinstance(text, str) and len(text) < 32 else self.fail(f"has no valid {name}")
 
-    def architecture(self) -> str:
-        """How its blocks are joined: "orig", "skip" or "resnet"."""
-        architecture = self.text("architecture")
-        return architecture if architecture in _ARCHITECTURES else self.fail(f"is {clean(architecture)}")
+    def architecture(self) -> Architecture:
+        """How its blocks are joined."""
+        text = self.text("architecture")
+        return next((known for known in ARCHITECTURES if known == text), None) or self.fail(f"is {clean(text)}")
 
 
 def is_persistent(node: Any) -> bool:

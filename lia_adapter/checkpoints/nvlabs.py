@@ -5,33 +5,34 @@ are read by `modules`. StyleGAN3 comes in the same container: see `nvlabs3`.
 
 All values come from that state. The arguments that the network was once made with are in the file as well, but what
 they leave out has other defaults in each repository (conv_clamp, the number of half-precision blocks).
-
-The config that comes out, with a 32x32 example's values::
-
-    generator: z_dim 512, c_dim 0, y_dim 512, num_ws 8, resolution [32, 32], channels 3,
-        mapping: z_dim, c_dim, embed_features None, features [512, ...] (the width of each layer), activation "lrelu",
-            lr_multiplier 0.01, has_average True
-        blocks, from coarse to fine: name "b4", architecture "skip", in_channels 0, out_channels 32, size [4, 4],
-            is_last False, conv0 None or like conv1: (kernel 3, activation "lrelu", clamp None, noise True),
-            torgb: None or (kernel 1, clamp None), filter [4, 4], and in a GFPGAN's upsample "bilinear"
-    discriminator: None or c_dim 0, channels 3, resolution [32, 32], mapping None or as above,
-        blocks, from fine to coarse: name "b32", architecture "resnet", in_channels 0, mid_channels 32, out_channels 32,
-            activation "lrelu", clamp None, fromrgb True, filter [4, 4]
-        epilogue: name "b4", architecture "resnet", in_channels 32, size [4, 4], activation "lrelu", clamp None,
-            mbstd_group 4 (None: the whole batch), mbstd_channels 1 (0: none), cmap_dim 0, filter [4, 4]
 """
 
 import math
 import re
-from typing import Any, Final
+from typing import Final
 
 from torch import Tensor
 
+from lia_adapter.canonical import (
+    MAX_SIDE,
+    Block2Config,
+    Discriminator2Config,
+    DiscriminatorBlock2Config,
+    Generator2Config,
+    GeneratorConfig,
+    Layer2Config,
+    MappingConfig,
+    discriminator_block2,
+    epilogue2,
+    layer2,
+    mapping_config,
+    torgb2,
+)
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.layout import discriminator_shapes, generator_shapes
-from lia_adapter.checkpoints.modules import MAX_SIDE, Module, collect
+from lia_adapter.checkpoints.modules import Module, collect
 from lia_adapter.checkpoints.persistent import Choice, choose
 from lia_adapter.checkpoints.values import as_mapping, as_number
 from lia_adapter.errors import CheckpointError
@@ -85,10 +86,11 @@ def read(document: Document, sha256: str) -> Checkpoint:
         tensors = collect(generator, generator_shapes(config), "generator", notes)
         return assemble(document, sha256, NAME, choice, config, tensors, notes, coarsest=config["blocks"][0]["size"])
     _refuse_unknown(backbone)
-    config = _generator(backbone) | {"makes": "planes"}
+    config = _generator(backbone)
+    config["makes"] = "planes"
     tensors = collect(backbone, generator_shapes(config), "generator", notes)
     scale = _camera_scale(generator)
-    if config["mapping"]["c_dim"]:
+    if config["c_dim"]:
         # A label times the scale is embedded as the label is by weights times the scale.
         name = "generator.mapping.embed.weight"
         tensors[name] = tensors[name] * scale
@@ -104,7 +106,7 @@ def assemble(
     sha256: str,
     family: str,
     choice: Choice,
-    config: dict[str, Any],
+    config: GeneratorConfig,
     tensors: dict[str, Tensor],
     notes: list[str],
     *,
@@ -182,9 +184,9 @@ def _refuse_unknown(generator: Module) -> None:
     )
 
 
-def _generator(generator: Module) -> dict[str, Any]:
+def _generator(generator: Module) -> Generator2Config:
     synthesis = generator.part("synthesis")
-    blocks: list[dict[str, Any]] = []
+    blocks: list[Block2Config] = []
     named = sorted(synthesis.children("conv1").items(), key=lambda item: _number(item[1], item[0]))
     for name, block in named:
         blocks.append(_generator_block(name, block, blocks[-1]["size"] if blocks else None))
@@ -196,7 +198,7 @@ def _generator(generator: Module) -> dict[str, Any]:
     if max(last["size"]) > MAX_SIDE:
         generator.fail(f"makes images of more than {MAX_SIDE:,} pixels a side")
     mapping = read_mapping(generator.part("mapping"))
-    config = {
+    config: Generator2Config = {
         "z_dim": generator.integer("z_dim"),
         "c_dim": generator.integer("c_dim"),
         "y_dim": generator.integer("w_dim"),
@@ -215,7 +217,7 @@ def _generator(generator: Module) -> dict[str, Any]:
     return config
 
 
-def _generator_block(name: str, block: Module, below: list[int] | None) -> dict[str, Any]:
+def _generator_block(name: str, block: Module, below: list[int] | None) -> Block2Config:
     conv0, torgb = block.child("conv0"), block.child("torgb")
     # The name is not the size: networks that make oblong images keep the names b4, b8, ...
     size = block.shape("const", 3)[1:] if below is None else [2 * side for side in below]
@@ -228,26 +230,22 @@ def _generator_block(name: str, block: Module, below: list[int] | None) -> dict[
         "is_last": block.state.get("is_last") is True,
         "conv0": None if conv0 is None else _layer(conv0, up=2),
         "conv1": _layer(block.part("conv1"), up=1),
-        "torgb": None if torgb is None else {"kernel": torgb.shape("weight", 4)[-1], "clamp": torgb.optional("conv_clamp")},
+        "torgb": None if torgb is None else torgb2(torgb.shape("weight", 4)[-1], clamp=torgb.optional("conv_clamp")),
         "filter": list(block.tensor("resample_filter").shape),
     }
 
 
-def _layer(layer: Module, up: int) -> dict[str, Any]:
+def _layer(layer: Module, up: int) -> Layer2Config:
     if layer.integer("up") != up:
         layer.fail(f"scales by {layer.integer('up')}, and {up} was expected")
     noise = layer.state.get("use_noise") is not False
     if noise and "noise_const" not in layer.nodes():
         layer.fail("has no noise_const")
-    return {
-        "kernel": layer.shape("weight", 4)[-1],
-        "activation": layer.text("activation"),
-        "clamp": layer.optional("conv_clamp"),
-        "noise": noise,
-    }
+    kernel, clamp = layer.shape("weight", 4)[-1], layer.optional("conv_clamp")
+    return layer2(kernel, noise=noise, activation=layer.text("activation"), clamp=clamp)
 
 
-def read_mapping(mapping: Module) -> dict[str, Any]:
+def read_mapping(mapping: Module) -> MappingConfig:
     """The config of a mapping whose labels, if any, are embedded by a dense layer."""
     layers: list[Module] = []
     while (layer := mapping.child(f"fc{len(layers)}")) is not None:
@@ -262,18 +260,18 @@ def read_mapping(mapping: Module) -> dict[str, Any]:
     embed = mapping.child("embed")
     if (embed is None) != (mapping.integer("c_dim") == 0):
         mapping.fail("takes labels in an unknown way")
-    return {
-        "z_dim": mapping.integer("z_dim"),
-        "c_dim": mapping.integer("c_dim"),
-        "embed_features": None if embed is None else embed.shape("weight", 2)[0],
-        "features": [shape[0] for shape in shapes],
-        "activation": activations.pop(),
-        "lr_multiplier": rates.pop(),
-        "has_average": "w_avg" in mapping.nodes(),
-    }
+    return mapping_config(
+        z_dim=mapping.integer("z_dim"),
+        c_dim=mapping.integer("c_dim"),
+        embed_features=None if embed is None else embed.shape("weight", 2)[0],
+        features=[shape[0] for shape in shapes],
+        activation=activations.pop(),
+        lr_multiplier=rates.pop(),
+        has_average="w_avg" in mapping.nodes(),
+    )
 
 
-def _discriminator(discriminator: Module, size: list[int], expected: list[int]) -> dict[str, Any]:
+def _discriminator(discriminator: Module, size: list[int], expected: list[int]) -> Discriminator2Config:
     last = discriminator.part("b4")
     conv, channels = last.part("conv"), last.integer("in_channels")
     # The generator tells the shape of the coarsest block, the discriminator only its number of pixels.
@@ -293,36 +291,36 @@ def _discriminator(discriminator: Module, size: list[int], expected: list[int]) 
         "resolution": resolution,
         "mapping": None if mapping is None else read_mapping(mapping),
         "blocks": blocks,
-        "epilogue": {
-            "name": "b4",
-            "architecture": last.architecture(),
-            "in_channels": channels,
-            "size": list(size),
-            "activation": conv.text("activation"),
-            "clamp": conv.optional("conv_clamp"),
-            "mbstd_group": None if mbstd is None or mbstd.state.get("group_size") is None else mbstd.integer("group_size"),
-            "mbstd_channels": 0 if mbstd is None else mbstd.integer("num_channels"),
-            "cmap_dim": last.integer("cmap_dim"),
-            "filter": list(conv.tensor("resample_filter").shape),
-        },
+        "epilogue": epilogue2(
+            "b4",
+            architecture=last.architecture(),
+            in_channels=channels,
+            size=list(size),
+            activation=conv.text("activation"),
+            clamp=conv.optional("conv_clamp"),
+            mbstd_group=None if mbstd is None or mbstd.state.get("group_size") is None else mbstd.integer("group_size"),
+            mbstd_channels=0 if mbstd is None else mbstd.integer("num_channels"),
+            cmap_dim=last.integer("cmap_dim"),
+            filter_=list(conv.tensor("resample_filter").shape),
+        ),
     }
 
 
-def _discriminator_block(name: str, block: Module) -> dict[str, Any]:
+def _discriminator_block(name: str, block: Module) -> DiscriminatorBlock2Config:
     conv0, conv1 = block.part("conv0"), block.part("conv1")
     if conv1.integer("down") != 2 or conv0.integer("down") != 1 or conv0.optional("conv_clamp") != conv1.optional("conv_clamp"):
         block.fail("has layers that differ from StyleGAN2's")
-    return {
-        "name": name,
-        "architecture": block.architecture(),
-        "in_channels": block.integer("in_channels"),
-        "mid_channels": conv0.shape("weight", 4)[0],
-        "out_channels": conv1.shape("weight", 4)[0],
-        "activation": conv0.text("activation"),
-        "clamp": conv0.optional("conv_clamp"),
-        "fromrgb": block.child("fromrgb") is not None,
-        "filter": list(block.tensor("resample_filter").shape),
-    }
+    return discriminator_block2(
+        name,
+        architecture=block.architecture(),
+        in_channels=block.integer("in_channels"),
+        mid_channels=conv0.shape("weight", 4)[0],
+        out_channels=conv1.shape("weight", 4)[0],
+        activation=conv0.text("activation"),
+        clamp=conv0.optional("conv_clamp"),
+        fromrgb=block.child("fromrgb") is not None,
+        filter_=list(block.tensor("resample_filter").shape),
+    )
 
 
 def _number(block: Module, name: str) -> int:

@@ -5,10 +5,11 @@ StyleGAN-XL is cut off and continued after its first training, and only its laye
 """
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from torch import Tensor
 
+from lia_adapter.canonical import Generator3Config, Layer3Config, MappingConfig
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.modules import Module, collect
@@ -56,11 +57,11 @@ def read(document: Document, sha256: str) -> Checkpoint:
     return assemble(document, sha256, NAME, choice, config, tensors, notes, coarsest=[4, 4])
 
 
-def _generator(generator: Module) -> dict[str, Any]:
+def _generator(generator: Module) -> Generator3Config:
     synthesis, mapping = generator.part("synthesis"), _mapping(generator.part("mapping"))
     waves = synthesis.part("input")
     layers = [_layer(layer) for layer in _layers(synthesis)]
-    config = {
+    config: Generator3Config = {
         "z_dim": generator.integer("z_dim"),
         "c_dim": generator.integer("c_dim"),
         "y_dim": generator.integer("w_dim"),
@@ -94,7 +95,7 @@ def _layers(synthesis: Module) -> list[Module]:
     return [found[name] for name in names]
 
 
-def _layer(layer: Module) -> dict[str, Any]:
+def _layer(layer: Module) -> Layer3Config:
     outputs, inputs, kernel, _ = layer.shape("weight", 4)
     nodes = layer.nodes()
     return {
@@ -115,7 +116,7 @@ def _layer(layer: Module) -> dict[str, Any]:
     }
 
 
-def _mapping(mapping: Module) -> dict[str, Any]:
+def _mapping(mapping: Module) -> MappingConfig:
     """The config of a mapping, also of StyleGAN-XL's, whose labels choose from a table."""
     projection, embed = mapping.child("embed_proj"), mapping.child("embed")
     if embed is None or embed.kind != "Embedding":
@@ -129,12 +130,12 @@ def _mapping(mapping: Module) -> dict[str, Any]:
     projected, features = projection.shape("weight", 2)
     if projection.text("activation") != "lrelu" or not mapping.integer("c_dim"):
         mapping.fail("takes labels in an unknown way")
-    return config | {
-        "c_dim": mapping.integer("c_dim"), "label": "table", "table_features": features, "embed_features": projected,
+    return {
+        **config, "c_dim": mapping.integer("c_dim"), "label": "table", "table_features": features, "embed_features": projected,
     }  # fmt: skip
 
 
-def _tensors(generator: Module, config: dict[str, Any], notes: list[str]) -> dict[str, Tensor]:
+def _tensors(generator: Module, config: Generator3Config, notes: list[str]) -> dict[str, Tensor]:
     shapes = stylegan3_shapes(config)
     if shapes.pop("mapping.table", None) is None:
         return collect(generator, shapes, "generator", notes)
@@ -142,7 +143,7 @@ def _tensors(generator: Module, config: dict[str, Any], notes: list[str]) -> dic
     # beyond those that the network knows.
     embed = generator.part("mapping").part("embed")
     rows, features = embed.shape("weight", 2)
-    c_dim = config["mapping"]["c_dim"]
+    c_dim = config["c_dim"]
     if rows < c_dim:
         embed.fail(f"has {rows} classes, and {c_dim} were expected")
     shapes["mapping.embed.weight"] = (rows, features)

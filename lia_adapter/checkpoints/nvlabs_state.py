@@ -4,8 +4,9 @@ Their names are the canonical ones. Such a file says nothing of clamps: NVlabs' 
 trained in half precision ever reach.
 """
 
-from typing import Any, Final
+from typing import Final
 
+from lia_adapter.canonical import HALF_CLAMP, LR_MULTIPLIER, Discriminator2Config, Generator2Config, clamped_parts
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.networks import choose, discriminator_of, networks
@@ -16,8 +17,7 @@ __all__ = ["NAME", "matches", "read"]
 
 NAME: Final = "stylegan2"
 
-_ASSUMED: Final = "bare weights: leaky ReLU and a learning rate multiplier of 0.01 in the mapping were assumed"
-_CLAMP: Final = 256.0
+_ASSUMED: Final = f"bare weights: leaky ReLU and a learning rate multiplier of {LR_MULTIPLIER:g} in the mapping were assumed"
 
 
 def matches(document: Document) -> bool:
@@ -36,24 +36,18 @@ def read(document: Document, sha256: str) -> Checkpoint:
     discriminator = discriminator_of(generator, _discriminators(document))
     notes = [_ASSUMED, *notes]
     tensors = None if generator is None else generator.tensors(notes)
-    checkpoint = assemble(document, sha256, tensors, None if discriminator is None else discriminator.tensors(notes), notes)
-    if (
-        document.assume("clamp", "none", ("none", "256"), "Whether layers are clamped, as NVlabs' of half precision are.")
-        == "256"
-    ):
-        for part in ("generator", "discriminator"):
-            _clamp(checkpoint.config[part])
-    return checkpoint
+    clamp = document.assume("clamp", "none", ("none", "256"), "Whether layers are clamped, as NVlabs' of half precision are.")
+    return assemble(
+        document, sha256, tensors, None if discriminator is None else discriminator.tensors(notes), notes,
+        settle=_clamp if clamp == "256" else None,
+    )  # fmt: skip
 
 
-def _clamp(config: Any) -> None:
-    """Sets the clamp of all layers of a config."""
-    if isinstance(config, dict):
-        config |= {"clamp": _CLAMP} if "clamp" in config else {}
-        config = list(config.values())
-    if isinstance(config, list):
-        for part in config:
-            _clamp(part)
+def _clamp(generator: Generator2Config | None, discriminator: Discriminator2Config | None) -> None:
+    """Sets the clamp of all layers."""
+    for network in (generator, discriminator):
+        for part in () if network is None else clamped_parts(network):
+            part["clamp"] = HALF_CLAMP
 
 
 def _generators(document: Document) -> list[Table]:

@@ -6,13 +6,13 @@
 - stylegan2-torch (PyPI): other names for the same; its discriminator is left aside.
 - mmgeneration and mmagic: `{"state_dict": {"generator_ema.…", "generator.…", "discriminator.…"}, "meta"}`.
 
-They lie wherever `networks` finds them. The latter two rename; `_BASICSR` and `_MMAGIC` give them rosinality's names back,
-`_GENERATOR` and `_DISCRIMINATOR` the canonical ones. Weights of up-convolutions already have the orientation of the canonical
-form, style biases contain their 1.
+They lie wherever `networks` finds them. The latter three rename: `_BASICSR`, `_STYLEGAN2_TORCH` and `_MMAGIC` give them
+rosinality's names back, and `rosinality_names` tells the canonical ones. Weights of up-convolutions already have the
+orientation of the canonical form, style biases contain their 1.
 """
 
 import re
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -20,8 +20,9 @@ from torch import Tensor
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.networks import choose, discriminator_of, near, networks
+from lia_adapter.checkpoints.rosinality_names import DISCRIMINATOR, GENERATOR, rules
 from lia_adapter.checkpoints.stylegan2 import assemble
-from lia_adapter.checkpoints.tables import Rule, Table, block_name, image, only, rename, renamed
+from lia_adapter.checkpoints.tables import Rule, Table, rename, renamed
 from lia_adapter.checkpoints.values import as_tensor, check_finite
 from lia_adapter.errors import CheckpointError
 
@@ -30,88 +31,11 @@ __all__ = ["NAME", "average", "matches", "read"]
 NAME: Final = "stylegan2"
 
 
-def _conv(part: str) -> Any:
-    """convs.0 and convs.1 are the two layers of the block after the constant's, and so on."""
-    return lambda m: f"synthesis.{block_name(int(m[1]) // 2 + 1)}.conv{int(m[1]) % 2}.{part}"
-
-
-def _flat(x: Tensor) -> Tensor:
-    return x.reshape(-1)
-
-
-def _scalar(x: Tensor) -> Tensor:
-    return x.reshape(())
-
-
-def _quarter(x: Tensor) -> Tensor:
-    """Filters before an up-sampling carry its gain of 4."""
-    return x / 4
-
-
-def _noise(m: re.Match[str]) -> str:
-    index = int(m[1])
-    return f"synthesis.{block_name((index + 1) // 2)}.conv{(index + 1) % 2 if index else 1}.noise_const"
-
-
 _GENERATOR: Final = (
-    Rule(
-        r"style\.([0-9]{1,2})\.(weight|bias)",
-        lambda m: f"mapping.fc{int(m[1]) - 1}.{m[2]}",
-    ),
-    Rule(r"embed\.(weight|bias)", r"mapping.embed.\1"),
+    *rules(GENERATOR),
+    Rule(r"embed\.(weight|bias)", r"mapping.embed.\1"),  # of a conditional one, which rosinality's program has not
     Rule(r"(?:latent_avg|w_avg)", "mapping.w_avg"),
-    Rule(r"input\.input", "synthesis.b4.const", only),
-    Rule(r"conv1\.conv\.weight", "synthesis.b4.conv1.weight", only),
-    Rule(r"conv1\.conv\.modulation\.(weight|bias)", r"synthesis.b4.conv1.affine.\1"),
-    Rule(r"conv1\.noise\.weight", "synthesis.b4.conv1.noise_strength", _scalar),
-    Rule(r"conv1\.activate\.bias", "synthesis.b4.conv1.bias", _flat),
-    Rule(r"to_rgb1\.bias", "synthesis.b4.torgb.bias", _flat),
-    Rule(r"to_rgb1\.conv\.weight", "synthesis.b4.torgb.weight", only),
-    Rule(r"to_rgb1\.conv\.modulation\.(weight|bias)", r"synthesis.b4.torgb.affine.\1"),
-    Rule(r"convs\.([0-9]{1,2})\.conv\.weight", _conv("weight"), only),
-    Rule(r"convs\.([0-9]{1,2})\.conv\.modulation\.weight", _conv("affine.weight")),
-    Rule(r"convs\.([0-9]{1,2})\.conv\.modulation\.bias", _conv("affine.bias")),
-    Rule(r"convs\.([0-9]{1,2})\.conv\.blur\.kernel", _conv("resample_filter"), _quarter),
-    Rule(r"convs\.([0-9]{1,2})\.noise\.weight", _conv("noise_strength"), _scalar),
-    Rule(r"convs\.([0-9]{1,2})\.activate\.bias", _conv("bias"), _flat),
-    Rule(r"to_rgbs\.([0-9]{1,2})\.bias", lambda m: f"synthesis.{block_name(int(m[1]) + 1)}.torgb.bias", _flat),
-    Rule(r"to_rgbs\.([0-9]{1,2})\.conv\.weight", lambda m: f"synthesis.{block_name(int(m[1]) + 1)}.torgb.weight", only),
-    Rule(
-        r"to_rgbs\.([0-9]{1,2})\.conv\.modulation\.(weight|bias)",
-        lambda m: f"synthesis.{block_name(int(m[1]) + 1)}.torgb.affine.{m[2]}",
-    ),
-    Rule(
-        r"to_rgbs\.([0-9]{1,2})\.upsample\.kernel",
-        lambda m: f"synthesis.{block_name(int(m[1]) + 1)}.resample_filter",
-        _quarter,
-    ),
-    Rule(r"noises\.noise_([0-9]{1,2})", _noise, image),
 )
-
-
-def _discriminator(sizes: int) -> tuple[Rule, ...]:
-    """Rules for a discriminator of so many blocks; they are numbered from the finest."""
-
-    def block(m: re.Match[str]) -> str:
-        return block_name(sizes - int(m[1]) + 1)
-
-    return (
-        Rule(r"convs\.0\.0\.weight", f"{block_name(sizes)}.fromrgb.weight"),
-        Rule(r"convs\.0\.1\.bias", f"{block_name(sizes)}.fromrgb.bias", _flat),
-        Rule(r"convs\.([0-9]{1,2})\.conv1\.0\.weight", lambda m: f"{block(m)}.conv0.weight"),
-        Rule(r"convs\.([0-9]{1,2})\.conv1\.1\.bias", lambda m: f"{block(m)}.conv0.bias", _flat),
-        Rule(r"convs\.([0-9]{1,2})\.conv2\.0\.kernel", lambda m: f"{block(m)}.conv1.resample_filter"),
-        Rule(r"convs\.([0-9]{1,2})\.conv2\.1\.weight", lambda m: f"{block(m)}.conv1.weight"),
-        Rule(r"convs\.([0-9]{1,2})\.conv2\.2\.bias", lambda m: f"{block(m)}.conv1.bias", _flat),
-        Rule(r"convs\.([0-9]{1,2})\.skip\.0\.kernel", lambda m: f"{block(m)}.skip.resample_filter"),
-        Rule(r"convs\.([0-9]{1,2})\.skip\.1\.weight", lambda m: f"{block(m)}.skip.weight"),
-        Rule(r"final_conv\.0\.weight", "b4.conv.weight"),
-        Rule(r"final_conv\.1\.bias", "b4.conv.bias", _flat),
-        Rule(r"final_linear\.0\.(weight|bias)", r"b4.fc.\1"),
-        Rule(r"final_linear\.1\.(weight|bias)", r"b4.out.\1"),
-    )
-
-
 _BASICSR: Final = (
     (r"^style_mlp\.", "style."),
     (r"^constant_input\.weight", "input.input"),
@@ -208,7 +132,7 @@ def read(document: Document, sha256: str) -> Checkpoint:
         names = next(names for _, discriminators, names in found if discriminator in discriminators)
         discriminator = renamed(discriminator, names)
         blocks = sum(re.fullmatch(r"convs\.[0-9]{1,2}\.conv1\.0\.weight", name) is not None for name in discriminator.nodes)
-        d = rename(discriminator, _discriminator(blocks), notes)
+        d = rename(discriminator, rules(DISCRIMINATOR, blocks), notes)
     return assemble(document, sha256, g, d, notes)
 
 

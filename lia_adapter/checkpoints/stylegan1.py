@@ -4,25 +4,28 @@ Names are those of StyleGAN2's canonical form with what differs: `conv0` and `co
 an `affine` of twice as many outputs (scale - 1, then shift); `b4.conv0` has no weight, it follows the constant. All
 up-convolutions are correlations of an image that was doubled before; "fused" ones are mirrored by who reads them. The bias of
 the mapping's layers is divided by sqrt(2), because the canonical mapping has that gain behind its activation.
-
-The config that comes out::
-
-    generator: z_dim, c_dim, y_dim, num_ws, resolution [H, W], channels, mapping (as in StyleGAN2's), norm_eps 1e-8,
-        final None or "tanh", lod 0.0 (more in a network that still grows),
-        blocks, from coarse to fine: name "b4", size [4, 4], in_channels (0: the constant), out_channels, noise, torgb
-    discriminator: c_dim, channels, resolution, lod, fromrgb_activation "lrelu" (huangzh13's: "linear"),
-        blocks, from fine to coarse: name "b16", in_channels, out_channels, fromrgb
-        epilogue: name "b4", size, in_channels, out_channels, fc_features, fromrgb, mbstd_group, mbstd_channels, outputs
 """
 
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Final, NoReturn
+from typing import Final, Literal, NoReturn
 
 import torch
 from torch import Tensor
 
+from lia_adapter.canonical import (
+    MAX_SIDE,
+    MBSTD_GROUP,
+    NORM_EPS,
+    Block1Config,
+    Discriminator1Config,
+    DiscriminatorBlock1Config,
+    Epilogue1Config,
+    Generator1Config,
+    InvertibleConfig,
+    MappingConfig,
+)
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.checkpoints.document import Document
@@ -31,10 +34,8 @@ from lia_adapter.errors import CheckpointError
 
 __all__ = ["assemble", "infer_discriminator", "infer_generator", "over_root_2"]
 
-_MAX_SIDE: Final = 2**16
 # Noise images that a file has not are memory that it did not pay for.
 _MAX_MADE: Final = 2**12
-_EPS: Final = 1e-8
 
 _Shapes = dict[str, tuple[int, ...]]
 
@@ -51,10 +52,10 @@ def assemble(
     discriminator: dict[str, Tensor] | None = None,
     notes: list[str] | None = None,
     *,
-    norm_eps: float = _EPS,
-    final: str | None = None,
+    norm_eps: float = NORM_EPS,
+    final: Literal["tanh"] | None = None,
     lod: float = 0.0,
-    fromrgb_activation: str = "lrelu",
+    fromrgb_activation: Literal["lrelu", "linear"] = "lrelu",
 ) -> Checkpoint:
     """A checkpoint from weights in canonical names.
 
@@ -73,24 +74,23 @@ def assemble(
         CheckpointError: A tensor is missing, left over, or contradicts its neighbours.
     """
     notes = list(notes or [])
-    config: dict[str, Any] = {"generator": None, "discriminator": None}
+    config: Generator1Config | None = None
+    config_d: Discriminator1Config | None = None
     tensors: dict[str, Tensor] = {}
     if generator is None:
         notes.append("the file has no generator")
     else:
         add_noise(generator, notes)
-        config["generator"] = infer_generator(generator, document.name, norm_eps=norm_eps, final=final, lod=lod)
+        config = infer_generator(generator, document.name, norm_eps=norm_eps, final=final, lod=lod)
         tensors |= {f"generator.{key}": tensor for key, tensor in generator.items()}
     if discriminator is None:
         notes.append("the file has no discriminator")
     else:
-        config["discriminator"] = infer_discriminator(
-            discriminator, document.name, lod=lod, fromrgb_activation=fromrgb_activation
-        )
+        config_d = infer_discriminator(discriminator, document.name, lod=lod, fromrgb_activation=fromrgb_activation)
         tensors |= {f"discriminator.{key}": tensor for key, tensor in discriminator.items()}
     return Checkpoint(
-        family="stylegan1", config=config, tensors=tensors, sha256=sha256, symbols=document.names,
-        notes=tuple(notes) + document.notes, source=document.name,
+        family="stylegan1", config={"generator": config, "discriminator": config_d}, tensors=tensors, sha256=sha256,
+        symbols=document.names, notes=tuple(notes) + document.notes, source=document.name,
     )  # fmt: skip
 
 
@@ -110,11 +110,11 @@ def infer_generator(
     tensors: Mapping[str, Tensor],
     name: str,
     *,
-    mapping: dict[str, Any] | None = None,
-    norm_eps: float = _EPS,
-    final: str | None = None,
+    mapping: InvertibleConfig | None = None,
+    norm_eps: float = NORM_EPS,
+    final: Literal["tanh"] | None = None,
     lod: float = 0.0,
-) -> dict[str, Any]:
+) -> Generator1Config:
     """The config of a generator.
 
     Args:
@@ -131,12 +131,12 @@ def infer_generator(
     found = _Found(name, tensors)
     names = found.blocks(r"synthesis\.", r"conv1\.weight")
     size = found.shape("synthesis.b4.const", 3)[1:]
-    if max(size) << len(names) - 1 > _MAX_SIDE:
-        found.fail(f"its images have more than {_MAX_SIDE:,} pixels a side")
-    own = infer_mapping(tensors, name) if mapping is None else mapping
+    if max(size) << len(names) - 1 > MAX_SIDE:
+        found.fail(f"its images have more than {MAX_SIDE:,} pixels a side")
+    own: MappingConfig | InvertibleConfig = infer_mapping(tensors, name) if mapping is None else mapping
     y_dim = found.shape("synthesis.b4.conv0.affine.weight", 2)[1]
     channels = found.shape(f"synthesis.{names[-1]}.torgb.weight", 4)[0]
-    blocks: list[dict[str, Any]] = []
+    blocks: list[Block1Config] = []
     for i, block in enumerate(names):
         blocks.append(
             {
@@ -147,17 +147,16 @@ def infer_generator(
             }
         )  # fmt: skip
     wanted = _generator_shapes(blocks, y_dim, channels)
-    in_mapping = {key for key in tensors if key.startswith("mapping.")}
-    if mapping is None:
-        wanted |= _mapping_shapes(own, y_dim, found)
+    if "coupling" in own:
+        wanted |= {key: tuple(tensor.shape) for key, tensor in tensors.items() if key.startswith("mapping.")}
     else:
-        wanted |= {key: tuple(tensors[key].shape) for key in in_mapping}
+        wanted |= _mapping_shapes(own, y_dim, found)
     found.check(wanted)
     found.check_lod(lod, len(blocks))
     if lod and not all(block["torgb"] for block in blocks):
         found.fail(f"it still grows (lod {lod:g}), and has no image layer for every resolution")
     return {
-        "z_dim": own.get("z_dim", y_dim), "c_dim": own["c_dim"], "y_dim": y_dim, "num_ws": 2 * len(blocks),
+        "z_dim": y_dim if "coupling" in own else own["z_dim"], "c_dim": own["c_dim"], "y_dim": y_dim, "num_ws": 2 * len(blocks),
         "resolution": list(blocks[-1]["size"]), "channels": channels, "mapping": own, "norm_eps": norm_eps, "final": final,
         "lod": lod, "blocks": blocks,
     }  # fmt: skip
@@ -167,10 +166,10 @@ def infer_discriminator(
     tensors: Mapping[str, Tensor],
     name: str,
     *,
-    mbstd_group: int | None = 4,
+    mbstd_group: int | None = MBSTD_GROUP,
     lod: float = 0.0,
-    fromrgb_activation: str = "lrelu",
-) -> dict[str, Any]:
+    fromrgb_activation: Literal["lrelu", "linear"] = "lrelu",
+) -> Discriminator1Config:
     """The config of a discriminator.
 
     Args:
@@ -189,7 +188,7 @@ def infer_discriminator(
     features, inputs = found.shape("b4.fc.weight", 2)
     outputs = found.shape("b4.out.weight", 2)[0]
     side = math.isqrt(inputs // out)
-    blocks: list[dict[str, Any]] = []
+    blocks: list[DiscriminatorBlock1Config] = []
     for block in names:
         wide, narrow = found.shape(f"{block}.conv1.weight", 4)[:2]
         fromrgb = f"{block}.fromrgb.weight" in tensors
@@ -197,7 +196,7 @@ def infer_discriminator(
     first = names[0] if names else "b4"
     channels = found.shape(f"{first}.fromrgb.weight", 4)[1]
     width = blocks[-1]["out_channels"] if blocks else found.shape("b4.fromrgb.weight", 4)[0]
-    last = {
+    last: Epilogue1Config = {
         "name": "b4", "size": [side, side], "in_channels": width, "out_channels": out, "fc_features": features,
         "fromrgb": "b4.fromrgb.weight" in tensors, "mbstd_group": mbstd_group, "mbstd_channels": wider - width,
         "outputs": outputs,
@@ -258,7 +257,7 @@ class _Found:
             self.fail(f"{len(left)} tensors have no place in its structure: {', '.join(clean(key, 60) for key in left[:5])}")
 
 
-def _generator_shapes(blocks: list[dict[str, Any]], y_dim: int, channels: int) -> _Shapes:
+def _generator_shapes(blocks: list[Block1Config], y_dim: int, channels: int) -> _Shapes:
     shapes: _Shapes = {}
     for block in blocks:
         name, narrow, wide = f"synthesis.{block['name']}", block["in_channels"], block["out_channels"]
@@ -280,7 +279,7 @@ def _generator_shapes(blocks: list[dict[str, Any]], y_dim: int, channels: int) -
     return shapes
 
 
-def _mapping_shapes(config: dict[str, Any], y_dim: int, found: _Found) -> _Shapes:
+def _mapping_shapes(config: MappingConfig, y_dim: int, found: _Found) -> _Shapes:
     width: int = config["z_dim"]
     shapes: _Shapes = {}
     if config["embed_features"] is not None:
@@ -300,7 +299,7 @@ def _mapping_shapes(config: dict[str, Any], y_dim: int, found: _Found) -> _Shape
     return shapes
 
 
-def _discriminator_shapes(blocks: list[dict[str, Any]], last: dict[str, Any], channels: int) -> _Shapes:
+def _discriminator_shapes(blocks: list[DiscriminatorBlock1Config], last: Epilogue1Config, channels: int) -> _Shapes:
     shapes: _Shapes = {}
     width = blocks[0]["in_channels"] if blocks else last["in_channels"]
     for block in blocks:

@@ -1,28 +1,49 @@
 """From bare weights in StyleGAN2's canonical names to a whole checkpoint: their names and shapes tell the structure.
 
-The names are those of NVlabs' PyTorch state dicts; the config is described at `lia_adapter.checkpoints.nvlabs`. What weights
-cannot tell is assumed to be as published: leaky ReLU, no clamp, a learning rate multiplier of 0.01 in the mapping.
+The names are those of NVlabs' PyTorch state dicts. What weights cannot tell is assumed to be as published, see
+`lia_adapter.canonical`: leaky ReLU, no clamp, a learning rate multiplier of 0.01 in the mapping.
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any, Final, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Final, NoReturn
 
 import torch
 from torch import Tensor
 
+from lia_adapter.canonical import (
+    MAX_SIDE,
+    MBSTD_GROUP,
+    TAPS,
+    Architecture,
+    Block2Config,
+    Discriminator2Config,
+    DiscriminatorBlock2Config,
+    DiscriminatorLabel,
+    Generator2Config,
+    Layer2Config,
+    MappingConfig,
+    MappingLabel,
+    Torgb2Config,
+    discriminator_block2,
+    epilogue2,
+    layer2,
+    mapping_config,
+    torgb2,
+)
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.layout import check_tensors, discriminator_shapes, generator_shapes
 from lia_adapter.errors import CheckpointError
 
-__all__ = ["assemble", "infer_discriminator", "infer_generator", "infer_mapping"]
+__all__ = ["Settle", "assemble", "infer_discriminator", "infer_generator", "infer_mapping"]
 
 _FAMILY: Final = "stylegan2"
-_LR_MULTIPLIER: Final = 0.01
-_MAX_SIDE: Final = 2**16
 _MAX_TAPS: Final = 64  # of a low-pass filter
+
+Settle = Callable[[Generator2Config | None, Discriminator2Config | None], None]
+"""Sets in the configs what weights do not tell."""
 
 
 class _Shapes:
@@ -58,8 +79,9 @@ def assemble(
     discriminator: dict[str, Tensor] | None = None,
     notes: list[str] | None = None,
     *,
-    mbstd_group: int | None = 4,
-    label: str = "project",
+    mbstd_group: int | None = MBSTD_GROUP,
+    label: DiscriminatorLabel = "project",
+    settle: Settle | None = None,
 ) -> Checkpoint:
     """A checkpoint from weights in canonical names.
 
@@ -72,42 +94,43 @@ def assemble(
         discriminator: The discriminator's.
         notes: What was ignored or chosen so far.
         mbstd_group: Group size of the discriminator's minibatch standard deviation; None: the whole batch.
-        label: How the discriminator uses a label, see `infer_discriminator`.
+        label: How the discriminator uses a label.
+        settle: Sets in the configs what weights do not tell.
 
     Raises:
         CheckpointError: A tensor is missing, left over, or contradicts its neighbours.
     """
     notes = list(notes or [])
-    config: dict[str, Any] = {"generator": None, "discriminator": None}
+    config: Generator2Config | None = None
+    config_d: Discriminator2Config | None = None
     tensors: dict[str, Tensor] = {}
     if generator is not None:
         generator = dict(generator)
         _add_noise(generator, notes)
-        config["generator"] = infer_generator(generator, document.name)
-        tensors |= _fitting(generator, generator_shapes(config["generator"]), document.name, "generator")
+        config = infer_generator(generator, document.name)
+        tensors |= _fitting(generator, generator_shapes(config), document.name, "generator")
     else:
         notes.append("the file has no generator")
     if discriminator is not None:
-        size = config["generator"]["blocks"][0]["size"] if generator is not None else None
-        config["discriminator"] = infer_discriminator(
-            discriminator, document.name, coarsest=size, mbstd_group=mbstd_group, label=label
-        )
-        tensors |= _fitting(discriminator, discriminator_shapes(config["discriminator"]), document.name, "discriminator")
+        size = None if config is None else config["blocks"][0]["size"]
+        config_d = infer_discriminator(discriminator, document.name, coarsest=size, mbstd_group=mbstd_group, label=label)
+        tensors |= _fitting(discriminator, discriminator_shapes(config_d), document.name, "discriminator")
     else:
         notes.append("the file has no discriminator")
+    if settle is not None:
+        settle(config, config_d)
     return Checkpoint(
-        family=_FAMILY, config=config, tensors=tensors, sha256=sha256, symbols=document.names,
-        notes=tuple(notes) + document.notes, source=document.name,
+        family=_FAMILY, config={"generator": config, "discriminator": config_d}, tensors=tensors, sha256=sha256,
+        symbols=document.names, notes=tuple(notes) + document.notes, source=document.name,
     )  # fmt: skip
 
 
-def infer_mapping(tensors: Mapping[str, Tensor], name: str, lr_multiplier: float = _LR_MULTIPLIER) -> dict[str, Any]:
+def infer_mapping(tensors: Mapping[str, Tensor], name: str) -> MappingConfig:
     """The config of a mapping.
 
     Args:
         tensors: With names `mapping.…`.
         name: The file's name, for messages.
-        lr_multiplier: Scale of its weights and biases.
     """
     shapes = _Shapes(name, tensors)
     features: list[int] = []
@@ -116,7 +139,8 @@ def infer_mapping(tensors: Mapping[str, Tensor], name: str, lr_multiplier: float
         out, fan_in = shapes.of(key, 2)
         inputs = inputs if features else fan_in
         features.append(out)
-    embed, label, c_dim = None, "embed", 0
+    embed, c_dim = None, 0
+    label: MappingLabel = "embed"
     if "mapping.label_weight" in shapes:
         label = "concat"
         c_dim, embed = shapes.of("mapping.label_weight", 2)
@@ -129,13 +153,12 @@ def infer_mapping(tensors: Mapping[str, Tensor], name: str, lr_multiplier: float
     z_dim = inputs - (embed or 0)
     if z_dim < 0:
         shapes.fail(f"the mapping's first layer takes {inputs} numbers, fewer than its label's {embed}")
-    return {
-        "z_dim": z_dim, "c_dim": c_dim, "embed_features": embed, "label": label, "features": features, "activation": "lrelu",
-        "lr_multiplier": lr_multiplier, "has_average": "mapping.w_avg" in shapes, "normalize": True,
-    }  # fmt: skip
+    has_average = "mapping.w_avg" in shapes
+    config = mapping_config(z_dim=z_dim, c_dim=c_dim, embed_features=embed, features=features, has_average=has_average)
+    return {**config, "label": label, "normalize": True}
 
 
-def infer_generator(tensors: dict[str, Tensor], name: str) -> dict[str, Any]:
+def infer_generator(tensors: dict[str, Tensor], name: str) -> Generator2Config:
     """The config of a generator; its low-pass filters are added to the tensors where they are not stored.
 
     Args:
@@ -150,16 +173,17 @@ def infer_generator(tensors: dict[str, Tensor], name: str) -> dict[str, Any]:
     if [int(block[1:]) for block in names] != [int(names[0][1:]) << i for i in range(len(names))]:
         shapes.fail(f"its blocks are {', '.join(names)}, and each was expected to have twice the size of the one before")
     size = shapes.of(f"synthesis.{names[0]}.const", 3)[1:]
-    if max(size) << len(names) - 1 > _MAX_SIDE:
-        shapes.fail(f"its images have more than {_MAX_SIDE:,} pixels a side")
+    if max(size) << len(names) - 1 > MAX_SIDE:
+        shapes.fail(f"its images have more than {MAX_SIDE:,} pixels a side")
     last = f"synthesis.{names[-1]}.torgb.weight"
     channels = shapes.of(last, 4)[0]
     with_image = [block for block in names if f"synthesis.{block}.torgb.weight" in shapes]
+    architecture: Architecture
     if any(f"synthesis.{block}.skip.weight" in shapes for block in names):
         architecture = "resnet"
     else:
         architecture = "skip" if with_image == names and len(names) > 1 else "orig"
-    blocks: list[dict[str, Any]] = []
+    blocks: list[Block2Config] = []
     for i, block in enumerate(names):
         key = f"synthesis.{block}"
         out = shapes.of(f"{key}.conv1.weight", 4)[0]
@@ -188,9 +212,9 @@ def infer_discriminator(
     name: str,
     *,
     coarsest: list[int] | None = None,
-    mbstd_group: int | None = 4,
-    label: str = "project",
-) -> dict[str, Any]:
+    mbstd_group: int | None = MBSTD_GROUP,
+    label: DiscriminatorLabel = "project",
+) -> Discriminator2Config:
     """The config of a discriminator; its low-pass filters are added to the tensors where they are not stored.
 
     Args:
@@ -198,7 +222,7 @@ def infer_discriminator(
         name: The file's name, for messages.
         coarsest: (H, W) of its last block; None: square.
         mbstd_group: Group size of the minibatch standard deviation; None: the whole batch.
-        label: "project" (Miyato & Koyama 2018), or "sum" where the label picks one of several outputs.
+        label: How it uses a label.
 
     Raises:
         CheckpointError: They are no StyleGAN2 discriminator.
@@ -215,56 +239,54 @@ def infer_discriminator(
     size = coarsest or [side, side]
     if width * size[0] * size[1] != inputs:
         shapes.fail(f"{end}.fc takes {inputs} numbers, and {width} maps of {size[0]}x{size[1]} were expected")
+    architecture: Architecture
     if any(f"{block}.skip.weight" in shapes for block in names):
         architecture = "resnet"
     else:
         architecture = "skip" if f"{end}.fromrgb.weight" in shapes else "orig"
-    blocks: list[dict[str, Any]] = []
+    blocks: list[DiscriminatorBlock2Config] = []
     for i, block in enumerate(names):
         fromrgb = f"{block}.fromrgb.weight" in shapes
         parts = ["conv0", "conv1"] + ["fromrgb"] * fromrgb + ["skip"] * (architecture == "resnet")
         middle, out = shapes.of(f"{block}.conv0.weight", 4)[0], shapes.of(f"{block}.conv1.weight", 4)[0]
         holders = [f"{block}.resample_filter", *(f"{block}.{part}.resample_filter" for part in parts)]
         blocks.append(
-            {
-                "name": block, "architecture": architecture, "in_channels": blocks[-1]["out_channels"] if i else 0,
-                "mid_channels": middle, "out_channels": out, "activation": "lrelu", "clamp": None, "fromrgb": fromrgb,
-                "filter": _fill_filters(tensors, holders, shapes),
-            }
+            discriminator_block2(
+                block, architecture=architecture, in_channels=blocks[-1]["out_channels"] if i else 0, mid_channels=middle,
+                out_channels=out, fromrgb=fromrgb, filter_=_fill_filters(tensors, holders, shapes),
+            )
         )  # fmt: skip
     conditional = "mapping.embed.weight" in shapes
     outputs = shapes.of(f"{end}.out.weight", 2)[0]
     holders = [f"{end}.conv.resample_filter"] + [f"{end}.fromrgb.resample_filter"] * (architecture == "skip")
     mapping = infer_mapping(tensors, name) if conditional else None
     first = names[0] if names else end
+    epilogue = epilogue2(
+        end, architecture=architecture, in_channels=width, size=list(size), mbstd_group=mbstd_group,
+        mbstd_channels=wider - width, cmap_dim=outputs if conditional else 0, filter_=_fill_filters(tensors, holders, shapes),
+    )  # fmt: skip
     return {
         "c_dim": mapping["c_dim"] if mapping else (outputs if label == "sum" and outputs > 1 else 0),
         "channels": shapes.of(f"{first}.fromrgb.weight", 4)[1],
         "resolution": [side << len(names) for side in size], "mapping": mapping, "blocks": blocks,
-        "epilogue": {
-            "name": end, "architecture": architecture, "in_channels": width, "size": list(size), "activation": "lrelu",
-            "clamp": None, "mbstd_group": mbstd_group, "mbstd_channels": wider - width,
-            "cmap_dim": outputs if conditional else 0, "label": label, "outputs": outputs,
-            "filter": _fill_filters(tensors, holders, shapes),
-        },
+        "epilogue": {**epilogue, "label": label, "outputs": outputs},
     }  # fmt: skip
 
 
-def _layer(shapes: _Shapes, key: str) -> dict[str, Any]:
-    noise = f"{key}.noise_strength" in shapes
-    return {"kernel": shapes.of(f"{key}.weight", 4)[-1], "activation": "lrelu", "clamp": None, "noise": noise}
+def _layer(shapes: _Shapes, key: str) -> Layer2Config:
+    return layer2(shapes.of(f"{key}.weight", 4)[-1], noise=f"{key}.noise_strength" in shapes)
 
 
-def _torgb(shapes: _Shapes, key: str) -> dict[str, Any]:
-    return {"kernel": shapes.of(f"{key}.weight", 4)[-1], "clamp": None}
+def _torgb(shapes: _Shapes, key: str) -> Torgb2Config:
+    return torgb2(shapes.of(f"{key}.weight", 4)[-1])
 
 
 def _fill_filters(tensors: dict[str, Tensor], holders: list[str], shapes: _Shapes) -> list[int]:
     """Gives one block's layers the filter that any of them has, and returns its shape."""
     stored = next((tensors[key] for key in holders if key in tensors), None)
     if stored is None:
-        taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
-        stored = torch.outer(taps, taps) / 64
+        taps = torch.tensor(TAPS)
+        stored = torch.outer(taps, taps) / sum(TAPS) ** 2
     if stored.ndim != 2 or not 0 < min(stored.shape) <= max(stored.shape) <= _MAX_TAPS:
         shapes.fail(f"a low-pass filter has shape {list(stored.shape)}")
     for key in holders:
@@ -277,7 +299,7 @@ def _add_noise(tensors: dict[str, Tensor], notes: list[str]) -> None:
     missing = []
     for name in [name for name in tensors if name.endswith(".noise_strength")]:
         key = name.removesuffix("strength") + "const"
-        if key not in tensors and (match := re.search(r"\.b([0-9]{1,5})\.", name)) and int(match[1]) <= _MAX_SIDE:
+        if key not in tensors and (match := re.search(r"\.b([0-9]{1,5})\.", name)) and int(match[1]) <= MAX_SIDE:
             tensors[key] = torch.zeros(1, 1).expand(int(match[1]), int(match[1]))
             missing.append(name)
     if missing:

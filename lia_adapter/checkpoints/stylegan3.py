@@ -1,17 +1,6 @@
 """StyleGAN3's canonical form, and the bare weights of NVlabs' StyleGAN3 (a state dict in a .pt or .safetensors file).
 
-The names of tensors are those of NVlabs' PyTorch code. The config of a generator, with a 32x32 example's values::
-
-    z_dim 512, c_dim 0, y_dim 512, num_ws 8, resolution [32, 32], channels 3, output_scale 0.25,
-    mapping: as StyleGAN2's (see `nvlabs`); or "label" "table" with table_features 320, StyleGAN-XL's: `mapping.table` [c_dim,
-        table_features] has features of each class, `mapping.embed_proj` [embed_features, table_features] projects them,
-        and `mapping.w_avg` is [c_dim, y_dim]
-    input: channels 16, size [24, 24], sampling_rate 16.0, bandwidth 2.0 (both in cycles a picture's width)
-    layers, from coarse to fine: name "L0_24_16", in_channels 16, out_channels 16, in_size [24, 24], size [24, 24],
-        kernel 3, up 2, down 2, padding [9, 8, 9, 8] (left, right, top, bottom, when upsampled), up_filter [12] or None,
-        down_filter [12] or [12, 12] or None, clamp None, torgb False
-
-Its discriminator is StyleGAN2's.
+The names of tensors are those of NVlabs' PyTorch code. The discriminator is StyleGAN2's.
 
 Bare weights say nothing of paddings, rates and factors. They follow from the names of the layers, the filters' lengths and the
 rule by which the paper places cutoffs and stopbands (Karras 2021, sec. 3.2, app. C); weights that contradict it are refused.
@@ -21,15 +10,16 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import torch
 from torch import Tensor
 
+from lia_adapter.canonical import HALF_CLAMP, LR_MULTIPLIER, MAX_SIDE, Discriminator2Config, Generator3Config, Layer3Config
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.checkpoints.document import Document
-from lia_adapter.checkpoints.layout import check_tensors, discriminator_shapes, generator_shapes
+from lia_adapter.checkpoints.layout import check_tensors, discriminator_shapes, mapping_shapes
 from lia_adapter.checkpoints.networks import choose, discriminator_of, networks
 from lia_adapter.checkpoints.stylegan2 import infer_discriminator, infer_mapping
 from lia_adapter.checkpoints.tables import Table
@@ -40,7 +30,6 @@ __all__ = ["NAME", "assemble", "check_layers", "matches", "read", "stylegan3_sha
 NAME: Final = "stylegan3"
 
 _LAYER: Final = re.compile(r"synthesis\.(L([0-9]{1,3})_([0-9]{1,5})_([0-9]{1,5}))\.weight")
-_MAX_SIDE: Final = 2**16
 _MOVE: Final = "synthesis.input.transform"
 
 # All published StyleGAN3s share these (Karras 2021, sec. 3.2).
@@ -50,26 +39,12 @@ _LAST_STOPBAND_REL: Final = 2**0.3
 _CRITICAL: Final = 2
 _TAPS: Final = 6
 _OUTPUT_SCALE: Final = 0.25
-_CLAMP: Final = 256.0
 
 
-def stylegan3_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a generator's tensors.
-
-    Args:
-        config: The "generator" part of a StyleGAN3 config.
-    """
+def stylegan3_shapes(config: Generator3Config) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a generator's tensors."""
     y_dim, mapping = config["y_dim"], config["mapping"]
-    by_class = mapping.get("label") == "table"
-    # A mapping whose classes come from a table has the layers of one with a longer z.
-    longer = {"z_dim": mapping["z_dim"] + mapping["embed_features"], "embed_features": None} if by_class else {}
-    shapes = generator_shapes({"y_dim": y_dim, "mapping": {**mapping, **longer}, "blocks": []})
-    if by_class:
-        projected, features, c_dim = mapping["embed_features"], mapping["table_features"], mapping["c_dim"]
-        shapes |= {"mapping.table": (c_dim, features), "mapping.embed_proj.weight": (projected, features)}
-        shapes["mapping.embed_proj.bias"] = (projected,)
-        if mapping["has_average"]:
-            shapes["mapping.w_avg"] = (c_dim, y_dim)
+    shapes = {} if "coupling" in mapping else mapping_shapes(mapping)  # a file of StyleGAN3 has no couplings
     waves = config["input"]["channels"]
     shapes |= {
         "synthesis.input.weight": (waves, waves),
@@ -88,35 +63,35 @@ def stylegan3_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
             f"{name}affine.weight": (inputs, y_dim),
             f"{name}affine.bias": (inputs,),
         }
-        for filter_ in ("up_filter", "down_filter"):
-            if layer[filter_] is not None:
-                shapes[f"{name}{filter_}"] = tuple(layer[filter_])
+        for filter_, shape in (("up_filter", layer["up_filter"]), ("down_filter", layer["down_filter"])):
+            if shape is not None:
+                shapes[f"{name}{filter_}"] = tuple(shape)
     return shapes
 
 
-def check_layers(config: Mapping[str, Any], name: str) -> None:
+def check_layers(config: Generator3Config, name: str) -> None:
     """Refuse layers that do not fit each other, and images larger than any.
 
     Args:
-        config: The "generator" part of a StyleGAN3 config.
+        config: The generator's.
         name: The file's name, for messages.
 
     Raises:
         CheckpointError: A layer takes another size, or other channels, than the one before makes.
     """
     channels, size = config["input"]["channels"], config["input"]["size"]
-    if not all(0 < side <= _MAX_SIDE for side in size):
+    if not all(0 < side <= MAX_SIDE for side in size):
         _fail(name, f"its input has {size[0]}x{size[1]} pixels")
     if config["input"]["sampling_rate"] <= 2 * config["input"]["bandwidth"]:
         _fail(name, "its input's bandwidth is more than half its sampling rate")
     for layer in config["layers"]:
         called = f"layer {clean(layer['name'], 40)}"
-        filters = [layer[key] for key in ("up_filter", "down_filter")]
+        filters = [layer["up_filter"], layer["down_filter"]]
         if any(shape is not None and (len(shape) not in (1, 2) or 0 in shape) for shape in filters):
             _fail(name, f"{called} has filters of the shapes {filters}")
         if layer["in_channels"] != channels or layer["in_size"] != size:
             _fail(name, f"{called} takes {layer['in_channels']} channels of {layer['in_size']}, and gets {channels} of {size}")
-        if not 0 < layer["up"] <= _MAX_SIDE or not 0 < layer["down"] <= _MAX_SIDE:
+        if not 0 < layer["up"] <= MAX_SIDE or not 0 < layer["down"] <= MAX_SIDE:
             _fail(name, f"{called} resamples by {layer['up']} and {layer['down']}")
         left, right, top, bottom = layer["padding"]
         made = [
@@ -128,7 +103,7 @@ def check_layers(config: Mapping[str, Any], name: str) -> None:
         ]
         made = [(side - 1) // layer["down"] + 1 for side in made]
         channels, size = layer["out_channels"], layer["size"]
-        if made != size or not all(0 < side <= _MAX_SIDE for side in size):
+        if made != size or not all(0 < side <= MAX_SIDE for side in size):
             _fail(name, f"{called} makes {made[0]}x{made[1]} pixels, and {size[0]}x{size[1]} were expected")
     if config["channels"] != channels or config["resolution"] != size:
         _fail(name, f"its last layer makes {channels} channels of {size}, not its own resolution")
@@ -186,12 +161,12 @@ def assemble(
     """
     notes = [
         *notes,
-        f"bare weights: leaky ReLU, a clamp of {_CLAMP:g}, an output scale of {_OUTPUT_SCALE:g} and a learning rate multiplier "
-        "of 0.01 in the mapping were assumed",
+        f"bare weights: leaky ReLU, a clamp of {HALF_CLAMP:g}, an output scale of {_OUTPUT_SCALE:g} and a learning rate "
+        f"multiplier of {LR_MULTIPLIER:g} in the mapping were assumed",
     ]
     config = _infer(generator, document.name)
     chosen = _fitting(generator, stylegan3_shapes(config), document.name, "generator")
-    config_d = None
+    config_d: Discriminator2Config | None = None
     if discriminator is None:
         notes.append("the file has no discriminator")
     else:
@@ -216,7 +191,7 @@ def _fitting(tensors: Mapping[str, Tensor], shapes: dict[str, tuple[int, ...]], 
     return {f"{part}.{key}": tensors[key] for key in shapes}
 
 
-def _infer(tensors: dict[str, Tensor], name: str) -> dict[str, Any]:
+def _infer(tensors: dict[str, Tensor], name: str) -> Generator3Config:
     """The config of bare weights; the picture's move is added where it is not stored."""
     if "mapping.embed_proj.weight" in tensors:
         _fail(name, "it is a StyleGAN-XL, whose weights do not tell the sizes of its layers. Pass its .pkl", advice=False)
@@ -227,7 +202,7 @@ def _infer(tensors: dict[str, Tensor], name: str) -> dict[str, Any]:
         _fail(name, f"it has the layers {', '.join(match[1] for match in named[:20])}, and L0, L1, ... were expected")
     sizes = [int(match[3]) for match in named]
     margin, rates = _margin_and_rates(sizes, name)
-    layers: list[dict[str, Any]] = []
+    layers: list[Layer3Config] = []
     for index, match in enumerate(named):
         called, last = f"synthesis.{match[1]}", index == len(named) - 1
         weight = tensors[f"{called}.weight"]
@@ -245,10 +220,10 @@ def _infer(tensors: dict[str, Tensor], name: str) -> dict[str, Any]:
         layers.append({
             "name": match[1], "in_channels": weight.shape[1], "out_channels": weight.shape[0],
             "in_size": [sizes[before]] * 2, "size": [sizes[index]] * 2, "kernel": weight.shape[2], "up": up, "down": down,
-            "padding": [low, total - low] * 2, "up_filter": up_filter, "down_filter": down_filter, "clamp": _CLAMP,
+            "padding": [low, total - low] * 2, "up_filter": up_filter, "down_filter": down_filter, "clamp": HALF_CLAMP,
             "torgb": last,
         })  # fmt: skip
-    config = {
+    config: Generator3Config = {
         "z_dim": mapping["z_dim"],
         "c_dim": mapping["c_dim"],
         "y_dim": mapping["features"][-1],
@@ -275,7 +250,7 @@ def _margin_and_rates(sizes: list[int], name: str) -> tuple[int, list[int]]:
     Stopbands grow geometrically, and a rate is the power of two that holds the stopband (Karras 2021, sec. 3.2).
     """
     resolution, last = sizes[-1], len(sizes) - 1
-    if not 0 < resolution <= _MAX_SIDE:
+    if not 0 < resolution <= MAX_SIDE:
         _fail(name, f"its images have {resolution:,} pixels a side")
     rates = []
     for index in range(len(sizes)):

@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn
 import torch
 from torch import Tensor
 
+from lia_adapter.canonical import MAX_SIDE
 from lia_adapter.checkpoints.decoder import Call, Symbol, clean
 from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.tables import Table
@@ -46,7 +47,6 @@ NAME: Final = "other networks of TensorFlow"
 # Real files have five at most; a network in a network in a network does not occur.
 _MAX_NETWORKS: Final = 16
 _MAX_SHARED_BYTES: Final = 4096
-_MAX_SIDE: Final = 2**16
 _MAX_LOD: Final = 32
 _MAX_ITEMS: Final = 64  # of a setting: the longest is a low-pass filter
 
@@ -254,7 +254,7 @@ def check_settings(network: Network, fixed: Mapping[str, Any], read: frozenset[s
 def side_of(network: Network) -> int:
     """The largest R of the variables named "RxR/...": the side of a generator's images."""
     matches = (re.match(r"(?:synthesis/)?([0-9]{1,5})x\1/", name) for name in network.variables.nodes)
-    return max((side for match in matches if match and (side := int(match[1])) <= _MAX_SIDE), default=4)
+    return max((side for match in matches if match and (side := int(match[1])) <= MAX_SIDE), default=4)
 
 
 # What makes a stored tensor a canonical one. A tensor with another number of axes passes unchanged: it would not fit its

@@ -9,11 +9,12 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
 
+from lia_adapter.canonical import InvertibleConfig, PublishedEncoderConfig
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.checkpoints.document import Document
@@ -72,7 +73,7 @@ _ENCODER_RULES: Final = (
 )
 
 
-def _mapping_config(tensors: dict[str, Tensor], name: str) -> dict[str, Any]:
+def _mapping_config(tensors: dict[str, Tensor], name: str) -> InvertibleConfig:
     """The couplings' config; the measured steps around them, which LIA does not have, become identities among the tensors."""
     core = "mapping.core.layers"
     width, kept = _shape(tensors, f"{core}.0.0.weight", 2, name)
@@ -101,12 +102,12 @@ def _mapping_config(tensors: dict[str, Tensor], name: str) -> dict[str, Any]:
     return {"coupling": coupling, "y_dim": y_dim, "c_dim": 0, "depth": depth, "width": width}
 
 
-def _encoder(network: Network, resolution: list[int], notes: list[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _encoder(network: Network, resolution: list[int], notes: list[str]) -> tuple[PublishedEncoderConfig, dict[str, Tensor]]:
     """Config and tensors of the encoder, without a prefix."""
     tensors = rename(network.variables, _ENCODER_RULES, notes)
     name = network.variables.document.name
     channels, widths = stem_and_widths(tensors, name)
-    config = {
+    config: PublishedEncoderConfig = {
         "kind": "lia", "resolution": resolution, "channels": channels, "y_dim": _shape(tensors, "dense.weight", 2, name)[0],
         "widths": widths,
     }  # fmt: skip
@@ -155,20 +156,21 @@ def read(document: Document, sha256: str) -> Checkpoint:
     tensors = generator_tensors(networks.generator, notes, _MAPPING_RULES, _SETTINGS)
     mapping = _mapping_config(tensors, document.name)
     found = finish(document, sha256, networks, tensors, notes, mapping=mapping, final="tanh")
-    y_dim = found.config["generator"]["y_dim"]
-    if mapping["y_dim"] != y_dim:
+    generator = found.config["generator"]
+    assert generator is not None  # noqa: S101  (finish)
+    if mapping["y_dim"] != generator["y_dim"]:
         raise CheckpointError(
-            f"{document.name}: its mapping gives {mapping['y_dim']} numbers, and its layers take {y_dim}. It is damaged: get "
-            "the file again."
+            f"{document.name}: its mapping gives {mapping['y_dim']} numbers, and its layers take {generator['y_dim']}. It is "
+            "damaged: get the file again."
         )
     if networks.encoder is None:
         return found
     beside: list[str] = []
-    config, tensors = _encoder(networks.encoder, found.config["generator"]["resolution"], beside)
+    config, tensors = _encoder(networks.encoder, generator["resolution"], beside)
     tensors = {f"encoder.{name}": tensor for name, tensor in tensors.items()}
     return replace(
         found,
-        config=found.config | {"encoder": config},
+        config={**found.config, "encoder": config},
         tensors={**found.tensors, **tensors},
         notes=(*found.notes, *beside),
     )

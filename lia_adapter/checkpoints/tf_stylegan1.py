@@ -8,10 +8,11 @@ the network still grew has `lod` > 0: how many doublings of the resolution were 
 
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final, Literal
 
 from torch import Tensor
 
+from lia_adapter.canonical import LR_MULTIPLIER, MBSTD_GROUP, Discriminator1Config, InvertibleConfig
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.checkpoints.document import Document
@@ -197,11 +198,7 @@ def read(document: Document, sha256: str) -> Checkpoint:
         raise CheckpointError(f"{document.name} has no generator in it. A tuple (G, D, Gs) was expected: get the file again.")
     notes = list(networks.notes)
     tensors = generator_tensors(networks.generator, notes)
-    found = finish(document, sha256, networks, tensors, notes)
-    mapping = found.config["generator"]["mapping"]
-    mapping["lr_multiplier"] = networks.generator.number("mapping_lrmul", 0.01)
-    mapping["normalize"] = networks.generator.settings.get("normalize_latents", True) is not False
-    return found
+    return finish(document, sha256, networks, tensors, notes)
 
 
 def finish(
@@ -211,8 +208,8 @@ def finish(
     tensors: dict[str, Tensor],
     notes: list[str],
     *,
-    mapping: dict[str, Any] | None = None,
-    final: str | None = None,
+    mapping: InvertibleConfig | None = None,
+    final: Literal["tanh"] | None = None,
 ) -> Checkpoint:
     """The checkpoint of a StyleGAN1 whose generator's tensors are named already.
 
@@ -222,29 +219,32 @@ def finish(
         networks: What is in it.
         tensors: The generator's, by canonical names.
         notes: What was ignored or chosen so far; gains more.
-        mapping: The mapping's config, where it is not StyleGAN1's own.
+        mapping: The mapping's config, where it is not StyleGAN1's own, whose settings are read here.
         final: What comes behind the last layer: "tanh" or None.
 
     Raises:
         CheckpointError: As `read`.
     """
     generator, discriminator = networks.generator, networks.discriminator
-    config: dict[str, Any] = {"generator": None, "discriminator": None}
-    config["generator"] = infer_generator(tensors, document.name, mapping=mapping, final=final, lod=_lod(generator))
+    config = infer_generator(tensors, document.name, mapping=mapping, final=final, lod=_lod(generator))
+    config_d: Discriminator1Config | None = None
+    if "coupling" not in (dense_layers := config["mapping"]):
+        dense_layers["lr_multiplier"] = generator.number("mapping_lrmul", LR_MULTIPLIER)
+        dense_layers["normalize"] = generator.settings.get("normalize_latents", True) is not False
     found = {f"generator.{name}": tensor for name, tensor in tensors.items()}
     tensors_d = None if discriminator is None else _known_discriminator(discriminator, notes)
     if discriminator is None:
         notes.append("the file has no discriminator")
     elif tensors_d is not None:
-        config["discriminator"] = infer_discriminator(
-            tensors_d, document.name, mbstd_group=discriminator.minibatch_group(4), lod=_lod(discriminator)
+        config_d = infer_discriminator(
+            tensors_d, document.name, mbstd_group=discriminator.minibatch_group(MBSTD_GROUP), lod=_lod(discriminator)
         )
         if discriminator.settings.get("label_size") == 1:
-            config["discriminator"]["c_dim"] = 1  # one output either way
+            config_d["c_dim"] = 1  # one output either way
         found |= {f"discriminator.{name}": tensor for name, tensor in tensors_d.items()}
     return Checkpoint(
-        family="stylegan1", config=config, tensors=found, sha256=sha256, symbols=document.names,
-        notes=tuple(notes) + document.notes, source=document.name,
+        family="stylegan1", config={"generator": config, "discriminator": config_d}, tensors=found, sha256=sha256,
+        symbols=document.names, notes=tuple(notes) + document.notes, source=document.name,
     )  # fmt: skip
 
 

@@ -9,11 +9,20 @@ stylegan2's configs B to D have a ToRGB for every resolution, as StyleGAN1 has, 
 """
 
 import re
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
 
+from lia_adapter.canonical import (
+    LR_MULTIPLIER,
+    MBSTD_GROUP,
+    TAPS,
+    Discriminator2Config,
+    DiscriminatorLabel,
+    Generator2Config,
+    clamped_parts,
+)
 from lia_adapter.checkpoints.base import Checkpoint
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.checkpoints.document import Document
@@ -75,16 +84,19 @@ def read(document: Document, sha256: str) -> Checkpoint:
     tensors = rename(generator.variables, _generator_rules(side_of(generator)), notes)
     _add_filters(tensors, generator, "synthesis.")
     tensors_d = group = None
-    label = "project"
+    label: DiscriminatorLabel = "project"
     if discriminator is not None and (tensors_d := _discriminator_tensors(discriminator, notes)) is not None:
         # ADA's takes the whole batch by default, stylegan2's groups of four.
-        group = discriminator.minibatch_group(None if discriminator.function == "D_main" else 4)
+        group = discriminator.minibatch_group(None if discriminator.function == "D_main" else MBSTD_GROUP)
         label = "project" if "mapping.embed.weight" in tensors_d else "sum"
-    checkpoint = assemble(document, sha256, tensors, tensors_d, notes, mbstd_group=group, label=label)
-    _set_generator(checkpoint.config["generator"], generator)
-    if discriminator is not None and tensors_d is not None:
-        _set_discriminator(checkpoint.config["discriminator"], discriminator)
-    return checkpoint
+
+    def settle(config: Generator2Config | None, config_d: Discriminator2Config | None) -> None:
+        if config is not None:
+            _set_generator(config, generator)
+        if config_d is not None and discriminator is not None:
+            _set_discriminator(config_d, discriminator)
+
+    return assemble(document, sha256, tensors, tensors_d, notes, mbstd_group=group, label=label, settle=settle)
 
 
 def _layer(match: re.Match[str]) -> str:
@@ -191,7 +203,7 @@ def _discriminator_tensors(network: Network, notes: list[str]) -> dict[str, Tens
 
 def _add_filters(tensors: dict[str, Tensor], network: Network, prefix: str) -> None:
     """Stores the low-pass filter with every block, where it is not StyleGAN2's [1, 3, 3, 1]."""
-    taps = network.settings.get("resample_kernel", [1, 3, 3, 1])
+    taps = network.settings.get("resample_kernel", list(TAPS))
     if taps is None:
         taps = [1, 1]
     elif not isinstance(taps, list) or not all(isinstance(tap, (int, float)) for tap in taps) or not sum(taps):
@@ -199,39 +211,37 @@ def _add_filters(tensors: dict[str, Tensor], network: Network, prefix: str) -> N
             f"{network.variables.document.name}: resample_kernel is {clean(taps, 60)}, and a list of numbers was expected. Get "
             "the file again."
         )
-    if taps != [1, 3, 3, 1]:
+    if taps != list(TAPS):
         row = torch.tensor(taps, dtype=torch.float32)
         filter_ = torch.outer(row, row) / row.sum() ** 2
         blocks = {match[0] for name in tensors if (match := re.match(rf"{prefix}b[0-9]+\.", name))}
         tensors |= {f"{block}resample_filter": filter_ for block in blocks if prefix or block != "b4."}
 
 
-def _set_generator(config: dict[str, Any], network: Network) -> None:
+def _set_generator(config: Generator2Config, network: Network) -> None:
     """What the settings alone tell."""
     mapping, clamp = config["mapping"], _clamp(network)
-    mapping["lr_multiplier"] = network.number("mapping_lrmul", 0.01)
+    assert "coupling" not in mapping  # noqa: S101  (inferred from dense layers)
+    mapping["lr_multiplier"] = network.number("mapping_lrmul", LR_MULTIPLIER)
     mapping["normalize"] = network.settings.get("normalize_latents", True) is not False
     if not mapping["normalize"] and mapping["label"] == "embed" and mapping["c_dim"]:
         raise CheckpointError(
             f"{network.variables.document.name}: its mapping normalises labels but not z, which this version cannot compute. "
             "Pass another checkpoint."
         )
-    for block in config["blocks"]:
-        for part in ("conv0", "conv1", "torgb"):
-            if block[part] is not None:
-                block[part]["clamp"] = clamp
+    for part in clamped_parts(config):
+        part["clamp"] = clamp
 
 
-def _set_discriminator(config: dict[str, Any], network: Network) -> None:
+def _set_discriminator(config: Discriminator2Config, network: Network) -> None:
     """What the settings alone tell."""
     clamp = _clamp(network)
     if config["mapping"] is not None:
         config["mapping"]["lr_multiplier"] = network.number("mapping_lrmul", 0.1)
     elif network.settings.get("label_size") == 1:
         config["c_dim"] = 1  # one output either way
-    for block in config["blocks"]:
-        block["clamp"] = clamp
-    config["epilogue"]["clamp"] = clamp
+    for part in clamped_parts(config):
+        part["clamp"] = clamp
 
 
 def _clamp(network: Network) -> float | None:

@@ -1,17 +1,29 @@
 """What programs that know one kind of StyleGAN2 cannot hold of the many that are read here, in words."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["clamps", "discriminator_limits", "generator_limits", "mapping_limits"]
+from lia_adapter.canonical import (
+    ACTIVATION,
+    FILTER,
+    LR_MULTIPLIER,
+    Block2Config,
+    Clamped,
+    Discriminator2Config,
+    DiscriminatorBlock2Config,
+    Epilogue2Config,
+    Generator2Config,
+    GeneratorConfig,
+    InvertibleConfig,
+    Layer2Config,
+    MappingConfig,
+    whole_epilogue,
+    whole_mapping,
+)
 
-_LR_MULTIPLIER = 0.01
-_FILTER = [4, 4]
-
-Config = Mapping[str, Any]
+__all__ = ["clamps", "dense_layers", "discriminator_limits", "generator_limits", "mapping_limits"]
 
 
-def mapping_limits(config: Config, y_dim: int) -> Iterator[str]:
+def mapping_limits(config: MappingConfig | InvertibleConfig, y_dim: int) -> Iterator[str]:
     """What of a mapping NVlabs' and rosinality's programs do not have.
 
     Args:
@@ -24,13 +36,14 @@ def mapping_limits(config: Config, y_dim: int) -> Iterator[str]:
     if "coupling" in config:
         yield "an invertible mapping and no other (it was trained with it)"
         return
-    if config.get("label", "embed") != "embed":
+    config = whole_mapping(config)
+    if config["label"] != "embed":
         yield f"labels that enter its mapping in another way ({config['label']})"
-    if not config.get("normalize", True):
+    if not config["normalize"]:
         yield "a mapping that does not normalise z"
-    if config["activation"] != "lrelu":
+    if config["activation"] != ACTIVATION:
         yield f"the activation {config['activation']} in its mapping"
-    if config["lr_multiplier"] != _LR_MULTIPLIER:
+    if config["lr_multiplier"] != LR_MULTIPLIER:
         yield f"a learning rate multiplier of {config['lr_multiplier']} in its mapping"
     # Where there are no layers, a discriminator's label is used as it is embedded.
     if [config["embed_features"], *config["features"]][-1] != y_dim or config.get("average_width", y_dim) != y_dim:
@@ -39,11 +52,8 @@ def mapping_limits(config: Config, y_dim: int) -> Iterator[str]:
         yield "layers of different widths in its mapping"
 
 
-def generator_limits(config: Config) -> Iterator[str]:
+def generator_limits(config: Generator2Config) -> Iterator[str]:
     """What of a StyleGAN2 generator NVlabs' and rosinality's programs do not have.
-
-    Args:
-        config: `generator` of the canonical config of the family "stylegan2".
 
     Yields:
         As `mapping_limits`.
@@ -51,7 +61,7 @@ def generator_limits(config: Config) -> Iterator[str]:
     yield from mapping_limits(config["mapping"], config["y_dim"])
     blocks = config["blocks"]
     yield from _size_limits(config["resolution"], len(blocks) - 1)
-    layers = [block[name] for block in blocks for name in ("conv0", "conv1") if block[name] is not None]
+    layers = [layer for block in blocks for layer in (block["conv0"], block["conv1"]) if layer is not None]
     images = [block["torgb"] is not None for block in blocks]
     if len({block["architecture"] for block in blocks}) > 1:
         yield "blocks of different architectures"
@@ -65,35 +75,35 @@ def generator_limits(config: Config) -> Iterator[str]:
     yield from _part_limits(layers, blocks)
 
 
-def discriminator_limits(config: Config) -> Iterator[str]:
+def discriminator_limits(config: Discriminator2Config) -> Iterator[str]:
     """What of a StyleGAN2 discriminator NVlabs' and rosinality's programs do not have.
-
-    Args:
-        config: `discriminator` of the canonical config of the family "stylegan2".
 
     Yields:
         As `mapping_limits`.
     """
-    blocks, last = config["blocks"], config["epilogue"]
+    blocks, last = config["blocks"], whole_epilogue(config["epilogue"])
     if config["mapping"]:
         yield from mapping_limits(config["mapping"], last["cmap_dim"])
     yield from _size_limits(config["resolution"], len(blocks))
     if len({part["architecture"] for part in [*blocks, last]}) > 1:
         yield "blocks of different architectures"
-    if config["c_dim"] and last.get("label", "project") != "project":
+    if config["c_dim"] and last["label"] != "project":
         yield f"labels that act in another way ({last['label']})"
     if last["mbstd_channels"] != 1:
         yield f"{last['mbstd_channels']} maps of the minibatch's standard deviation"
     yield from _part_limits([*blocks, last], [*blocks, last])
 
 
-def clamps(parts: Iterable[Config | None]) -> set[float | None]:
-    """The clamps of all parts that have one to set.
+def dense_layers(config: GeneratorConfig) -> MappingConfig:
+    """The mapping of a generator that has none of `mapping_limits`."""
+    mapping = config["mapping"]
+    assert "coupling" not in mapping  # noqa: S101  (mapping_limits)
+    return mapping
 
-    Args:
-        parts: Layers of a config; None is passed over.
-    """
-    return {None if part["clamp"] is None else float(part["clamp"]) for part in parts if part is not None}
+
+def clamps(parts: Iterable[Clamped]) -> set[float | None]:
+    """The clamps of the parts of a network."""
+    return {None if part["clamp"] is None else float(part["clamp"]) for part in parts}
 
 
 def _size_limits(resolution: list[int], doublings: int) -> Iterator[str]:
@@ -102,12 +112,14 @@ def _size_limits(resolution: list[int], doublings: int) -> Iterator[str]:
         yield f"images of {width}x{height}; only squares whose sides are powers of two fit"
 
 
-def _part_limits(activated: Iterable[Config], filtered: Iterable[Config]) -> Iterator[str]:
-    others = {part["activation"] for part in activated} - {"lrelu"}
+def _part_limits(
+    activated: Sequence[Layer2Config | DiscriminatorBlock2Config | Epilogue2Config],
+    filtered: Sequence[Block2Config | DiscriminatorBlock2Config | Epilogue2Config],
+) -> Iterator[str]:
+    others = {part["activation"] for part in activated} - {ACTIVATION}
     if others:
         yield f"the activation {', '.join(sorted(others))}"
-    filtered = list(filtered)
-    if any(part.get("upsample") for part in filtered):
+    if any("upsample" in part for part in filtered):
         yield "bilinear up-sampling"
-    if any(list(part["filter"]) != _FILTER for part in filtered):
+    if any(tuple(part["filter"]) != FILTER for part in filtered):
         yield "low-pass filters that are not 4x4"

@@ -10,15 +10,24 @@ from typing import Any, Final
 
 from torch import Tensor
 
+from lia_adapter.canonical import (
+    Generator2Config,
+    Generator3Config,
+    GeneratorConfig,
+    Layer3Config,
+    MappingConfig,
+    clamped_parts,
+    discriminator2,
+    generator2,
+    generator3,
+)
 from lia_adapter.export.base import Part, literal, refuse, widths_limit
-from lia_adapter.export.limits import clamps, discriminator_limits, generator_limits, mapping_limits
+from lia_adapter.export.limits import clamps, dense_layers, discriminator_limits, generator_limits, mapping_limits
 from lia_adapter.lia import LIA
 
 __all__ = ["PROGRAM", "export"]
 
 PROGRAM: Final = "NVlabs/stylegan3"
-
-Config = Mapping[str, Any]
 
 
 def export(lia: LIA, average: Tensor) -> tuple[Part, Part | str | None]:
@@ -33,26 +42,23 @@ def export(lia: LIA, average: Tensor) -> tuple[Part, Part | str | None]:
     """
     if lia.family not in ("stylegan2", "stylegan3"):
         refuse(PROGRAM, [f"the family {lia.family}; StyleGAN 2 and 3 fit"])
-    config = lia.config["generator"]
-    generator = _stylegan2(config) if lia.family == "stylegan2" else _stylegan3(config)
+    generator = _stylegan2(generator2(lia.config)) if lia.family == "stylegan2" else _stylegan3(generator3(lia.config))
     state = {**lia.generator.state_dict(), "mapping.w_avg": average}
-    remarks = generator.remarks
-    if "class" in config["mapping"]:
-        remarks += (f"All classes go out; the one that was chosen here is {config['mapping']['class']}.",)
-    return Part(state, generator.code, remarks), _discriminator(lia)
+    return Part(state, generator.code, generator.remarks), _discriminator(lia)
 
 
-def _stylegan2(config: Config) -> Part:
+def _stylegan2(config: Generator2Config) -> Part:
     blocks = config["blocks"]
-    found = clamps(block[name] for block in blocks for name in ("conv0", "conv1", "torgb"))
+    found = clamps(clamped_parts(config))
     refuse(PROGRAM, [*generator_limits(config), *_clamp_limits(found)])
     widths, remarks = _widths({block["size"][0]: block["out_channels"] for block in blocks})
     options: dict[str, Any] = {"architecture": blocks[0]["architecture"], **widths, "num_fp16_res": 0}
     options |= {"conv_clamp": next(iter(found)), "use_noise": blocks[-1]["conv1"]["noise"]}
-    return Part({}, _code("networks_stylegan2", config, _mapping(config["mapping"]), options), remarks)
+    mapping = dense_layers(config)
+    return Part({}, _code("networks_stylegan2", config, _mapping(mapping), options), remarks + _class_remark(mapping))
 
 
-def _stylegan3(config: Config) -> Part:
+def _stylegan3(config: Generator3Config) -> Part:
     layers = config["layers"]
     found = clamps(layers)
     refuse(PROGRAM, [*mapping_limits(config["mapping"], config["y_dim"]), *_stylegan3_limits(config), *_clamp_limits(found)])
@@ -62,10 +68,16 @@ def _stylegan3(config: Config) -> Part:
     options |= {"use_radial_filters": radial, "output_scale": config["output_scale"], "num_fp16_res": 0}
     margin = (config["input"]["size"][0] - int(config["input"]["sampling_rate"])) // 2
     options |= {"conv_clamp": next(iter(found)), "margin_size": margin}
-    return Part({}, _code("networks_stylegan3", config, {"num_layers": len(config["mapping"]["features"])}, options), remarks)
+    mapping = dense_layers(config)
+    code = _code("networks_stylegan3", config, {"num_layers": len(mapping["features"])}, options)
+    return Part({}, code, remarks + _class_remark(mapping))
 
 
-def _widths3(layers: Sequence[Config], side: int) -> tuple[dict[str, int], tuple[str, ...]]:
+def _class_remark(mapping: MappingConfig) -> tuple[str, ...]:
+    return (f"All classes go out; the one that was chosen here is {mapping['class']}.",) if "class" in mapping else ()
+
+
+def _widths3(layers: Sequence[Layer3Config], side: int) -> tuple[dict[str, int], tuple[str, ...]]:
     """channel_base and channel_max of StyleGAN3's layers, which have round(min(channel_base / 2 / cutoff, channel_max)) maps.
 
     Cutoffs rise geometrically from 2 to half the side, which the last two layers have (Karras 2021, sec. 3.2).
@@ -81,18 +93,18 @@ def _widths3(layers: Sequence[Config], side: int) -> tuple[dict[str, int], tuple
     return {}, (f"Add the channel_base and channel_max that the network was trained with; they make the layers {names}.",)
 
 
-def _stylegan3_limits(config: Config) -> Iterator[str]:
+def _stylegan3_limits(config: Generator3Config) -> Iterator[str]:
     mapping, y_dim = config["mapping"], config["y_dim"]
-    if any(width not in (None, y_dim) for width in [*mapping.get("features", []), mapping.get("embed_features")]):
+    if "coupling" not in mapping and {*mapping["features"], mapping["embed_features"]} - {None, y_dim}:
         yield "a mapping with layers that are not as wide as y"
 
 
 def _discriminator(lia: LIA) -> Part | str | None:
-    config = lia.config.get("discriminator")
+    config = discriminator2(lia.config)
     if lia.discriminator is None or config is None:
         return None
     blocks, last = config["blocks"], config["epilogue"]
-    found = clamps([*blocks, last])
+    found = clamps(clamped_parts(config))
     limits = [*discriminator_limits(config), *_clamp_limits(found)]
     if limits:
         return f"it has {'; '.join(limits)}"
@@ -110,7 +122,7 @@ def _discriminator(lia: LIA) -> Part | str | None:
     return Part(lia.discriminator.state_dict(), code, remarks)
 
 
-def _code(module: str, config: Config, mapping: Config, options: Config) -> tuple[str, ...]:
+def _code(module: str, config: GeneratorConfig, mapping: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[str, ...]:
     sizes = {
         "z_dim": config["z_dim"], "c_dim": config["mapping"]["c_dim"], "w_dim": config["y_dim"],
         "img_resolution": config["resolution"][0], "img_channels": config["channels"], "mapping_kwargs": mapping,
@@ -121,10 +133,10 @@ def _code(module: str, config: Config, mapping: Config, options: Config) -> tupl
     )  # fmt: skip
 
 
-def _mapping(config: Config) -> dict[str, Any]:
+def _mapping(config: MappingConfig) -> dict[str, Any]:
     """Arguments of the mapping; what they leave out is as wide as y."""
     widths = config["features"]
-    options = {"num_layers": len(widths)}
+    options: dict[str, Any] = {"num_layers": len(widths)}
     if widths and widths[0] != widths[-1]:
         options["layer_features"] = widths[0]
     if config["embed_features"] not in (None, *widths[-1:]):

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from lia_adapter.canonical import DiscriminatorConfig, GeneratorConfig, NetworksConfig
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.errors import CheckpointError
 from lia_adapter.generators.base import Affine, Generator, broadcast, filled, truncate
@@ -90,8 +91,8 @@ _MAX_SIDE = 256  # pixels a side, at most, of what a discriminator sees that lea
 DiscriminatorNetwork = Discriminator | Discriminator1
 """The discriminator of a family; its `resolution` is the size of the images that it takes."""
 
-# family -> what builds generator and discriminator from the canonical config of that family
-BUILDERS: dict[str, tuple[Callable[[Mapping[str, Any]], Generator], Callable[[Mapping[str, Any]], DiscriminatorNetwork]]] = {
+# family -> what builds generator and discriminator from the canonical config of that family, and of no other
+BUILDERS: dict[str, tuple[Callable[[Any], Generator], Callable[[Any], DiscriminatorNetwork]]] = {
     "stylegan1": (StyleGAN1, Discriminator1),
     "stylegan2": (StyleGAN2, Discriminator),
     "stylegan3": (StyleGAN3, Discriminator),
@@ -101,13 +102,13 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def build(
-    family: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    family: str, config: NetworksConfig, tensors: Mapping[str, Tensor]
 ) -> tuple[Generator | None, DiscriminatorNetwork | None]:
     """Builds the generator and the discriminator, where the config has them, in float32, in eval mode, without gradients.
 
     Args:
         family: A key of `BUILDERS`.
-        config: Canonical config, `{"generator": ..., "discriminator": ... or None}`.
+        config: Canonical config; what a LIA file gives for one is refused where it is none.
         tensors: Tensors named `generator.…` and `discriminator.…`; see `filled` for which of them are copied.
 
     Returns:
@@ -118,24 +119,24 @@ def build(
     """
     if family not in BUILDERS:
         raise CheckpointError(f"family {family!r} has no generator here; known: {', '.join(BUILDERS)}.")
-    generator, discriminator = BUILDERS[family]
-    return _built("generator", generator, config, tensors), _built("discriminator", discriminator, config, tensors)
+    make_generator, make_discriminator = BUILDERS[family]
+    generator = _built("generator", make_generator, config.get("generator"), tensors)
+    return generator, _built("discriminator", make_discriminator, config.get("discriminator"), tensors)
 
 
 def _built(
-    part: str, make: Callable[[Mapping[str, Any]], M], config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    part: str, make: Callable[[Any], M], config: GeneratorConfig | DiscriminatorConfig | None, tensors: Mapping[str, Tensor]
 ) -> M | None:
-    part_config = config.get(part)
-    if part_config is None:
+    if config is None:
         return None
     try:
-        return filled(partial(make, part_config), tensors, f"{part}.")
+        return filled(partial(make, config), tensors, f"{part}.")
     except RuntimeError as error:
         first = clean(" ".join(str(error).split()), 300)
         raise CheckpointError(f"the {part}'s tensors do not fit its config: {first}") from error
 
 
-def of_class(config: Mapping[str, Any], label: Label) -> dict[str, Any]:
+def of_class(config: NetworksConfig, label: Label) -> NetworksConfig:
     """The config of the same networks for one class alone: the generator is then unconditional.
 
     Args:
@@ -145,30 +146,32 @@ def of_class(config: Mapping[str, Any], label: Label) -> dict[str, Any]:
     Raises:
         ConfigError: There is no such class, or the label has another number of entries.
     """
-    generator, discriminator = config["generator"], config["discriminator"]
-    check_given_label(label, generator["c_dim"])
-    label = label if isinstance(label, int) else list(label)
-    generator = generator | {"c_dim": 0, "mapping": generator["mapping"] | {"class": label}}
-    return dict(config) | {
-        "generator": generator, "discriminator": discriminator and discriminator | {"class": label},
-    }  # fmt: skip
+    generator, discriminator = copy.deepcopy(config["generator"]), copy.deepcopy(config["discriminator"])
+    check_given_label(label, generator["c_dim"] if generator else 0)
+    wanted = label if isinstance(label, int) else list(label)
+    if generator and "coupling" not in generator["mapping"]:  # couplings take no label in any file
+        generator["c_dim"], generator["mapping"]["class"] = 0, wanted
+    if discriminator:
+        discriminator["class"] = wanted
+    return {**config, "generator": generator, "discriminator": discriminator}
 
 
-def build_encoder(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PublishedEncoder | None:
+def build_encoder(config: NetworksConfig, tensors: Mapping[str, Tensor]) -> PublishedEncoder | None:
     """Builds the encoder that a checkpoint may have beside its generator (the official LIA, ALAE), or alone (idinvert).
 
     Args:
         config: Canonical config; its "encoder".
         tensors: Tensors named `encoder.…`.
     """
-    if config.get("encoder") is None:
+    encoder = config.get("encoder")
+    if encoder is None:
         return None
-    if config["encoder"]["kind"] == "alae":
-        return filled(partial(ALAEEncoder, config["encoder"]), tensors, "encoder.")
-    return filled(partial(OfficialLIAEncoder, config["encoder"]), tensors, "encoder.")
+    if encoder["kind"] == "alae":
+        return filled(partial(ALAEEncoder, encoder), tensors, "encoder.")
+    return filled(partial(OfficialLIAEncoder, encoder), tensors, "encoder.")
 
 
-def build_random(family: str, config: Mapping[str, Any]) -> tuple[Generator, DiscriminatorNetwork]:
+def build_random(family: str, config: NetworksConfig) -> tuple[Generator, DiscriminatorNetwork]:
     """Generator and discriminator of a config with random weights, in eval mode, without gradients."""
     make_generator, make_discriminator = BUILDERS[family]
     generator, discriminator = make_generator(config["generator"]), make_discriminator(config["discriminator"])

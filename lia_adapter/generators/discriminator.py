@@ -1,20 +1,16 @@
 """StyleGAN2's discriminator (Karras et al. 2020), with the names of NVlabs' files."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lia_adapter.canonical import Discriminator2Config, DiscriminatorBlock2Config, Epilogue2Config, whole_epilogue
 from lia_adapter.generators.base import check_label, one_class
 from lia_adapter.generators.layers import Dense, default_filter, in_fast_format
 from lia_adapter.generators.stylegan2 import MappingNetwork
 from lia_adapter.ops import ACTIVATIONS, bias_act, upfirdn2d
 
 __all__ = ["Discriminator", "lower_discriminator", "minibatch_std"]
-
-Config = Mapping[str, Any]
 
 
 class Conv2d(nn.Module):
@@ -103,7 +99,7 @@ class Block(nn.Module):
 
     resample_filter: Tensor
 
-    def __init__(self, config: Config, channels: int) -> None:
+    def __init__(self, config: DiscriminatorBlock2Config, channels: int) -> None:
         super().__init__()
         self.architecture = str(config["architecture"])
         mid, out, act = int(config["mid_channels"]), int(config["out_channels"]), str(config["activation"])
@@ -139,8 +135,9 @@ class Epilogue(nn.Module):
         channels: Channels of the image.
     """
 
-    def __init__(self, config: Config, channels: int) -> None:
+    def __init__(self, config: Epilogue2Config, channels: int) -> None:
         super().__init__()
+        config = whole_epilogue(config)
         width, act, (h, w) = int(config["in_channels"]), str(config["activation"]), config["size"]
         shape, clamp = tuple(config["filter"]), config["clamp"]
         self.group, self.std_channels = config["mbstd_group"], int(config["mbstd_channels"])
@@ -149,8 +146,8 @@ class Epilogue(nn.Module):
             self.fromrgb = Conv2d(channels, width, 1, act, shape)
         self.conv = Conv2d(width + self.std_channels, width, 3, act, shape, clamp=clamp)
         self.fc = Dense(width * h * w, width, act)
-        self.out = Dense(width, int(config["cmap_dim"]) or int(config.get("outputs", 1)))
-        self.sums = config.get("label", "project") == "sum"
+        self.out = Dense(width, int(config["cmap_dim"]) or int(config["outputs"]))
+        self.sums = config["label"] == "sum"
 
     def forward(self, x: Tensor, image: Tensor, label: Tensor | None) -> Tensor:
         """x [N, C, H, W], label [N, cmap_dim] (where outputs are summed: [N, outputs]) -> logits [N, 1]."""
@@ -173,7 +170,7 @@ class Discriminator(nn.Module):
         config: `discriminator` of the canonical config of the family "stylegan2".
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Discriminator2Config) -> None:
         super().__init__()
         self.config = config
         self.c_dim, self.channels = int(config["c_dim"]), int(config["channels"])
@@ -215,10 +212,11 @@ def lower_discriminator(whole: Discriminator, max_side: int = 256) -> Discrimina
     if not halvings or halvings >= len(whole.config["blocks"]):
         return whole
     first, *rest = whole.config["blocks"][halvings:]
-    config = dict(whole.config) | {
+    config: Discriminator2Config = {
+        **whole.config,
         "resolution": [side >> halvings for side in whole.resolution],
-        "blocks": [dict(first) | {"fromrgb": True, "in_channels": 0}, *rest],
-    }  # fmt: skip
+        "blocks": [{**first, "fromrgb": True, "in_channels": 0}, *rest],
+    }
     lower = Discriminator(config).to(next(whole.parameters()))
     kept = whole.state_dict()
     lower.load_state_dict({name: kept.get(name, fresh) for name, fresh in lower.state_dict().items()})

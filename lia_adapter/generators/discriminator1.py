@@ -1,19 +1,17 @@
 """StyleGAN1's discriminator (Karras et al. 2018, "Progressive Growing of GANs", with blurred down-sampling)."""
 
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lia_adapter.canonical import Discriminator1Config, DiscriminatorBlock1Config, Epilogue1Config
 from lia_adapter.generators.base import check_label, one_class
 from lia_adapter.generators.discriminator import minibatch_std
 from lia_adapter.generators.layers import Dense
 from lia_adapter.generators.stylegan1 import Conv, blur, grown
 
 __all__ = ["Discriminator1"]
-
-Config = Mapping[str, Any]
 
 
 class Block(nn.Module):
@@ -24,7 +22,7 @@ class Block(nn.Module):
         channels: Channels of the image.
     """
 
-    def __init__(self, config: Config, channels: int) -> None:
+    def __init__(self, config: DiscriminatorBlock1Config, channels: int) -> None:
         super().__init__()
         narrow, wide = int(config["in_channels"]), int(config["out_channels"])
         self.fromrgb = Conv(channels, narrow, 1) if config["fromrgb"] else None
@@ -44,7 +42,7 @@ class Epilogue(nn.Module):
         channels: Channels of the image.
     """
 
-    def __init__(self, config: Config, channels: int) -> None:
+    def __init__(self, config: Epilogue1Config, channels: int) -> None:
         super().__init__()
         width, (h, w), features = int(config["in_channels"]), config["size"], int(config["fc_features"])
         self.group, self.std_channels = config["mbstd_group"], int(config["mbstd_channels"])
@@ -71,7 +69,7 @@ class Discriminator1(nn.Module):
         config: `discriminator` of the canonical config of the family "stylegan1".
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Discriminator1Config) -> None:
         super().__init__()
         self.c_dim, self.channels, self.lod = int(config["c_dim"]), int(config["channels"]), float(config["lod"])
         self.resolution = (int(config["resolution"][0]), int(config["resolution"][1]))

@@ -3,19 +3,15 @@
 x -> from RGB -> blocks (convolve, halve) until 2x2; y is the sum of what each layer's means and deviations are turned into
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lia_adapter.canonical import PublishedEncoderConfig
 from lia_adapter.generators.base import check_images
 from lia_adapter.generators.stylegan1 import blur
 
 __all__ = ["ALAEEncoder"]
-
-Config = Mapping[str, Any]
 
 _EPS = 1e-5  # of its instance norm
 
@@ -56,9 +52,9 @@ class ALAEEncoder(nn.Module):
 
     space = "y"
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: PublishedEncoderConfig) -> None:
         super().__init__()
-        self._config = dict(config)
+        self._config = config.copy()
         widths = [int(width) for width in config["widths"]]
         self.resolution, self.channels = tuple(config["resolution"]), int(config["channels"])
         self.y_dim, self.num_ws = int(config["y_dim"]), 1
@@ -69,9 +65,9 @@ class ALAEEncoder(nn.Module):
             for out, down in ((narrow, False), (wide, True))
         )
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> PublishedEncoderConfig:
         """The argument of this class, as JSON."""
-        return dict(self._config)
+        return self._config.copy()
 
     def forward(self, x: Tensor) -> Tensor:
         """Images x [N, C, H, W] -> codes y [N, y_dim].

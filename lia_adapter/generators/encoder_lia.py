@@ -6,18 +6,14 @@ It differs from `lia_adapter.encoder`, which is to be trained, in two places: wh
 a normalisation and an activation of its own, and the hidden layer is as narrow as the narrower side.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lia_adapter.canonical import PublishedEncoderConfig, whole_encoder
 from lia_adapter.generators.base import check_images
 
 __all__ = ["OfficialLIAEncoder"]
-
-Config = Mapping[str, Any]
 
 
 class _Norm(nn.Module):
@@ -74,22 +70,22 @@ class OfficialLIAEncoder(nn.Module):
             feature maps of the stem and of each stage, and for idinvert "num_ws".
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: PublishedEncoderConfig) -> None:
         super().__init__()
-        self._config = dict(config)
+        self._config = config.copy()
         widths = [int(width) for width in config["widths"]]
         self.resolution, self.channels = tuple(config["resolution"]), int(config["channels"])
         scale = config["kind"] == "idinvert"
-        self.y_dim, self.num_ws, self.space = int(config["y_dim"]), int(config.get("num_ws", 1)), "ys" if scale else "y"
+        self.y_dim, self.num_ws, self.space = int(config["y_dim"]), int(whole_encoder(config)["num_ws"]), "ys" if scale else "y"
         self.stem = _Conv(self.channels, widths[0], 3, bias=False, scale=scale)
         self.stages = nn.ModuleList(_Stage(narrow, wide, scale) for narrow, wide in zip(widths, widths[1:], strict=False))
         h, w = (side >> len(self.stages) for side in self.resolution)
         self.dense = nn.Linear(widths[-1] * h * w, self.num_ws * self.y_dim, bias=False)
         self.norm = _Norm(self.num_ws * self.y_dim, scale)
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> PublishedEncoderConfig:
         """The argument of this class, as JSON."""
-        return dict(self._config)
+        return self._config.copy()
 
     def forward(self, x: Tensor) -> Tensor:
         """Images x [N, C, H, W] -> codes y [N, y_dim], or ys [N, num_ws, y_dim].

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lia_adapter.canonical import FILTER, TAPS
 from lia_adapter.generators.convolution import conv2d, conv_transpose2d
 from lia_adapter.ops import bias_act, setup_filter, upfirdn2d
 
@@ -158,7 +159,7 @@ def conv_up2(x: Tensor, weight: Tensor, f: Tensor) -> tuple[Tensor, list[int]]:
 
 def default_filter(shape: tuple[int, ...]) -> Tensor:
     """StyleGAN2's [1, 3, 3, 1] where the shape is 4x4; otherwise a box of that shape, to be filled from a file."""
-    return setup_filter([1.0, 3.0, 3.0, 1.0] if shape == (4, 4) else torch.ones(shape))
+    return setup_filter(list(TAPS) if shape == FILTER else torch.ones(shape))
 
 
 def interpolated(x: Tensor) -> Tensor:

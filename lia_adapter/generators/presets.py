@@ -1,9 +1,20 @@
 """Canonical configs of StyleGAN2 networks that are made rather than read from a file."""
 
 import itertools
-from collections.abc import Mapping
-from typing import Any
 
+from lia_adapter.canonical import (
+    FILTER,
+    Block2Config,
+    Discriminator2Config,
+    DiscriminatorBlock2Config,
+    InvertibleConfig,
+    NetworksConfig,
+    discriminator_block2,
+    epilogue2,
+    layer2,
+    mapping_config,
+    torgb2,
+)
 from lia_adapter.errors import ConfigError
 
 __all__ = ["discriminator_config", "stylegan2_config"]
@@ -17,11 +28,11 @@ def stylegan2_config(
     c_dim: int = 0,
     channels: int = 3,
     mapping_layers: int = 8,
-    invertible: Mapping[str, Any] | None = None,
+    invertible: InvertibleConfig | None = None,
     noise: bool = True,
     channel_base: int = 32768,
     channel_max: int = 512,
-) -> dict[str, Any]:
+) -> NetworksConfig:
     """Generator (skip) and discriminator (resnet) of Karras 2020.
 
     Args:
@@ -45,24 +56,22 @@ def stylegan2_config(
     size = (resolution, resolution) if isinstance(resolution, int) else resolution
     halvings, sides = _halvings(size)
     width = {side: min(channel_base // side, channel_max) for side in sides}
-    conv = {"kernel": 3, "activation": "lrelu", "clamp": None, "noise": noise}
-    blocks = [
+    blocks: list[Block2Config] = [
         {
             "name": f"b{side}", "architecture": "skip", "in_channels": width.get(side // 2, 0), "out_channels": width[side],
             "size": [whole >> halvings - i for whole in size], "is_last": i == halvings,
-            "conv0": dict(conv) if i else None, "conv1": dict(conv),
-            "torgb": {"kernel": 1, "clamp": None}, "filter": [4, 4],
+            "conv0": layer2(noise=noise) if i else None, "conv1": layer2(noise=noise), "torgb": torgb2(),
+            "filter": list(FILTER),
         }
         for i, side in enumerate(sides)
     ]  # fmt: skip
-    mapping = {
-        "c_dim": c_dim, "embed_features": y_dim if c_dim else None, "features": [y_dim] * mapping_layers,
-        "activation": "lrelu", "lr_multiplier": 0.01, "z_dim": z_dim, "has_average": True,
-    }  # fmt: skip
+    mapping = mapping_config(
+        z_dim=z_dim, c_dim=c_dim, embed_features=y_dim if c_dim else None, features=[y_dim] * mapping_layers, has_average=True
+    )
     return {
         "generator": {
             "z_dim": z_dim, "c_dim": c_dim, "y_dim": y_dim, "num_ws": 2 * len(sides), "resolution": list(size),
-            "channels": channels, "mapping": mapping if invertible is None else dict(invertible), "blocks": blocks,
+            "channels": channels, "mapping": mapping if invertible is None else invertible, "blocks": blocks,
         },
         "discriminator": discriminator_config(
             size, channels=channels, c_dim=c_dim, mapping_layers=mapping_layers,
@@ -79,7 +88,7 @@ def discriminator_config(
     mapping_layers: int = 8,
     channel_base: int = 32768,
     channel_max: int = 512,
-) -> dict[str, Any]:
+) -> Discriminator2Config:
     """Discriminator (resnet) of Karras 2020.
 
     Args:
@@ -99,25 +108,22 @@ def discriminator_config(
     halvings, sides = _halvings(resolution)
     sides.reverse()
     width = {side: min(channel_base // side, channel_max) for side in sides}
-    blocks = [
-        {
-            "name": f"b{side}", "architecture": "resnet", "in_channels": 0 if side == sides[0] else width[side],
-            "mid_channels": width[side], "out_channels": width[next_side], "activation": "lrelu", "clamp": None,
-            "fromrgb": side == sides[0], "filter": [4, 4],
-        }
+    blocks: list[DiscriminatorBlock2Config] = [
+        discriminator_block2(
+            f"b{side}", architecture="resnet", in_channels=0 if side == sides[0] else width[side], mid_channels=width[side],
+            out_channels=width[next_side], fromrgb=side == sides[0], filter_=list(FILTER),
+        )
         for side, next_side in itertools.pairwise(sides)
     ]  # fmt: skip
     last = sides[-1]
     label_dim = width[last] if c_dim else 0
-    epilogue = {
-        "name": f"b{last}", "architecture": "resnet", "in_channels": width[last],
-        "size": [side >> halvings for side in resolution], "activation": "lrelu", "clamp": None,
-        "mbstd_group": 4, "mbstd_channels": 1, "cmap_dim": label_dim, "filter": [4, 4],
-    }  # fmt: skip
-    mapping = {
-        "z_dim": 0, "c_dim": c_dim, "embed_features": label_dim, "features": [label_dim] * mapping_layers,
-        "activation": "lrelu", "lr_multiplier": 0.01, "has_average": False,
-    }  # fmt: skip
+    epilogue = epilogue2(
+        f"b{last}", architecture="resnet", in_channels=width[last], size=[side >> halvings for side in resolution],
+        cmap_dim=label_dim, filter_=list(FILTER),
+    )  # fmt: skip
+    mapping = mapping_config(
+        z_dim=0, c_dim=c_dim, embed_features=label_dim, features=[label_dim] * mapping_layers, has_average=False
+    )
     return {
         "c_dim": c_dim, "channels": channels, "resolution": list(resolution), "mapping": mapping if c_dim else None,
         "blocks": blocks, "epilogue": epilogue,

@@ -4,13 +4,13 @@ Names are those of our StyleGAN2: a block has conv0, conv1 and torgb. In the fir
 which is then only what follows a convolution. The gain of leaky ReLUs, sqrt(2), is in the weights before them.
 """
 
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lia_adapter.canonical import Block1Config, Generator1Config
 from lia_adapter.errors import LIAError
 from lia_adapter.generators.base import Affine, Generator, broadcast, check_noise_mode, run_part
 from lia_adapter.generators.convolution import conv2d
@@ -20,8 +20,6 @@ from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.ops import bias_act, setup_filter, upfirdn2d
 
 __all__ = ["Conv", "StyleGAN1", "Synthesis", "blur", "grown"]
-
-Config = Mapping[str, Any]
 
 _GAIN = 2**0.5
 
@@ -133,7 +131,7 @@ class SynthesisBlock(nn.Module):
         eps: Of the instance norm.
     """
 
-    def __init__(self, config: Config, y_dim: int, channels: int, eps: float) -> None:
+    def __init__(self, config: Block1Config, y_dim: int, channels: int, eps: float) -> None:
         super().__init__()
         narrow, wide = int(config["in_channels"]), int(config["out_channels"])
         size, noise = (int(config["size"][0]), int(config["size"][1])), bool(config["noise"])
@@ -159,7 +157,7 @@ class Synthesis(nn.Module):
         config: `generator` of the canonical config.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Generator1Config) -> None:
         super().__init__()
         self.num_ws, self.y_dim, self.lod = int(config["num_ws"]), int(config["y_dim"]), float(config["lod"])
         self.tanh = config["final"] == "tanh"
@@ -203,7 +201,7 @@ class StyleGAN1(Generator):
     mapping: MappingNetwork | InvertibleMapping
     synthesis: Synthesis
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Generator1Config) -> None:
         super().__init__()
         self.z_dim, self.c_dim = int(config["z_dim"]), int(config["c_dim"])
         self.y_dim, self.num_ws = int(config["y_dim"]), int(config["num_ws"])

@@ -1,17 +1,26 @@
 """StyleGAN2's generator (Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN").
 
 Parameters and buffers carry the names of the files that NVlabs' programs write, so that a checkpoint is a state dict of
-these modules. All sizes come from the canonical config of `lia_adapter.checkpoints`; nothing is assumed to be square.
+these modules. All sizes come from the canonical config (`lia_adapter.canonical`); nothing is assumed to be square.
 Everything runs in the dtype of the weights; nothing is done in half precision behind the user's back. Under
 `torch.autocast` the convolutions are in half precision, while codes, styles and images stay as precise as the weights.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from lia_adapter.canonical import (
+    Block2Config,
+    Generator2Config,
+    InvertibleConfig,
+    Layer2Config,
+    MappingConfig,
+    Torgb2Config,
+    whole_mapping,
+)
 from lia_adapter.errors import LIAError
 from lia_adapter.generators.base import Affine, Generator, broadcast, check_label, check_noise_mode, one_class, run_part
 from lia_adapter.generators.convolution import conv2d
@@ -34,8 +43,6 @@ from lia_adapter.ops import ACTIVATIONS, bias_act, modconv_epilogue, upfirdn2d_a
 
 __all__ = ["MappingNetwork", "Noise", "StyleGAN2", "Synthesis", "half_above", "make_mapping"]
 
-Config = Mapping[str, Any]
-
 Noise = Callable[[int, int], Tensor]
 """The noise images [N, 1, H, W] of the next layer, called with H and W: for who must draw the same ones again."""
 
@@ -53,20 +60,22 @@ class MappingNetwork(nn.Module):
 
     w_avg: Tensor
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: MappingConfig) -> None:
         super().__init__()
+        config = whole_mapping(config)
         self.z_dim, self.c_dim, self.act = int(config["z_dim"]), int(config["c_dim"]), str(config["activation"])
         widths = [int(width) for width in config["features"]]
         inputs = self.z_dim
         self.fixed_label = config.get("class")  # the one class that is drawn, whatever c is
-        self.concat = config.get("label", "embed") == "concat"
-        self.norm = normalize_2nd_moment if config.get("normalize", True) else nn.Identity()
+        self.concat = config["label"] == "concat"
+        self.norm = normalize_2nd_moment if config["normalize"] else nn.Identity()
         if self.c_dim:
+            embedded = int(config["embed_features"] or 0)
             if self.concat:
-                self.label_weight = nn.Parameter(torch.randn(self.c_dim, config["embed_features"]))
+                self.label_weight = nn.Parameter(torch.randn(self.c_dim, embedded))
             else:
-                self.embed = Dense(self.c_dim, config["embed_features"])
-            inputs += config["embed_features"]
+                self.embed = Dense(self.c_dim, embedded)
+            inputs += embedded
         self.num_layers = len(widths)
         for i, (fan_in, fan_out) in enumerate(zip([inputs, *widths], widths, strict=False)):
             setattr(self, f"fc{i}", Dense(fan_in, fan_out, config["activation"], config["lr_multiplier"]))
@@ -110,9 +119,9 @@ class MappingNetwork(nn.Module):
         return x
 
 
-def make_mapping(config: Config) -> MappingNetwork | InvertibleMapping:
+def make_mapping(config: MappingConfig | InvertibleConfig) -> MappingNetwork | InvertibleMapping:
     """The mapping of a config: a network, or an invertible one with which a generator has learnt (LIA, stage 1)."""
-    return InvertibleMapping.from_config(dict(config)) if "coupling" in config else MappingNetwork(config)
+    return InvertibleMapping.from_config(config) if "coupling" in config else MappingNetwork(config)
 
 
 class SynthesisLayer(nn.Module):
@@ -139,7 +148,7 @@ class SynthesisLayer(nn.Module):
         y_dim: int,
         size: tuple[int, int],
         up: int,
-        config: Config,
+        config: Layer2Config,
         filter_shape: tuple[int, ...],
         *,
         bilinear: bool = False,
@@ -212,7 +221,7 @@ class ToRGB(nn.Module):
         config: `torgb` of a block.
     """
 
-    def __init__(self, in_channels: int, channels: int, y_dim: int, config: Config) -> None:
+    def __init__(self, in_channels: int, channels: int, y_dim: int, config: Torgb2Config) -> None:
         super().__init__()
         k = int(config["kernel"])
         self.clamp = config["clamp"]
@@ -245,25 +254,24 @@ class SynthesisBlock(nn.Module):
 
     resample_filter: Tensor
 
-    def __init__(self, config: Config, y_dim: int, channels: int) -> None:
+    def __init__(self, config: Block2Config, y_dim: int, channels: int) -> None:
         super().__init__()
-        self.architecture, self.is_first = str(config["architecture"]), config["conv0"] is None
+        conv0, torgb = config["conv0"], config["torgb"]
+        self.architecture, self.is_first = str(config["architecture"]), conv0 is None
         in_channels, out_channels = int(config["in_channels"]), int(config["out_channels"])
-        size, filter_shape = tuple(config["size"]), tuple(config["filter"])
+        size, filter_shape = (int(config["size"][0]), int(config["size"][1])), tuple(config["filter"])
         bilinear = config.get("upsample") == "bilinear"
         self.register_buffer("resample_filter", default_filter(filter_shape))
-        if self.is_first:
+        if conv0 is None:
             self.const = nn.Parameter(torch.randn(out_channels, *size))
         else:
-            self.conv0 = SynthesisLayer(
-                in_channels, out_channels, y_dim, size, 2, config["conv0"], filter_shape, bilinear=bilinear
-            )
+            self.conv0 = SynthesisLayer(in_channels, out_channels, y_dim, size, 2, conv0, filter_shape, bilinear=bilinear)
         self.conv1 = SynthesisLayer(out_channels, out_channels, y_dim, size, 1, config["conv1"], filter_shape)
         self.bilinear = bilinear
         self.num_conv, self.size = 1 if self.is_first else 2, size
-        self.has_torgb = config["torgb"] is not None
-        if self.has_torgb:
-            self.torgb = ToRGB(out_channels, channels, y_dim, config["torgb"])
+        self.has_torgb = torgb is not None
+        if torgb is not None:
+            self.torgb = ToRGB(out_channels, channels, y_dim, torgb)
         if self.architecture == "resnet" and not self.is_first:
             self.skip = Skip(in_channels, out_channels, filter_shape)
 
@@ -303,7 +311,7 @@ class Synthesis(nn.Module):
         config: `generator` of the canonical config.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Generator2Config) -> None:
         super().__init__()
         self.num_ws, self.y_dim = int(config["num_ws"]), int(config["y_dim"])
         self.names = [str(block["name"]) for block in config["blocks"]]
@@ -356,7 +364,7 @@ class StyleGAN2(Generator):
     mapping: MappingNetwork | InvertibleMapping
     synthesis: Synthesis
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Generator2Config) -> None:
         super().__init__()
         self.z_dim, self.c_dim = int(config["z_dim"]), int(config["c_dim"])
         self.y_dim, self.num_ws = int(config["y_dim"]), int(config["num_ws"])

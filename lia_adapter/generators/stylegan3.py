@@ -1,18 +1,18 @@
 """StyleGAN3's generator (Karras et al. 2021, "Alias-Free Generative Adversarial Networks"), and StyleGAN-XL's.
 
 Parameters and buffers carry the names of the files that NVlabs' programs write. Sizes, filters and paddings of every layer come
-from the canonical config (see `lia_adapter.checkpoints.stylegan3`): a StyleGAN-XL has layers that no rule would give.
+from the canonical config (see `lia_adapter.canonical`): a StyleGAN-XL has layers that no rule would give.
 Everything runs in the dtype of the weights, and no sample depends on the others of its batch.
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lia_adapter.canonical import Generator3Config, InputConfig, Layer3Config, MappingConfig, whole_mapping
 from lia_adapter.errors import LIAError
 from lia_adapter.generators.base import Affine, Generator, broadcast, check_label, check_noise_mode, one_class, run_part
 from lia_adapter.generators.convolution import conv2d
@@ -22,8 +22,6 @@ from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.ops import filtered_lrelu
 
 __all__ = ["ClassMapping", "FourierInput", "StyleGAN3", "Synthesis3"]
-
-Config = Mapping[str, Any]
 
 
 class ClassMapping(MappingNetwork):
@@ -35,8 +33,8 @@ class ClassMapping(MappingNetwork):
         config: `mapping` of the canonical config, with "label" "table".
     """
 
-    def __init__(self, config: Config) -> None:
-        z_dim, c_dim, projected = int(config["z_dim"]), int(config["c_dim"]), int(config["embed_features"])
+    def __init__(self, config: MappingConfig) -> None:
+        z_dim, c_dim, projected = int(config["z_dim"]), int(config["c_dim"]), int(config["embed_features"] or 0)
         super().__init__({**config, "z_dim": z_dim + projected, "c_dim": 0, "label": "embed", "has_average": False})
         self.z_dim, self.c_dim = z_dim, c_dim
         self.table = nn.Parameter(torch.randn(c_dim, int(config["table_features"])))
@@ -75,7 +73,7 @@ class FourierInput(nn.Module):
     phases: Tensor
     transform: Tensor
 
-    def __init__(self, y_dim: int, config: Config) -> None:
+    def __init__(self, y_dim: int, config: InputConfig) -> None:
         super().__init__()
         channels = int(config["channels"])
         self.size = (int(config["size"][0]), int(config["size"][1]))
@@ -132,7 +130,7 @@ class SynthesisLayer3(nn.Module):
     up_filter: Tensor | None
     down_filter: Tensor | None
 
-    def __init__(self, y_dim: int, config: Config) -> None:
+    def __init__(self, y_dim: int, config: Layer3Config) -> None:
         super().__init__()
         self.up, self.down, self.clamp = int(config["up"]), int(config["down"]), config["clamp"]
         self.padding, self.torgb = [int(side) for side in config["padding"]], bool(config["torgb"])
@@ -141,8 +139,7 @@ class SynthesisLayer3(nn.Module):
         self.weight = nn.Parameter(torch.randn(outputs, inputs, k, k))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.register_buffer("magnitude_ema", torch.ones([]))
-        for name in ("up_filter", "down_filter"):
-            shape = config[name]
+        for name, shape in (("up_filter", config["up_filter"]), ("down_filter", config["down_filter"])):
             # To be filled from a file: the filters are designed together with the sizes (Karras 2021, app. C).
             self.register_buffer(name, None if shape is None else torch.full(tuple(shape), 1 / math.prod(shape)))
 
@@ -182,7 +179,7 @@ class Synthesis3(nn.Module):
         config: `generator` of the canonical config.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Generator3Config) -> None:
         super().__init__()
         self.num_ws, self.y_dim = int(config["num_ws"]), int(config["y_dim"])
         self.output_scale = float(config["output_scale"])
@@ -219,14 +216,17 @@ class StyleGAN3(Generator):
     mapping: MappingNetwork | InvertibleMapping
     synthesis: Synthesis3
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Generator3Config) -> None:
         super().__init__()
         self.z_dim, self.c_dim = int(config["z_dim"]), int(config["c_dim"])
         self.y_dim, self.num_ws = int(config["y_dim"]), int(config["num_ws"])
         self.channels = int(config["channels"])
         self.resolution = (int(config["resolution"][0]), int(config["resolution"][1]))
         mapping = config["mapping"]
-        self.mapping = ClassMapping(mapping) if mapping.get("label") == "table" else make_mapping(mapping)
+        if "coupling" not in mapping and whole_mapping(mapping)["label"] == "table":
+            self.mapping = ClassMapping(mapping)
+        else:
+            self.mapping = make_mapping(mapping)
         self.synthesis = Synthesis3(config)
 
     @property

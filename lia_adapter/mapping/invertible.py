@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from lia_adapter.canonical import InvertibleConfig
 from lia_adapter.errors import LIAError
 from lia_adapter.keys import COUPLINGS
 from lia_adapter.linalg import solve_rows
@@ -62,13 +63,13 @@ class InvertibleMapping(nn.Module):
         self.register_buffer("offset", torch.zeros(y_dim))
         self.register_buffer("class_shift", torch.zeros(c_dim, y_dim))
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> InvertibleConfig:
         """JSON from which `from_config` builds an equal, untrained mapping."""
         core = {name: value for name, value in self.core.config().items() if name not in ("dim", "c_dim")}
-        return {"coupling": self.coupling, "y_dim": self.y_dim, "c_dim": self.c_dim, **core}
+        return cast(InvertibleConfig, {"coupling": self.coupling, "y_dim": self.y_dim, "c_dim": self.c_dim, **core})
 
     @staticmethod
-    def from_config(config: dict[str, Any]) -> "InvertibleMapping":
+    def from_config(config: InvertibleConfig) -> "InvertibleMapping":
         """The inverse of `config`."""
         return InvertibleMapping(**config)
 

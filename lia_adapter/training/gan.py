@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lia_adapter import ranks
 from lia_adapter.budget import accumulation
+from lia_adapter.canonical import LR_MULTIPLIER, discriminator2, generator2
 from lia_adapter.data import ImageSet, Stream, to_floats
 from lia_adapter.generators import Discriminator, StyleGAN2, picture_bytes
 from lia_adapter.generators.stylegan2 import Noise
@@ -29,7 +30,6 @@ _STREAMS = 8
 _AUGMENT_EVERY = 4  # steps between changes of the augmentation's strength (Karras 2020, ADA, app. D)
 _PATH_DECAY = 0.01  # of the moving mean of path lengths (Karras 2020, app. B)
 _CODES_DRAWN = 1000  # to find the scale of y
-_LR_MULTIPLIER = 0.01  # of a mapping (Karras 2019, app. C); dense layers carry it in their weights
 
 
 @torch.no_grad()
@@ -61,8 +61,9 @@ class Players(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             networks = config.networks()
-            self.generator = StyleGAN2(networks["generator"])
-            self.discriminator = Discriminator(networks["discriminator"])
+            discriminator = discriminator2(networks)
+            assert discriminator is not None  # noqa: S101
+            self.generator, self.discriminator = StyleGAN2(generator2(networks)), Discriminator(discriminator)
             if (mapping := self.generator.learnt_mapping) is not None:
                 assert isinstance(mapping.core, AdditiveCouplings | AffineCouplings)  # noqa: S101
                 mapping.core.randomise()
@@ -101,7 +102,7 @@ class GanTraining:
         mapping = list(self.generator.mapping.parameters())
         rest = [*self.generator.synthesis.parameters(), *self.discriminator.parameters()]
         # Those of affine couplings are plain dense layers: what StyleGAN's and LIA's carry in their weights comes here.
-        slower = _LR_MULTIPLIER if config.mapping == "affine" else 1.0
+        slower = LR_MULTIPLIER if config.mapping == "affine" else 1.0
         groups: list[dict[str, Any]] = [{"params": mapping, "lr": slower * config.learning_rate}, {"params": rest}]
         return Job(
             "generator",

@@ -1,8 +1,8 @@
 """The keys of stage 1: what `lia-adapt train` can be told, and the networks that follow from it."""
 
 from dataclasses import dataclass
-from typing import Any
 
+from lia_adapter.canonical import NetworksConfig
 from lia_adapter.config import check_choices, check_least, check_rates, check_seed, key
 from lia_adapter.errors import ConfigError
 from lia_adapter.keys import MAPPINGS, PRECISIONS, ImageKeys
@@ -83,7 +83,7 @@ class TrainConfig(ImageKeys):
         """Steps of the whole run."""
         return -(-self.images // self.batch)
 
-    def networks(self) -> dict[str, Any]:
+    def networks(self) -> NetworksConfig:
         """The canonical config of generator and discriminator.
 
         Raises:

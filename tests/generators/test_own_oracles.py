@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lia_adapter.canonical import Block1Config, DiscriminatorBlock1Config, Epilogue1Config, MappingConfig
 from lia_adapter.generators import build_random, stylegan2_config, truncate
 from lia_adapter.generators.discriminator import Discriminator
 from lia_adapter.generators.discriminator1 import Discriminator1
@@ -121,7 +122,7 @@ def drawn2(s: State, ys: Tensor, names: list[str], architecture: str, noise: boo
 
 def stylegan2(resolution: int | tuple[int, int], architecture: str, **sizes: Any) -> tuple[Any, Any]:
     given = {"z_dim": 6, "y_dim": 5, "mapping_layers": 3, "channel_base": 48, "channel_max": 8} | sizes
-    config = stylegan2_config(resolution, **given)
+    config: Any = stylegan2_config(resolution, **given)
     for block in config["generator"]["blocks"]:
         block["architecture"] = architecture
         if architecture != "skip" and not block["is_last"]:
@@ -236,11 +237,11 @@ def drawn1(s: State, ys: Tensor, names: list[str]) -> Tensor:
 
 def test_stylegan1_draws_what_its_paper_says() -> None:
     sizes, widths = [(4, 6), (8, 12), (16, 24)], [6, 5, 4]
-    blocks = [
+    blocks: list[Block1Config] = [
         {"name": f"b{h}", "size": [h, w], "in_channels": before, "out_channels": width, "noise": True, "torgb": True}
         for (h, w), width, before in zip(sizes, widths, [0, *widths], strict=False)
     ]
-    mapping = {
+    mapping: MappingConfig = {
         "z_dim": 7, "c_dim": 3, "embed_features": 7, "label": "concat", "features": [5, 5], "activation": "lrelu",
         "lr_multiplier": 0.01, "has_average": True,
     }  # fmt: skip
@@ -262,16 +263,20 @@ def test_stylegan1_draws_what_its_paper_says() -> None:
 
 
 def test_stylegan1s_discriminator_judges_as_its_paper_says() -> None:
-    last = {
+    last: Epilogue1Config = {
         "name": "b4", "size": [4, 4], "in_channels": 4, "out_channels": 5, "fc_features": 6, "fromrgb": False,
         "mbstd_group": 4, "mbstd_channels": 1, "outputs": 1,
     }  # fmt: skip
-    blocks = [
+    blocks: list[DiscriminatorBlock1Config] = [
         {"name": "b16", "in_channels": 3, "out_channels": 5, "fromrgb": True},
         {"name": "b8", "in_channels": 5, "out_channels": 4, "fromrgb": False},
     ]
-    config = {"c_dim": 0, "channels": 3, "resolution": [16, 16], "fromrgb_activation": "lrelu", "lod": 0.0}
-    d = Discriminator1(config | {"blocks": blocks, "epilogue": last})
+    d = Discriminator1(
+        {
+            "c_dim": 0, "channels": 3, "resolution": [16, 16], "fromrgb_activation": "lrelu", "lod": 0.0, "blocks": blocks,
+            "epilogue": last,
+        }
+    )  # fmt: skip
     s, image = drawn(d), random(8, 3, 16, 16, seed=1)
 
     def conv(name: str, x: Tensor) -> Tensor:

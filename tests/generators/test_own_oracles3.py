@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lia_adapter.canonical import MappingConfig
 from lia_adapter.encoder import Encoder
 from lia_adapter.generators.stylegan3 import FourierInput, StyleGAN3
 from lia_adapter.metrics.swd import image_swd
@@ -107,7 +108,7 @@ def layer3(s: State, x: Tensor, y: Tensor, config: dict[str, Any]) -> Tensor:
     return filtered(x + s["bias"][:, None, None], *filters, config["up"], config["down"], config["padding"], act)
 
 
-def layers() -> list[dict[str, Any]]:
+def layers() -> Any:
     """Three layers that go from 8x10 up, not evenly, to a picture of 14x16."""
 
     def one(name: str, widths: tuple[int, int], **changes: Any) -> dict[str, Any]:
@@ -122,7 +123,7 @@ def layers() -> list[dict[str, Any]]:
 
 
 def stylegan3() -> StyleGAN3:
-    mapping = {
+    mapping: MappingConfig = {
         "z_dim": 7, "c_dim": 0, "embed_features": None, "features": [5, 5], "activation": "lrelu", "lr_multiplier": 0.01,
         "has_average": True,
     }  # fmt: skip
