@@ -262,7 +262,7 @@ def test_a_wrapped_generator_gets_a_fresh_discriminator(tmp_path: Path) -> None:
     lia = toys.with_encoder(LIA(generator))
     data = toys.pictures(tmp_path / "p", 8, (8, 12))
     trained = train_encoder_lia(lia, data, config(images=16, adversarial_weight=0.1))
-    assert "fool" in trained.metrics["encoder"]["losses"]
+    assert "loss/G" in trained.metrics["encoder"]["losses"]
     trained.save(tmp_path / "s.safetensors")
     x = torch.zeros(1, 3, 8, 12)
     assert torch.equal(load(tmp_path / "s.safetensors", generator=generator).encode(x), trained.encode(x))
@@ -273,7 +273,7 @@ def test_any_torchvision_network_is_the_perceptual_one(tmp_path: Path, pictures:
 
     save_file(squeezenet1_0().state_dict(), tmp_path / "squeezenet1_0.safetensors")
     trained = train_encoder_lia(converted(), pictures, config(images=8, features=str(tmp_path / "squeezenet1_0.safetensors")))
-    assert "perceptual" in trained.metrics["encoder"]["losses"]
+    assert "loss/perceptual" in trained.metrics["encoder"]["losses"]
     assert "squeezenet1_0" in trained.provenance["encoder"]["features"].lower()
 
 

@@ -19,8 +19,9 @@ from lia_adapter.lia import LIA
 from lia_adapter.loading import load
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.training import augment
+from lia_adapter.training.adversarial import gradient_penalty
 from lia_adapter.training.encoder_config import EncoderConfig
-from lia_adapter.training.gan import GanTraining, gradient_penalty, path_lengths
+from lia_adapter.training.gan import GanTraining, path_lengths
 from lia_adapter.training.gan_config import TrainConfig
 from lia_adapter.training.loop import Part
 from tests import toys
@@ -107,8 +108,8 @@ def test_one_pass_gives_both_players_the_gradients_of_two(pictures: Path, mappin
 def test_regularisers_come_now_and_then_with_their_whole_weight(pictures: Path) -> None:
     training = GanTraining(config(r1_every=4, path_every=2), open_images(pictures, (8, 8), 3), CPU)
     losses = [training.step(Part(i, range(8 * i, 8 * i + 8))) for i in range(8)]
-    assert [bool(values["r1"]) for values in losses] == [i % 4 == 0 for i in range(8)]
-    assert [bool(values["path"]) for values in losses] == [i % 2 == 0 for i in range(8)]
+    assert [bool(values["loss/r1"]) for values in losses] == [i % 4 == 0 for i in range(8)]
+    assert [bool(values["loss/path"]) for values in losses] == [i % 2 == 0 for i in range(8)]
 
 
 # -- runs

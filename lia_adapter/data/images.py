@@ -101,12 +101,12 @@ class ImageFiles:
 
     @property
     def unreadable(self) -> dict[str, str]:
-        """As there."""
+        """Names of images that could not be read, as far as they were tried, and why not."""
         with self._lock:
             return dict(sorted(self._unreadable.items()))
 
     def load(self, index: int) -> Item | None:
-        """As there."""
+        """An image; None where it can't be read."""
         name = self.names[index]
         if name in self._unreadable:
             return None
@@ -118,7 +118,7 @@ class ImageFiles:
             return None
 
     def original(self, index: int) -> Image.Image:
-        """As there."""
+        """The whole picture, upright."""
         name = self.names[index]
         try:
             return self._decoded(name)
@@ -129,7 +129,7 @@ class ImageFiles:
         return decode(self._source.read(name), alpha=self.channels == 4, bits=self._depths)
 
     def labels(self, indices: Sequence[int]) -> Tensor | None:
-        """As there."""
+        """c of some images; None without c_dim."""
         if self._labels is None:
             return None
         values, c_dim = self._labels

@@ -31,18 +31,18 @@ class ReconstructionLoss:
 
     def parts(self, drawn: Tensor, x: Tensor) -> dict[str, Tensor]:
         """Unweighted losses [N] of images [N, C, H, W] in [-1, 1], by name: pixel and, with a network, perceptual."""
-        found = {"pixel": mse(drawn, x)}
+        found = {"loss/pixel": mse(drawn, x)}
         if self.network is not None:
             distance = paper_perceptual if self.network.is_paper else perceptual_distance
-            found["perceptual"] = distance(self.network, drawn, x)
+            found["loss/perceptual"] = distance(self.network, drawn, x)
         return found
 
     def weighted(self, parts: dict[str, Tensor]) -> Tensor:
         """The loss [N] of what `parts` gave."""
-        loss = self.pixel_weight * parts["pixel"]
+        loss = self.pixel_weight * parts["loss/pixel"]
         if self.network is not None:
             weight = self.vgg_weight if self.network.is_paper else self.perceptual_weight
-            loss = loss + weight * parts["perceptual"]
+            loss = loss + weight * parts["loss/perceptual"]
         return loss
 
     def __call__(self, drawn: Tensor, x: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from lia_adapter import ranks
@@ -27,6 +26,7 @@ from lia_adapter.metrics.recovery import KnownAnswers
 from lia_adapter.ops.native import as_chosen
 from lia_adapter.progress import Progress
 from lia_adapter.resize import resize
+from lia_adapter.training.adversarial import adversarial_losses
 from lia_adapter.training.encoder_checks import Checks, some_images
 from lia_adapter.training.encoder_config import EncoderConfig
 from lia_adapter.training.loop import Average, Job, Part, cosine, read_precision, step_generator
@@ -227,27 +227,18 @@ class EncoderTraining:
             tell(numbers.stop)
             return answer
 
-        names = ["loss", "pixel", *(["perceptual"] if self.loss.network is not None else [])]
+        names = ["loss", "loss/pixel", *(["loss/perceptual"] if self.loss.network is not None else [])]
         drawn, *values = (torch.cat(same) for same in zip(*in_parts(look, range(len(codes)), self.at_once), strict=True))
         return {name: value.mean() for name, value in zip(names, values, strict=True)}, drawn
 
     def _play(self, discriminator: nn.Module, drawn: Tensor, x: Tensor, c: Tensor | None, losses: dict[str, Tensor]) -> None:
-        """Adds both players' losses; one backward pass serves both, as each sees the other's part as a constant.
-
-        Outside of autocast: the gradient penalty is differentiated twice, and bfloat16 has eight bits.
-        """
-        frozen = {name: p.detach() for name, p in discriminator.named_parameters()}
-        losses["fool"] = F.softplus(-functional_call(discriminator, frozen, (drawn, c))).mean()
-        real = x.detach().requires_grad_(True)
-        logits = discriminator(real, c)
-        losses["tell"] = F.softplus(discriminator(drawn.detach(), c)).mean() + F.softplus(-logits).mean()
-        (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
-        losses["r1"] = gradient.square().sum(dim=(1, 2, 3)).mean()  # (Mescheder 2018, eq. 9)
+        """Adds both players' losses, outside of autocast."""
+        losses |= adversarial_losses(discriminator, drawn, x, c)
         losses["loss"] = (
             losses["loss"]
-            + self.config.adversarial_weight * losses["fool"]
-            + losses["tell"]
-            + 0.5 * self.config.r1_gamma * losses["r1"]
+            + self.config.adversarial_weight * losses["loss/G"]
+            + losses["loss/D"]
+            + 0.5 * self.config.r1_gamma * losses["loss/r1"]
         )
 
     def known_answer(self, progress: Progress | None) -> dict[str, Any]:

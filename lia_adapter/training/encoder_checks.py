@@ -126,5 +126,5 @@ def measure_typicality(
         codes += in_parts(lambda x: one_code(encoder(x)), part.x, len(part))
         done += len(part)
         if progress:
-            progress("what is usual", done, n)
+            progress("typicality of codes", done, n)
     return Typicality.fit(torch.cat(codes), encoder.root)

@@ -18,11 +18,12 @@ from lia_adapter.data import ImageSet, Stream, to_floats
 from lia_adapter.generators import Discriminator, StyleGAN2, picture_bytes
 from lia_adapter.generators.stylegan2 import Noise
 from lia_adapter.mapping import AdditiveCouplings, AffineCouplings, InvertibleMapping
+from lia_adapter.training.adversarial import fooling_loss, gradient_penalty
 from lia_adapter.training.augment import Augment, adjust
 from lia_adapter.training.gan_config import TrainConfig
 from lia_adapter.training.loop import Average, Job, Part, read_precision, step_generator
 
-__all__ = ["GanTraining", "Players", "gradient_penalty", "path_lengths"]
+__all__ = ["GanTraining", "Players", "path_lengths"]
 
 _BETAS = (0.0, 0.99)
 _CODES, _NOISE, _REAL, _DRAWN, _PATH, _PATH_NOISE, _DIRECTION = range(7)  # random streams of a step
@@ -145,13 +146,13 @@ class GanTraining:
             )
         losses, surrogate = self._against_drawn(drawn, c, part.step, rows)
         losses |= self._on_real(x, c, part.step, rows)
-        losses["path"] = drawn.new_zeros([])
+        losses["loss/path"] = drawn.new_zeros([])
         if config.path_weight and part.step % config.path_every == 0:
             few = rows[: max(1, len(rows) // 2)]
-            losses["path"] = config.path_every * self._path_penalty(part.step, few, None if c is None else c[: len(few)])
-        # What the generator learns from is a gradient, not a value: its value is that of "fool".
-        players = losses["fool"] + (surrogate - surrogate.detach()) + losses["tell"] + losses["real"]
-        losses["loss"] = players + losses["r1"] + config.path_weight * losses["path"]
+            losses["loss/path"] = config.path_every * self._path_penalty(part.step, few, None if c is None else c[: len(few)])
+        # What the generator learns from is a gradient, not a value: its value is that of "loss/G".
+        players = losses["loss/G"] + (surrogate - surrogate.detach()) + losses["loss/D_drawn"] + losses["loss/D_real"]
+        losses["loss"] = players + losses["loss/r1"] + config.path_weight * losses["loss/path"]
         self._adjust(part)
         return losses
 
@@ -165,9 +166,9 @@ class GanTraining:
         """
         seen = drawn.detach().requires_grad_(True)
         logits = self._judge(self._augmented(seen, step, _DRAWN, rows), c)
-        fool = F.softplus(-logits).mean()
-        (gradient,) = torch.autograd.grad(fool, seen, retain_graph=True)
-        return {"fool": fool.detach(), "tell": F.softplus(logits).mean()}, (drawn * gradient.to(drawn)).sum()
+        fooling = fooling_loss(logits)
+        (gradient,) = torch.autograd.grad(fooling, seen, retain_graph=True)
+        return {"loss/G": fooling.detach(), "loss/D_drawn": F.softplus(logits).mean()}, (drawn * gradient.to(drawn)).sum()
 
     def _on_real(self, x: Tensor, c: Tensor | None, step: int, rows: Sequence[int]) -> dict[str, Tensor]:
         """The discriminator's loss on real images, and its gradient penalty."""
@@ -179,7 +180,7 @@ class GanTraining:
         with torch.no_grad():
             self.players.signs += torch.stack([logits.sign().sum(), logits.new_tensor(len(logits))]).to(self.players.signs)
         r1 = gradient_penalty(logits, x) if due else logits.new_zeros([])
-        return {"real": F.softplus(-logits).mean(), "r1": 0.5 * config.r1_gamma * config.r1_every * r1}
+        return {"loss/D_real": F.softplus(-logits).mean(), "loss/r1": 0.5 * config.r1_gamma * config.r1_every * r1}
 
     def _path_penalty(self, step: int, rows: Sequence[int], c: Tensor | None) -> Tensor:
         """How far path lengths are from their moving mean (Karras 2020, eq. 4), outside of autocast as R1."""
@@ -236,18 +237,6 @@ class GanTraining:
         images = self.config.batch * _AUGMENT_EVERY
         augment.p.fill_(adjust(float(augment.p), float(signs[0] / signs[1]), images, target=self.config.augment_target))
         signs.zero_()
-
-
-def gradient_penalty(logits: Tensor, x: Tensor) -> Tensor:
-    """R1: the mean over images of the squared norm of D's gradient (Mescheder 2018, eq. 9), differentiable.
-
-    Args:
-        logits: D(x) [N, 1].
-        x: Real images [N, C, H, W] that require a gradient.
-    """
-    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
-    penalty: Tensor = gradient.square().sum(dim=(1, 2, 3)).mean()
-    return penalty
 
 
 def path_lengths(x: Tensor, ys: Tensor, direction: Tensor) -> Tensor:

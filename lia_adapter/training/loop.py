@@ -65,6 +65,12 @@ History = dict[str, list[float]]
 _TICKS = 400  # points of a loss curve
 _AGREE = 8  # steps after which processes ask one another whether to save or to stop
 _FORMAT = "lia-adapter-run"
+# What runs that an older build saved call their losses.
+_RENAMED = {
+    "fool": "loss/G", "tell": "loss/D", "real": "loss/D_real", "r1": "loss/r1", "path": "loss/path", "pixel": "loss/pixel",
+    "perceptual": "loss/perceptual", "refine generator": "refine/G", "refine discriminator": "refine/D",
+    "refine moved": "refine/moved",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -361,7 +367,8 @@ def _restore(path: Path, identity: str, job: Job) -> _Run | None:
         if found is None or found[0]["identity"] != identity:
             return None
         header, tensors = found
-        history = {key: list(map(float, values)) for key, values in header["history"].items()}
+        names = _RENAMED | ({"tell": "loss/D_drawn"} if "real" in header["history"] else {})
+        history = {names.get(key, key): list(map(float, values)) for key, values in header["history"].items()}
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             kind, _, rest = name.partition(".")
@@ -374,7 +381,7 @@ def _restore(path: Path, identity: str, job: Job) -> _Run | None:
         if len({frozenset(entries) for entries in state.values()}) > 1:
             return None
         device = next((p.device for p in job.module.parameters()), torch.device("cpu"))
-        sums = dict(zip(header["names"], tensors["sums"].to(device).unbind(), strict=True))
+        sums = dict(zip((names.get(name, name) for name in header["names"]), tensors["sums"].to(device).unbind(), strict=True))
         run = _Run(int(header["step"]), history, sums, int(header["count"]))
         job.module.load_state_dict(saved)
         job.optimizer.load_state_dict({**job.optimizer.state_dict(), "state": state})

@@ -3,9 +3,7 @@
 import copy
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from lia_adapter.budget import accumulation
 from lia_adapter.data import ImageSet, Stream, to_floats
@@ -13,6 +11,7 @@ from lia_adapter.generators import Generator, MappingSampler, broadcast, picture
 from lia_adapter.linalg import covariance_root
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.progress import Progress
+from lia_adapter.training.adversarial import adversarial_losses
 from lia_adapter.training.convert_config import ConvertConfig
 from lia_adapter.training.loop import History, Job, Part, adam, cosine, run_loop, step_generator
 
@@ -63,17 +62,12 @@ def refine_mapping(
         y = mapping.to_y(z)
         fake = generator.synthesis(broadcast(y, generator.num_ws))
         real, _ = stream.batch(part.numbers, part.following)
-        real = to_floats(real.to(device)).requires_grad_(True)
-        # One backward pass serves both players: each sees the other's part as a constant.
-        frozen = {name: p.detach() for name, p in discriminator.named_parameters()}
-        fool = F.softplus(-functional_call(discriminator, frozen, (fake,))).mean()
+        real = to_floats(real.to(device))
         stay = ((y - before.to_y(z)) @ whiten).square().mean()
-        real_logits = discriminator(real)
-        (gradient,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
-        r1 = gradient.square().sum(dim=(1, 2, 3)).mean()
-        tell = F.softplus(discriminator(fake.detach())).mean() + F.softplus(-real_logits).mean()
-        loss = fool + stay + tell + 0.5 * _R1_WEIGHT * r1
-        return {"loss": loss, "refine generator": fool, "refine discriminator": tell, "refine moved": stay}
+        players = adversarial_losses(discriminator, fake, real)
+        loss = players["loss/G"] + stay + players["loss/D"] + 0.5 * _R1_WEIGHT * players["loss/r1"]
+        named = {"refine/G": players["loss/G"], "refine/D": players["loss/D"], "refine/moved": stay}
+        return {"loss": loss, **named}
 
     optimizer = adam(players, config.refine_learning_rate)
     steps = config.refine_steps

@@ -128,11 +128,11 @@ def test_losses_are_their_formulas(seen: Seen, number: int) -> None:
     """Non-saturating logistic losses, R1 with gamma 10, and how far whitened codes have moved."""
     before = copy.deepcopy(seen.lia.mapping)
     assert before is not None
-    assert seen.step(number)["refine moved"] == 0
+    assert seen.step(number)["refine/moved"] == 0
     seen.move()
     found = seen.step(number)
     expected, mapping, judge = reference(seen, before)
-    for name, key in (("refine generator", "fool"), ("refine discriminator", "tell"), ("refine moved", "stay")):
+    for name, key in (("refine/G", "fool"), ("refine/D", "tell"), ("refine/moved", "stay")):
         assert found[name].item() == pytest.approx(expected[key].item(), rel=1e-3), name
     assert expected["stay"] > 1e-4
     assert found["loss"].item() == pytest.approx(sum(value.item() for value in expected.values()), rel=1e-3)
@@ -164,8 +164,8 @@ def test_a_step_is_a_function_of_its_number(seen: Seen) -> None:
     parts = [seen.step(2, numbers) | {"z": seen.z[0], "x": seen.pixels[-1]} for numbers in (range(32, 40), range(40, 48))]
     assert torch.equal(torch.cat([part["z"] for part in parts]), z)
     assert torch.equal(torch.cat([part["x"] for part in parts]), pixels)
-    moved = sum(part["refine moved"].item() for part in parts) / 2
-    assert moved == pytest.approx(whole["refine moved"].item(), rel=1e-5)
+    moved = sum(part["refine/moved"].item() for part in parts) / 2
+    assert moved == pytest.approx(whole["refine/moved"].item(), rel=1e-5)
 
 
 def test_what_does_not_learn_stays_as_it_was(lia: LIA, images: ImageSet) -> None:
@@ -180,9 +180,9 @@ def test_what_does_not_learn_stays_as_it_was(lia: LIA, images: ImageSet) -> None
     assert not any(p.requires_grad for p in lia.mapping.parameters())
     changed = {name for name, tensor in lia.mapping.state_dict().items() if not torch.equal(tensor, mapping[name])}
     assert changed and all(name.startswith("core.") for name in changed)
-    assert set(history) == {"refine generator", "refine discriminator", "refine moved"}
+    assert set(history) == {"refine/G", "refine/D", "refine/moved"}
     assert all(len(values) == 3 for values in history.values())
-    assert history["refine moved"][0] == 0 < history["refine moved"][2]
+    assert history["refine/moved"][0] == 0 < history["refine/moved"][2]
     assert (told[0], told[-1]) == (("refine", 0, 3 * N), ("refine", 3 * N, 3 * N))
 
 
