@@ -28,8 +28,9 @@ test-all: $(FUZZ) ## run all tests
 fuzz: $(FUZZ) ## fuzz every entry point, a million inputs in all; fewer: RUNS=10000
 	OMP_NUM_THREADS=1 .venv/bin/python -m tests.fuzz --runs $(RUNS) --corpus $(CORPUS)
 
-lint: $(READY) ## check the style
+lint: $(READY) ## check the style and the formatting
 	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
 
 types: $(READY) ## check the types
 	.venv/bin/mypy

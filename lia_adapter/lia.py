@@ -40,9 +40,7 @@ __all__ = ["LIA"]
 
 
 class LIA(nn.Module):
-    """A generator, once converted with an invertible mapping, once trained with an encoder.
-
-    Made by `load`, `convert` or `train_encoder`.
+    """A generator, with an invertible mapping by `convert` and an encoder by `train_encoder`; `load` opens one.
 
     Attributes:
         generator: With the ORIGINAL mapping; its weights never change.

@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import save
 
 from lia_adapter.errors import LIAError
-from tests import test_stylegan3
 from tests.fuzz import worker
 from tests.fuzz.mutators import plain
 from tests.fuzz.targets import TARGETS, Target, attempt
 from tests.fuzz.worker import Watch
+from tests.generators import test_stylegan3
 
 pytestmark = pytest.mark.usefixtures("reference_ops")
 

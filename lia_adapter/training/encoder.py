@@ -147,6 +147,13 @@ class EncoderTraining:
             tick=tick,
             tick_steps=config.tick_steps,
             in_samples=True,
+            renamed={
+                "fool": "loss/G",
+                "tell": "loss/D",
+                "r1": "loss/r1",
+                "pixel": "loss/pixel",
+                "perceptual": "loss/perceptual",
+            },  # fmt: skip
         )
 
     def _quarters(self, step: int) -> float:

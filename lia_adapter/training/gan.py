@@ -118,6 +118,13 @@ class GanTraining:
             tick=tick,
             tick_steps=tick_steps,
             in_samples=True,
+            renamed={
+                "fool": "loss/G",
+                "tell": "loss/D_drawn",
+                "real": "loss/D_real",
+                "r1": "loss/r1",
+                "path": "loss/path",
+            },  # fmt: skip
         )
 
     def _no_class(self, n: int) -> Tensor | None:

@@ -65,12 +65,6 @@ History = dict[str, list[float]]
 _TICKS = 400  # points of a loss curve
 _AGREE = 8  # steps after which processes ask one another whether to save or to stop
 _FORMAT = "lia-adapter-run"
-# What runs that an older build saved call their losses.
-_RENAMED = {
-    "fool": "loss/G", "tell": "loss/D", "real": "loss/D_real", "r1": "loss/r1", "path": "loss/path", "pixel": "loss/pixel",
-    "perceptual": "loss/perceptual", "refine generator": "refine/G", "refine discriminator": "refine/D",
-    "refine moved": "refine/moved",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,6 +100,7 @@ class Job:
         tick: Called after every `tick_steps` steps, and after the last, with the number of steps done and the mean losses.
         tick_steps: None makes about 400 ticks.
         in_samples: Whether progress counts samples rather than steps.
+        renamed: What losses are called in runs that an older build saved -> what they are called now.
     """
 
     name: str
@@ -121,6 +116,7 @@ class Job:
     tick: Callable[[int, Mapping[str, float]], None] | None = None
     tick_steps: int | None = None
     in_samples: bool = False
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -367,7 +363,7 @@ def _restore(path: Path, identity: str, job: Job) -> _Run | None:
         if found is None or found[0]["identity"] != identity:
             return None
         header, tensors = found
-        names = _RENAMED | ({"tell": "loss/D_drawn"} if "real" in header["history"] else {})
+        names = job.renamed
         history = {names.get(key, key): list(map(float, values)) for key, values in header["history"].items()}
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():

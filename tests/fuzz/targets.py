@@ -31,9 +31,11 @@ from lia_adapter.export import export_weights
 from lia_adapter.generators import build
 from lia_adapter.jobs.dataset import make_dataset
 from lia_adapter.loading import load
-from tests import pickles, test_stylegan1, test_stylegan3, test_tensorflow, toys
+from tests import pickles, toys
+from tests.checkpoints import test_tensorflow
 from tests.fuzz import mutators
 from tests.fuzz.mutators import Mutator
+from tests.generators import test_stylegan1, test_stylegan3
 
 __all__ = ["MAX_MESSAGE", "TARGETS", "Target", "attempt"]
 

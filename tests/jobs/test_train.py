@@ -25,7 +25,7 @@ from lia_adapter.training.gan import GanTraining, path_lengths
 from lia_adapter.training.gan_config import TrainConfig
 from lia_adapter.training.loop import Part
 from tests import toys
-from tests.test_train_encoder import torchrun
+from tests.jobs.test_train_encoder import torchrun
 
 CPU = torch.device("cpu")
 QUICK = {
@@ -210,7 +210,7 @@ import torch
 from lia_adapter import ranks
 from lia_adapter.training import augment
 from lia_adapter.jobs.train import train_lia
-from tests.test_train_gan import config
+from tests.jobs.test_train import config
 
 torch.set_num_threads(1)
 augment._HORIZON = 100  # so that augmentation is strong after a few steps

@@ -25,7 +25,7 @@ from lia_adapter.loading import load
 from lia_adapter.metrics.distances import frechet_distance
 from lia_adapter.metrics.intervals import jackknife
 from tests import toys
-from tests.test_cli import refused, run
+from tests.cli.test_convert_sample_inspect import refused, run
 
 
 @pytest.fixture(scope="module")
@@ -465,7 +465,7 @@ def test_every_command_on_images_takes_a_label_of_numbers(tmp_path: Path) -> Non
 
 
 def refused_after_work(result: object) -> str:
-    from tests.test_cli import Result
+    from tests.cli.test_convert_sample_inspect import Result
 
     assert isinstance(result, Result) and result.returncode == 2, result
     return result.stderr.strip().splitlines()[-1]

@@ -36,7 +36,7 @@ from lia_adapter.checkpoints.values import as_tensor
 from lia_adapter.errors import CheckpointError
 from tests import pickles
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HOSTILE = ROOT.parent / "shared" / "hostile"
 
 

@@ -34,7 +34,7 @@ from lia_adapter.training.encoder_config import EncoderConfig
 from lia_adapter.training.loop import Part
 from tests import toys
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def config(**changes: object) -> EncoderConfig:
@@ -154,7 +154,7 @@ _WORKER = """
 import sys
 from pathlib import Path
 from tests import toys
-from tests.test_train_encoder import config, converted
+from tests.jobs.test_train_encoder import config, converted
 from lia_adapter import ranks
 from lia_adapter.jobs.train_encoder import train_encoder_lia
 import torch
@@ -196,7 +196,7 @@ def test_two_processes_do_what_one_does(tmp_path: Path, pictures: Path) -> None:
 _DIES = """
 import os, sys
 from pathlib import Path
-from tests.test_train_encoder import config, converted
+from tests.jobs.test_train_encoder import config, converted
 from lia_adapter.errors import LIAError
 from lia_adapter import ranks
 from lia_adapter.jobs.train_encoder import train_encoder_lia

@@ -20,7 +20,7 @@ from lia_adapter.errors import LIAError
 from lia_adapter.ops import build, native, nvrtc, nvrtc_driver, reference, toolchain
 from lia_adapter.ops import nvrtc_plans as plans
 
-SOURCES = Path(__file__).parents[1] / "ops"
+SOURCES = Path(__file__).parents[2] / "ops"
 ACTS = list(reference.ACTIVATIONS)
 DTYPES = list(nvrtc.DTYPES)
 TOLERANCE = {torch.float32: 5e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}

@@ -1,6 +1,6 @@
 """The command line as it is promised: names, options, defaults and keys, as tests/data/command_line.json lists them.
 
-A change that is meant is written there by `python -m tests.test_cli_frozen`; what goes away should have been told of before.
+A change that is meant is written there by `python -m tests.cli.test_frozen`; what goes away should have been told of before.
 """
 
 import json
@@ -15,7 +15,7 @@ from lia_adapter.cli.main import main
 from lia_adapter.cli.options import Job
 from lia_adapter.config import key_help
 
-FROZEN = Path(__file__).parent / "data" / "command_line.json"
+FROZEN = Path(__file__).parents[1] / "data" / "command_line.json"
 
 
 def command_line() -> dict[str, Any]:
@@ -51,7 +51,7 @@ def commands_of(text: str) -> list[str]:
     return [line for line in lines if line.startswith("lia-adapt ")]
 
 
-README = commands_of((Path(__file__).parents[1] / "README.md").read_text())
+README = commands_of((Path(__file__).parents[2] / "README.md").read_text())
 
 
 def test_the_readme_shows_commands() -> None:

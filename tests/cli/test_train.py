@@ -12,8 +12,8 @@ from lia_adapter.loading import load
 from lia_adapter.models import TOYFACES32
 from lia_adapter.reports.demo import write_demo_report
 from tests import toys
-from tests.test_cli import refused, run
-from tests.test_train_gan import QUICK
+from tests.cli.test_convert_sample_inspect import refused, run
+from tests.jobs.test_train import QUICK
 
 KEYS = [f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in QUICK.items()]
 KEYS += ["encoder.split=all", *(f"encoder.{key}={value}" for key, value in toys.QUICK_ENCODER.items())]

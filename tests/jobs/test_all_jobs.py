@@ -18,7 +18,7 @@ from lia_adapter.jobs.run import checked_out, device_name
 from lia_adapter.jobs.train_encoder import train_encoder
 from lia_adapter.lia import LIA
 from tests import toys
-from tests.test_cli import QUICK, refused, run
+from tests.cli.test_convert_sample_inspect import QUICK, refused, run
 from tests.test_download import Site, site  # noqa: F401
 
 SMALL = {key: json.loads(value) if value[0].isdigit() else value for key, value in (pair.split("=") for pair in QUICK)}

@@ -9,7 +9,7 @@ from PIL import Image
 
 from lia_adapter.codes import read_codes
 from tests import toys
-from tests.test_cli import refused, run
+from tests.cli.test_convert_sample_inspect import refused, run
 
 
 @pytest.fixture(scope="module")

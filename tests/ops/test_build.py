@@ -427,7 +427,7 @@ def test_where_there_is_no_nvcc_nvrtc_comes_next(
 def test_nothing_is_built_at_import(compiler: Path, tmp_path: Path) -> None:
     variables = os.environ | {"CXX": str(compiler), "LIA_CACHE_DIR": str(tmp_path / "cache")}
     code = "import lia_adapter, lia_adapter.ops, lia_adapter.ops.native"
-    subprocess.run([sys.executable, "-c", code], env=variables, check=True, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", code], env=variables, check=True, cwd=Path(__file__).parents[2])
     assert (calls(compiler), (tmp_path / "cache").exists()) == (0, False)
 
 

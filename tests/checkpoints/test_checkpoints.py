@@ -21,7 +21,7 @@ from lia_adapter.checkpoints.values import as_array, as_mapping, as_number, as_t
 from lia_adapter.errors import CheckpointError
 from tests import pickles
 
-SHARED = Path(__file__).parents[2] / "shared" / "checkpoints"
+SHARED = Path(__file__).parents[3] / "shared" / "checkpoints"
 READABLE = (
     "sg2ada_cond sg2ada_gema_only_fp16 sg2ada_nonoise_gray sg2ada_resnet_fp16 sg2ada_uncond sg2ada_uncond_torch171 "
     "sg3_sg2_uncond nv-faces32 eps_rect"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lia_adapter.ops import filtered_lrelu, library, native, reference
 
-SOURCES = Path(__file__).parents[1] / "ops"
+SOURCES = Path(__file__).parents[2] / "ops"
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-6, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 

@@ -14,7 +14,7 @@ from lia_adapter.checkpoints.files import read_document, read_file
 from lia_adapter.errors import CheckpointError
 from lia_adapter.generators import build, build_encoder
 
-CHECKPOINTS = Path(__file__).parents[2] / "shared" / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[3] / "shared" / "checkpoints"
 FORMATS = {
     "rosinality-pt", "basicsr-pth", "psp-e4e-pt", "mmagic-pth", "genforce-pth", "idinvert-pth", "idinvert-encoder-pth",
     "huangzh13-pth", "lernapparat-pt", "nvlabs-state-dict-pt",

@@ -16,7 +16,7 @@ from lia_adapter.canonical import generator2
 from lia_adapter.checkpoints import Checkpoint, read_checkpoint
 from lia_adapter.errors import CheckpointError
 from tests import pickles, toys
-from tests.test_cli import run
+from tests.cli.test_convert_sample_inspect import run
 
 Weights = dict[str, Tensor]
 

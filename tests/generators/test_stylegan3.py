@@ -19,7 +19,7 @@ from lia_adapter.generators.base import Generator
 from lia_adapter.generators.stylegan3 import FourierInput, StyleGAN3
 from tests import pickles
 
-pytestmark = pytest.mark.usefixtures("reference_ops")  # tests/test_ops_filtered.py compares the two
+pytestmark = pytest.mark.usefixtures("reference_ops")  # tests/ops/test_filtered.py compares the two
 
 
 class Networks3(pickles.Networks):

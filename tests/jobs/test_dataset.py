@@ -15,7 +15,7 @@ from PIL import Image
 from lia_adapter.data import ImageSet, open_images
 from lia_adapter.errors import LIAError
 from lia_adapter.jobs.dataset import make_dataset
-from tests.test_cli import refused, run
+from tests.cli.test_convert_sample_inspect import refused, run
 
 
 def pictures(folder: Path, sizes: list[tuple[int, int]], labels: object = None, ending: str = "png") -> Path:

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from lia_adapter.codes import read_codes
 from lia_adapter.loading import load
 from tests import toys
-from tests.test_cli import refused, run
+from tests.cli.test_convert_sample_inspect import refused, run
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 QUICK = [f"{key}={value}" for key, value in toys.QUICK_ENCODER.items()]
 
 
