@@ -23,7 +23,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lia_adapter.errors import ConfigError, LIAError
+from lia_adapter.errors import ConfigError, LIAError, argument
 
 __all__ = [
     "GRADIENT",
@@ -143,9 +143,10 @@ def _too_small(each: int, there: int, device: torch.device, what: str) -> str:
     given = os.environ.get(VARIABLE)
     if given:
         more = human(1.1 * (each + parse_memory(given) - there))
-        return f"one {what} takes about {human(each)}, of which --memory {given} leaves {human(there)}. Give --memory {more}."
+        memory = argument(VARIABLE)
+        return f"one {what} takes about {human(each)}, of which {memory} {given} leaves {human(there)}. Give {memory} {more}."
     other = "Close other programs, or lift the limit of ulimit or of the container"
-    other = other if device.type == "cpu" else "Use a GPU with more memory, or --device cpu"
+    other = other if device.type == "cpu" else f"Use a GPU with more memory, or {argument('device')} cpu"
     return f"one {what} takes about {human(each)}, but only {human(free_memory(device))} are free on {device}. {other}."
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from lia_adapter import projected
 from lia_adapter.data import Placement
 from lia_adapter.encoder import one_code
-from lia_adapter.errors import CheckpointError, ConfigError, LIAError
+from lia_adapter.errors import CheckpointError, ConfigError, LIAError, argument
 from lia_adapter.generators import fingerprint
 from lia_adapter.generators.labels import Label
 from lia_adapter.lia import LIA
@@ -131,7 +131,7 @@ def open_codes(path: str | Path, lia: LIA, *, trust: bool = False) -> Codes:
     if not trust:
         raise ConfigError(
             f"{path.name} holds codes of another program, which do not say what generator they are of. If it is this one "
-            f"({lia.provenance.get('source') or 'a wrapped generator'}), add --trust-codes."
+            f"({lia.provenance.get('source') or 'a wrapped generator'}), add {argument('trust_codes')}."
         )
     height, width = g.resolution
     whole = Placement("crop", (height, width), (0, 0, height, width), (0, 0, height, width)).to_json()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lia_adapter.budget import GRADIENT, allowance, at_once, in_parts, seconds_of
 from lia_adapter.canonical import NetworksConfig
 from lia_adapter.encoder import Encoder, one_code
-from lia_adapter.errors import LIAError
+from lia_adapter.errors import LIAError, argument
 from lia_adapter.generators import (
     Generator,
     MappingSampler,
@@ -143,7 +143,7 @@ class LIA(nn.Module):
         if self.mapping is not None:
             return self.mapping.y_mean
         if self.generator.c_dim:
-            raise LIAError("this conditional generator keeps no average y; sample it with psi 1 (--trunc 1).")
+            raise LIAError(f"this conditional generator keeps no average y; sample it with {argument('psi')} 1.")
         if self._sampled_mean is None or self._sampled_mean.device != self.device:  # asked for with every batch of pictures
             z = torch.randn(10_000, self.z_dim, generator=torch.Generator().manual_seed(0)).to(self.device)
             with torch.no_grad():

@@ -15,7 +15,7 @@ from lia_adapter.checkpoints import Checkpoint, read_checkpoint
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.download import fetch
 from lia_adapter.encoder import Encoder
-from lia_adapter.errors import CheckpointError, LIAError
+from lia_adapter.errors import CheckpointError, LIAError, argument
 from lia_adapter.generators import (
     Generator,
     PublishedEncoder,
@@ -164,9 +164,7 @@ def _bound_generator(
     """The generator that an adapter belongs to; refuses a different one."""
     source = clean(header["provenance"].get("source", "its checkpoint"))
     if generator is None:
-        raise LIAError(
-            f"{path.name} holds the adapter alone, made for {source}: give that, too (generator=…, --generator FILE)."
-        )
+        raise LIAError(f"{path.name} holds the adapter alone, made for {source}: give that, too: {argument('generator')}.")
     discriminator: nn.Module | None = None
     family: str | None = None
     config: NetworksConfig = {}

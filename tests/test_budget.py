@@ -79,7 +79,7 @@ def test_how_many_at_once(
 
 def test_not_even_one_fits(machine: Callable[..., None]) -> None:
     machine(16 * GB, used=300 * MB, given="1GB")
-    with pytest.raises(LIAError, match=r"takes about 900 MB, of which --memory 1GB leaves 724 MB. Give --memory 1\.3 GB"):
+    with pytest.raises(LIAError, match=r"takes about 900 MB, of which LIA_MEMORY 1GB leaves 724 MB. Give LIA_MEMORY 1\.3 GB"):
         at_once(900 * MB)
     machine(100 * MB)
     with pytest.raises(LIAError, match="only 100 MB are free on cpu. Close other programs"):

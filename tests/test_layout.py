@@ -175,6 +175,19 @@ def test_no_file_is_long() -> None:
     }
 
 
+def test_errors_name_arguments_and_no_flags() -> None:
+    """By `errors.argument`, so that each front says its own name; but for a command that is to be run."""
+    flag = re.compile(r"(?<!lia-adapt export) --[a-z]")
+    found = []
+    for path, tree in trees():
+        if path.startswith(("lia_adapter/cli/", "lia_adapter/ops/")):
+            continue
+        said = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)]
+        words = [(node, str(node.value)) for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+        found += [f"{path}: {text}" for node, text in words if node not in said and flag.search(f" {text}")]
+    assert found == []
+
+
 def test_the_top_level() -> None:
     names = "lia_adapter ops recipes tests pyproject.toml CHANGELOG.md README.md LICENSE Makefile .ci/run".split()
     assert [name for name in names if not (ROOT / name).exists()] == []

@@ -10,6 +10,7 @@ from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.networks import names_in
 from lia_adapter.checkpoints.values import as_mapping, kind_of
 from lia_adapter.checkpoints.zips import SHARD
+from lia_adapter.errors import argument
 
 __all__ = ["explain"]
 
@@ -92,7 +93,11 @@ _NEIGHBOURS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
     ),
     ("a diffusion model", "it has no mapping from one code to one image. Pass a file of the StyleGAN family", ("time_embed",)),
     *(
-        ("a classifier", "it makes no images. Pass a generator; a perceptual network is given by --features", (part,))
+        (
+            "a classifier",
+            f"it makes no images. Pass a generator; a perceptual network is given by {argument('features')}",
+            (part,),
+        )
         for part in (".fc.weight", ".classifier.weight", ".classifier.6.weight", ".head.weight")
     ),
 )

@@ -16,7 +16,7 @@ from lia_adapter.checkpoints.document import Document
 from lia_adapter.checkpoints.modules import as_module, is_persistent
 from lia_adapter.checkpoints.tables import Table
 from lia_adapter.checkpoints.values import as_mapping, is_scalar, is_tensor
-from lia_adapter.errors import CheckpointError
+from lia_adapter.errors import CheckpointError, argument
 
 __all__ = ["averaged", "called", "choose", "discriminator_of", "names_in", "near", "networks", "pick"]
 
@@ -139,7 +139,7 @@ def pick(document: Document, what: str, places: Sequence[str], ranks: Sequence[i
     if what not in document.wanted and any(not same(best[0], i) for i in best[1:]):
         raise CheckpointError(
             f"{document.name} holds {len(best)} {what}s, and nothing says which is the one to take: "
-            f"{', '.join(called(places[i]) for i in best)}. Say it: --assume {what}={clean(places[best[0]], 60)}"
+            f"{', '.join(called(places[i]) for i in best)}. Say it: {argument('assume')} {what}={clean(places[best[0]], 60)}"
         )
     if len(places) == 1 and what not in document.wanted:
         return 0

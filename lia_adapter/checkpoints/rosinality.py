@@ -89,7 +89,7 @@ _PROGRAMS: Final = (
 )
 _ENCODER: Final = "the encoder (pSp, e4e, ReStyle or a relative) was left aside: lia-adapt train-encoder makes one into y"
 _BGR: Final = (
-    "channels were assumed to be RGB; networks that mmagic itself trained draw BGR: pass --channel-order bgr to convert"
+    "channels were assumed to be RGB; networks that mmagic itself trained draw BGR: convert them with channel order bgr"
 )
 
 

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _LISTED = 10  # lines of a list that are shown
-_FLAGS = {"out": "-o", "psi": "--trunc"}
+_FLAGS = {"out": "-o", "psi": "--trunc", "LIA_MEMORY": "--memory"}
 
 
 def flag(argument: str) -> str:

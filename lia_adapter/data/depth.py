@@ -53,7 +53,7 @@ class Depths:
         for kind, bits in found.items():
             say_once(
                 f"{self._path}: {count[kind]:,} {kind}, taken as {bits} bits, 0 to {2**bits - 1:,}, as their largest value is "
-                f"{largest[kind]:,} (--bits N says otherwise)"
+                f"{largest[kind]:,} (bits N says otherwise)"
             )
         return found
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lia_adapter.data.source import LABELS, Source
-from lia_adapter.errors import LIAError
+from lia_adapter.errors import LIAError, argument
 from lia_adapter.notes import say_once
 
 __all__ = ["read_labels"]
@@ -44,7 +44,7 @@ def read_labels(source: Source, names: Sequence[str], c_dim: int | None = None) 
         if c_dim is None:
             return None
         what = "is missing" if pairs is None else "holds no labels"
-        raise LIAError(f"{where} {what}{needed}. Pass a data set with labels, or --class or --label.")
+        raise LIAError(f"{where} {what}{needed}. Pass a data set with labels, or {argument('class')} or {argument('label')}.")
     labels = dict(pairs)
     if missing := [name for name in names if name not in labels]:
         raise LIAError(f"{where} has no label for {_count(missing)}{needed or '; expected one for all, or none'}. {_CORRECT}")

@@ -37,9 +37,7 @@ def refuse(program: str, limits: Iterable[str]) -> None:
     """
     found = "; ".join(limits)
     if found:
-        raise LIAError(
-            f"{program} cannot hold this generator. It has {found}. Export it --to torch or --to onnx, which hold all."
-        )
+        raise LIAError(f"{program} cannot hold this generator. It has {found}. Export it to torch or onnx, which hold all.")
 
 
 def literal(**values: object) -> str:

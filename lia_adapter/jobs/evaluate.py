@@ -155,7 +155,7 @@ def evaluate(
         "left_out": {},
     }  # fmt: skip
     if network is None:
-        why = "no feature network was given (--features FILE)"
+        why = "no feature network was given (features)"
         result["left_out"] = {"perceptual distance": why, "path length": why}
     else:
         result["network"] = network.name

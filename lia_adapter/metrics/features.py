@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lia_adapter.errors import LIAError
+from lia_adapter.errors import LIAError, argument
 from lia_adapter.metrics.distances import Moments
 from lia_adapter.metrics.networks import FeatureNetwork, load_network
 from lia_adapter.resize import resize
@@ -93,7 +93,7 @@ def inception_features() -> Features:
     Raises:
         LIAError: The package is not installed, or its weights cannot be had.
     """
-    instead = "or give --features FILE (a torchvision network on this machine)."
+    instead = f"or give {argument('features')} FILE (a torchvision network on this machine)."
     try:
         # By name: it is an extra and no dependency.
         package = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")

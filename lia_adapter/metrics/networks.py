@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lia_adapter.download import Progress, fetch
-from lia_adapter.errors import DownloadError, LIAError
+from lia_adapter.errors import DownloadError, LIAError, argument
 from lia_adapter.metrics.architectures import Architecture, NetworkFile, identify, read_network_file
 from lia_adapter.resize import resize
 
@@ -180,7 +180,7 @@ def vgg16_paper(progress: Progress | None = None) -> Path:
         return fetch(PAPER_URL, sha256=PAPER_SHA256, progress=progress)
     except DownloadError as error:
         raise LIAError(
-            f"the paper's perceptual loss needs VGG16: {error} Without a network, give --features FILE "
+            f"the paper's perceptual loss needs VGG16: {error} Without a network, give {argument('features')} FILE "
             "(a torchvision network on this machine), or features=none."
         ) from error
 

@@ -21,7 +21,7 @@ class ConvertConfig:
     reach_weight: float = key("dense: how strongly codes of the original mapping must keep a z that the prior knows", 0.03)
     reach_noise: float = key("dense: noise on those codes, in standard deviations of y", 0.1)
     coupling_learning_rate: float = key("additive, affine: of Adam(0.9, 0.99), by maximum likelihood", 2e-4)
-    refine_steps: int = key("with --data: adversarial steps against the checkpoint's own discriminator, after the fit", 200)
+    refine_steps: int = key("with data: adversarial steps against the checkpoint's own discriminator, after the fit", 200)
     refine_learning_rate: float = key("of these", 1e-5)
     statistics_samples: int = key("for the mean and the covariance of y", 60_000)
     eval_samples: int = key("a side, for every figure in the report", 10_000)

@@ -276,7 +276,7 @@ def test_networks_of_nvlabs_kind_in_wrappers(tmp_path: Path) -> None:
         assert all(torch.equal(found.tensors[name], tensor) for name, tensor in expected.weights.items())
     tree = {"one": other.generator(), "two": networks.generator()}
     (tmp_path / "x.pkl").write_bytes(pickles.dumps(tree))
-    with pytest.raises(CheckpointError, match=r"holds 2 generators.*: one, two. Say it: --assume generator=one"):
+    with pytest.raises(CheckpointError, match=r"holds 2 generators.*: one, two. Say it: assume generator=one"):
         read_checkpoint(tmp_path / "x.pkl")
 
 
