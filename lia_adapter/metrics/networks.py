@@ -83,7 +83,7 @@ class FeatureNetwork(nn.Module):
         if self.conv4_3 is None:
             raise LIAError(
                 f"the paper's perceptual loss is defined for VGG16 with Caffe's weights, and this is {self.name}. Give "
-                f"--features {PAPER_URL.rpartition('/')[2]} (under that name), or choose the other perceptual loss."
+                f"{argument('features')} {PAPER_URL.rpartition('/')[2]} (under that name), or choose the other perceptual loss."
             )
         if min(x.shape[2:]) < 8:
             raise LIAError(
