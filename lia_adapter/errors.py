@@ -7,22 +7,42 @@ exits with code 2; anything that is not a `LIAError` is a bug of ours.
 import re
 from collections.abc import Callable
 
-__all__ = ["BuildError", "CheckpointError", "ConfigError", "DownloadError", "LIAError", "ValuesError", "WrapError", "argument"]
+__all__ = [
+    "BuildError",
+    "CheckpointError",
+    "ConfigError",
+    "DownloadError",
+    "LIAError",
+    "ValuesError",
+    "WrapError",
+    "argument",
+    "told",
+]
 
 
 _MARK = "\x1f"  # around the name of an argument; never shown
 
 
-def argument(name: str) -> str:
-    """The name of an argument of the Python API in a message, which a front tells by its own name: `out`, or `-o`."""
-    return f"{_MARK}{name}{_MARK}"
+def argument(name: str, front: str = "") -> str:
+    """The name of an argument of the Python API in a message, which a front tells by its own name: `out`, or `-o`.
+
+    Args:
+        name: Of the argument.
+        front: By what a front finds its own name, where it has several for one argument.
+    """
+    return f"{_MARK}{name}|{front or name}{_MARK}"
+
+
+def told(message: str, name_of: Callable[[str], str] | None = None) -> str:
+    """A message with the names of arguments that whoever is told knows; None: those of the Python API."""
+    return re.sub(f"{_MARK}(.*?)[|](.*?){_MARK}", lambda found: name_of(found[2]) if name_of else found[1], message)
 
 
 class LIAError(Exception):
     """Base of all errors that lia-adapter raises on purpose."""
 
     def __str__(self) -> str:
-        return self.told(lambda name: name)
+        return told(super().__str__())
 
     def told(self, name_of: Callable[[str], str]) -> str:
         """The message.
@@ -30,7 +50,7 @@ class LIAError(Exception):
         Args:
             name_of: What whoever is told calls an argument of the Python API.
         """
-        return re.sub(f"{_MARK}(.*?){_MARK}", lambda found: name_of(found[1]), super().__str__())
+        return told(super().__str__(), name_of)
 
 
 class BuildError(LIAError):

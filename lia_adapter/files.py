@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from lia_adapter.errors import LIAError
+from lia_adapter.errors import LIAError, argument
 
 __all__ = ["atomic_write", "check_writable", "make_folder", "publish", "sha256_file"]
 
@@ -66,9 +66,9 @@ def check_writable(path: str | Path, needs: int = 0) -> None:
     if os.path.exists(target):  # unlike Path.exists, this raises nothing
         if not target.is_file():  # to rename over a device such as /dev/null would destroy it
             kind = "it is a folder" if target.is_dir() else "it is not an ordinary file"
-            raise LIAError(f"cannot write {path}: {kind}. Name a file with -o.")
+            raise LIAError(f"cannot write {path}: {kind}. Name a file with {argument('out')}.")
         if not os.access(target, os.W_OK):
-            raise LIAError(f"cannot write {path}: the file is read-only. Choose another place with -o.")
+            raise LIAError(f"cannot write {path}: the file is read-only. Choose another place with {argument('out')}.")
     probe = _temporary(target)
     try:
         probe.touch(exist_ok=False)  # a real file: permission bits do not tell of read-only mounts or quotas
@@ -88,7 +88,9 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LIAError(f"cannot make the folder {path}: {_reason(error)}. Choose another place with -o.") from error
+        raise LIAError(
+            f"cannot make the folder {path}: {_reason(error)}. Choose another place with {argument('out')}."
+        ) from error
 
 
 def publish(temporary: Path, target: Path) -> None:
@@ -154,7 +156,7 @@ def _sync(path: Path) -> None:
 
 def _cannot_write(path: str | Path, error: OSError, needs: int) -> LIAError:
     folder = _real(path).parent
-    choose = "choose another place with -o"
+    choose = f"choose another place with {argument('out')}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         with contextlib.suppress(OSError):
             sizes = f"needs about {_megabytes(needs)}, " if needs else ""

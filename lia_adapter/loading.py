@@ -164,7 +164,7 @@ def _bound_generator(
     """The generator that an adapter belongs to; refuses a different one."""
     source = clean(header["provenance"].get("source", "its checkpoint"))
     if generator is None:
-        raise LIAError(f"{path.name} holds the adapter alone, made for {source}: give that, too: {argument('generator')}.")
+        raise LIAError(f"{path.name} holds the adapter alone, made for {source}: give that, too: {argument('generator')} FILE.")
     discriminator: nn.Module | None = None
     family: str | None = None
     config: NetworksConfig = {}

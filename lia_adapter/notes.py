@@ -5,6 +5,8 @@ import logging
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from lia_adapter.errors import told
+
 __all__ = ["LOGGER", "renamed", "say_once"]
 
 P = ParamSpec("P")
@@ -15,8 +17,12 @@ LOGGER = logging.getLogger("lia_adapter")
 
 @functools.cache
 def say_once(message: str) -> None:
-    """Logs a warning; the same one again is not told again, as one command may open its data or recipe several times."""
-    LOGGER.warning(message)
+    """Logs a warning; the same one again is not told again, as one command may open its data or recipe several times.
+
+    Args:
+        message: May name arguments, see `lia_adapter.errors.argument`; a front finds it unchanged in the record's `message_of`.
+    """
+    LOGGER.warning(told(message), extra={"message_of": message})
 
 
 def renamed(old: str, new: str) -> Callable[[Callable[P, T]], Callable[P, T]]:

@@ -19,6 +19,7 @@ from lia_adapter.budget import (
     is_out_of_memory,
     parse_memory,
 )
+from lia_adapter.cli.options import flag
 from lia_adapter.errors import ConfigError, LIAError
 from lia_adapter.generators import graphs_at_once, picture_bytes, pictures_at_once
 from tests import toys
@@ -79,8 +80,11 @@ def test_how_many_at_once(
 
 def test_not_even_one_fits(machine: Callable[..., None]) -> None:
     machine(16 * GB, used=300 * MB, given="1GB")
-    with pytest.raises(LIAError, match=r"takes about 900 MB, of which LIA_MEMORY 1GB leaves 724 MB. Give LIA_MEMORY 1\.3 GB"):
+    with pytest.raises(
+        LIAError, match=r"takes about 900 MB, of which LIA_MEMORY 1GB leaves 724 MB. Give LIA_MEMORY 1\.3 GB"
+    ) as told:
         at_once(900 * MB)
+    assert "of which --memory 1GB leaves 724 MB. Give --memory 1.3 GB" in told.value.told(flag)
     machine(100 * MB)
     with pytest.raises(LIAError, match="only 100 MB are free on cpu. Close other programs"):
         at_once(900 * MB)

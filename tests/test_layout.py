@@ -177,7 +177,7 @@ def test_no_file_is_long() -> None:
 
 def test_errors_name_arguments_and_no_flags() -> None:
     """By `errors.argument`, so that each front says its own name; but for a command that is to be run."""
-    flag = re.compile(r"(?<!lia-adapt export) --[a-z]")
+    flag = re.compile(r"(?<!lia-adapt export) (--[a-z]|-[on]\b)")
     found = []
     for path, tree in trees():
         if path.startswith(("lia_adapter/cli/", "lia_adapter/ops/")):

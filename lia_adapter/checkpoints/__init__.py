@@ -109,14 +109,14 @@ def inspect_file(path: str | os.PathLike[str], *, assume: Mapping[str, str] | No
     """
     file = read_file(path)
     symbols: tuple[str, ...] = ()
-    checkpoint = problem = None
+    checkpoint = refusal = None
     spoiled = False
     try:
         document = read_document(file)
         symbols = document.names
         checkpoint = _read(document, file, assume or {})
     except CheckpointError as error:
-        problem, spoiled = str(error), isinstance(error, ValuesError)
+        refusal, spoiled = error, isinstance(error, ValuesError)
     return Inspection(
         name=file.name,
         size=len(file.data),
@@ -125,8 +125,9 @@ def inspect_file(path: str | os.PathLike[str], *, assume: Mapping[str, str] | No
         symbols=symbols,
         family=checkpoint.family if checkpoint else None,
         checkpoint=checkpoint,
-        problem=problem,
+        problem=None if refusal is None else str(refusal),
         spoiled=spoiled,
+        error=refusal,
     )
 
 

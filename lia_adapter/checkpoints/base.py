@@ -75,6 +75,7 @@ class Inspection:
         checkpoint: The checkpoint, or None if the file was refused.
         problem: Why it was refused, or None.
         spoiled: Whether it was refused for its numbers alone: a network that is known and of no use.
+        error: What the problem was told by.
     """
 
     name: str
@@ -86,3 +87,4 @@ class Inspection:
     checkpoint: Checkpoint | None
     problem: str | None
     spoiled: bool = False
+    error: CheckpointError | None = None

@@ -1,12 +1,16 @@
 """What files and this machine are: `inspect`, `doctor`, and `demo`, which shows what the program does."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import click
 
-from lia_adapter.cli.options import Job, assume, memory, out
+from lia_adapter.cli.options import Job, assume, flag, memory, out
 from lia_adapter.cli.terminal import ProgressLine
 from lia_adapter.cli.words import conversion_lines, encoder_lines, generator_lines, lia_file_lines
+
+if TYPE_CHECKING:
+    from lia_adapter.jobs.inspect import Seen
 
 __all__ = ["demo", "doctor", "inspect"]
 
@@ -40,7 +44,7 @@ def inspect(file: str, assume: Mapping[str, str]) -> None:
         click.echo(f"names      {len(found.symbols)} classes and functions (none was looked up or called):")
         for symbol in found.symbols:
             click.echo(f"           {symbol}")
-    click.echo(f"verdict    {seen.verdict}")
+    click.echo(f"verdict    {_verdict(seen)}")
     if found.spoiled:
         raise click.exceptions.Exit(2)  # whoever asks before a long job should not go on
 
@@ -86,3 +90,9 @@ def doctor() -> None:
     }
     for name, text in lines.items():
         click.echo(f"{name:<10} {text}")
+
+
+def _verdict(seen: "Seen") -> str:
+    """What can be done with a file; of a refused one why not, by the flags of the command line."""
+    error = None if seen.file is None else seen.file.error
+    return seen.verdict if error is None else f"refused: {error.told(flag)}"

@@ -11,7 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from lia_adapter.config import key_help
-from lia_adapter.errors import ConfigError
+from lia_adapter.errors import ConfigError, told
 from lia_adapter.keys import RESIZE_MODES
 from lia_adapter.notes import LOGGER, say_once
 
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _LISTED = 10  # lines of a list that are shown
-_FLAGS = {"out": "-o", "psi": "--trunc", "LIA_MEMORY": "--memory"}
+_FLAGS = {"out": "-o", "psi": "--trunc", "LIA_MEMORY": "--memory", "label": "--class or --label", "numbers": "--label"}
 
 
 def flag(argument: str) -> str:
@@ -76,7 +76,7 @@ class Job(click.Command):
 class _ToStderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Prints what is told in passing, where a line of progress gives way to it."""
-        click.echo(record.getMessage(), err=True)
+        click.echo(told(getattr(record, "message_of", record.getMessage()), flag), err=True)
 
 
 def _keep(context: click.Context, option: click.Parameter, value: str | None) -> None:

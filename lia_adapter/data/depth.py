@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from lia_adapter.data.decode import Deep, open_deep
-from lia_adapter.errors import LIAError
+from lia_adapter.errors import LIAError, argument
 from lia_adapter.notes import say_once
 
 __all__ = ["Depths"]
@@ -53,7 +53,7 @@ class Depths:
         for kind, bits in found.items():
             say_once(
                 f"{self._path}: {count[kind]:,} {kind}, taken as {bits} bits, 0 to {2**bits - 1:,}, as their largest value is "
-                f"{largest[kind]:,} (bits N says otherwise)"
+                f"{largest[kind]:,} ({argument('bits')} N says otherwise)"
             )
         return found
 

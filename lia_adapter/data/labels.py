@@ -44,7 +44,7 @@ def read_labels(source: Source, names: Sequence[str], c_dim: int | None = None) 
         if c_dim is None:
             return None
         what = "is missing" if pairs is None else "holds no labels"
-        raise LIAError(f"{where} {what}{needed}. Pass a data set with labels, or {argument('class')} or {argument('label')}.")
+        raise LIAError(f"{where} {what}{needed}. Pass a data set with labels, or {argument('label')}.")
     labels = dict(pairs)
     if missing := [name for name in names if name not in labels]:
         raise LIAError(f"{where} has no label for {_count(missing)}{needed or '; expected one for all, or none'}. {_CORRECT}")

@@ -59,7 +59,7 @@ def open_images(
         raise ConfigError(f"the images are said to have {bits} bits; expected 1 to 32.")
     if (match := re.fullmatch(r"toyfaces(?::([1-9][0-9]{0,8}))?", str(path))) is not None:
         if label is not None:
-            raise ConfigError(f"toy faces bring labels of their own; leave out {argument('class')} and {argument('label')}.")
+            raise ConfigError(f"toy faces bring labels of their own; leave out {argument('label')}.")
         if c_dim not in (0, 2):
             raise LIAError(f"toy faces have labels of 2 entries, without and with glasses; expected c_dim 0 or 2, not {c_dim}.")
         names = [face_name(seed) for seed in range(int(match[1] or _TOY_FACES))]

@@ -55,7 +55,7 @@ def export_weights(lia: LIA, target: str, out: str | Path) -> Exported:
     if target not in WEIGHTS:
         raise LIAError(f"there is no export to {target!r}; expected one of {', '.join(WEIGHTS)}.")
     if out.suffix != ".safetensors":
-        raise LIAError(f"-o {out} must end in .safetensors; expected for example {out.name}.safetensors.")
+        raise LIAError(f"{argument('out')} {out} must end in .safetensors; expected for example {out.name}.safetensors.")
     if lia.family is None:
         raise LIAError("this is a wrapped generator, whose weights nobody else knows. Save it with its own program.")
     average, left = _average(lia)

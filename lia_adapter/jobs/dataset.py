@@ -13,7 +13,7 @@ from lia_adapter.data import ImageSet, Item, in_order, none_readable, open_image
 from lia_adapter.data.labels import read_labels
 from lia_adapter.data.source import image_names, open_source
 from lia_adapter.data.toyfaces import ToyFaces
-from lia_adapter.errors import ConfigError
+from lia_adapter.errors import ConfigError, argument
 from lia_adapter.files import atomic_write
 from lia_adapter.notes import renamed
 from lia_adapter.progress import Progress
@@ -70,7 +70,7 @@ def make_dataset(
             none, or the zip can't be written.
     """
     if Path(out).exists() and Path(source).exists() and Path(out).samefile(source):
-        raise ConfigError(f"-o {out} is the data set that is to be read. Choose another name with -o.")
+        raise ConfigError(f"{argument('out')} {out} is the data set that is to be read. Choose another name.")
     images = open_images(source, size, 3, resize_mode=resize_mode, split=split, bits=bits)
     labels = _labels(images, source)
     total = min(len(images), len(images) if limit is None else limit)

@@ -92,8 +92,8 @@ def check_samples(lia: LIA, label: Label | None) -> None:
     check_given_label(label, c_dim)
     if c_dim and label is None:
         raise ConfigError(
-            f"this generator is conditional: give {argument('class')} 0 to {c_dim - 1} or, where labels are continuous, "
-            f"{argument('label')} A,B,... of {label_words(c_dim)}."
+            f"this generator is conditional: give {argument('label', 'class')} 0 to {c_dim - 1} or, where labels are "
+            f"continuous, {argument('label', 'numbers')} A,B,... of {label_words(c_dim)}."
         )
 
 

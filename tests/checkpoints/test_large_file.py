@@ -37,7 +37,7 @@ weights = sum(tensor.nbytes for tensor in lia.state_dict().values())
 print(json.dumps([weights, loaded["VmHWM"] - bare, loaded["VmRSS"] - bare, memory()["VmHWM"]]))
 """
 _INSPECT = """
-from lia_adapter.cli import main
+from lia_adapter.cli.main import main
 
 sys.argv[:1] = ["lia-adapt", "inspect"]
 try:
@@ -48,7 +48,7 @@ finally:
 _SAVE = """
 from lia_adapter import load
 
-load(sys.argv[1]).save(sys.argv[1] + ".again")
+load(sys.argv[1]).save(sys.argv[1] + ".again.safetensors")
 print(json.dumps(memory()["VmHWM"] - bare))
 """
 
@@ -63,7 +63,7 @@ def measured(code: str, path: Path) -> Any:
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = stylegan2_config(1024)
     generator, discriminator = build_random("stylegan2", config)
-    made = tmp_path_factory.mktemp("large") / "network"
+    made = tmp_path_factory.mktemp("large") / "network.safetensors"
     if request.param == "checkpoint":
         weights = generator.state_dict()
         torch.save({"G": {k: t.clone() for k, t in weights.items()}, "G_ema": weights, "D": discriminator.state_dict()}, made)

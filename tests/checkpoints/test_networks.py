@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lia_adapter.canonical import generator2
 from lia_adapter.checkpoints import Checkpoint, read_checkpoint
+from lia_adapter.cli.options import flag
 from lia_adapter.errors import CheckpointError
 from tests import pickles, toys
 from tests.cli.test_convert_sample_inspect import run
@@ -276,8 +277,9 @@ def test_networks_of_nvlabs_kind_in_wrappers(tmp_path: Path) -> None:
         assert all(torch.equal(found.tensors[name], tensor) for name, tensor in expected.weights.items())
     tree = {"one": other.generator(), "two": networks.generator()}
     (tmp_path / "x.pkl").write_bytes(pickles.dumps(tree))
-    with pytest.raises(CheckpointError, match=r"holds 2 generators.*: one, two. Say it: assume generator=one"):
+    with pytest.raises(CheckpointError, match=r"holds 2 generators.*: one, two. Say it: assume generator=one") as told:
         read_checkpoint(tmp_path / "x.pkl")
+    assert "Say it: --assume generator=one" in told.value.told(flag)
 
 
 @pytest.mark.timeout(20)
