@@ -58,7 +58,7 @@ class _Dataclass(Protocol):
 T = TypeVar("T", bound=_Dataclass)
 
 
-def key(said: str, default: Any = MISSING, *, was: str | None = None, none: Any = None) -> Any:
+def key(said: str, default: Any = MISSING, *, was: str | None = None, none: Any = None, new: bool = False) -> Any:
     """A field of a config.
 
     Args:
@@ -66,8 +66,9 @@ def key(said: str, default: Any = MISSING, *, was: str | None = None, none: Any 
         default: Its value where a recipe does not name it; without one, each recipe must.
         was: Its name up to the last release, which recipes may use for one more, and by which files and saved runs know it.
         none: The value that said None up to the last release, likewise.
+        new: Whether the last release did not know it: at its default it does not make another run of one saved before.
     """
-    return dataclasses.field(default=default, metadata={"said": said, "was": was, "none": none})
+    return dataclasses.field(default=default, metadata={"said": said, "was": was, "none": none, "new": new})
 
 
 def load_recipe(cls: type[T], name: str, overrides: Mapping[str, Any] | None = None, *, table: str | None = None) -> T:
@@ -153,6 +154,8 @@ def stored(config: _Dataclass) -> dict[str, Any]:
     held = {}
     for field in fields(config):
         value = getattr(config, field.name)
+        if field.metadata.get("new") and value == field.default:
+            continue
         held[field.metadata.get("was") or field.name] = field.metadata.get("none") if value is None else value
     return held
 

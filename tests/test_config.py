@@ -307,3 +307,15 @@ def test_configs_need_no_torch() -> None:
     rooms = "jobs.invert_config", "training.convert_config", "training.encoder_config", "training.gan_config"
     lines = [*(f"import lia_adapter.{room}" for room in rooms), "import sys", "sys.exit('torch' in sys.modules)"]
     subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
+
+
+def test_a_new_key_makes_no_other_run_of_one_that_was_saved() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Old:
+        steps: int = key("how many", 3)
+
+    @dataclasses.dataclass(frozen=True)
+    class New(Old):
+        speed: float = key("how fast", 1.0, new=True)
+
+    assert stored(New()) == stored(Old()) and stored(New(speed=2.0)) == {"steps": 3, "speed": 2.0}

@@ -10,6 +10,7 @@ from click.shell_completion import CompletionItem
 from lia_adapter.cli.options import Job, assume, device, dry_run, echo_estimate, labels, memory, out, recipe_file
 from lia_adapter.cli.terminal import ProgressLine
 from lia_adapter.cli.words import conversion_lines, generator_lines
+from lia_adapter.keys import COUPLINGS
 from lia_adapter.training.convert_config import ConvertConfig
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ __all__ = ["convert"]
 
 
 def _couplings(context: click.Context, option: click.Parameter, begun: str) -> list[CompletionItem]:
-    return [CompletionItem(name) for name in ("auto", "dense", "additive", "affine") if name.startswith(begun)]
+    return [CompletionItem(name) for name in ("auto", *COUPLINGS) if name.startswith(begun)]
 
 
 @click.command(cls=Job, keys=ConvertConfig)

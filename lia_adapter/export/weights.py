@@ -8,7 +8,7 @@ from typing import Final
 from safetensors.torch import save
 from torch import Tensor
 
-from lia_adapter.errors import LIAError
+from lia_adapter.errors import LIAError, argument
 from lia_adapter.export import nvlabs, rosinality
 from lia_adapter.export.base import Part
 from lia_adapter.files import atomic_write, check_writable

@@ -17,6 +17,9 @@ __all__ = ["CORES", "AdditiveCouplings", "AffineCouplings", "DenseCore", "Sigmoi
 class _Core(nn.Module):
     """A `Step` z ⇄ u that is trained. It keeps its log-determinant but for the part that the weights alone make."""
 
+    weight_scale = 1.0
+    """How much larger stored weights are than those that count: by so much larger steps they want to be trained."""
+
     def __init__(self) -> None:
         super().__init__()
         self.solve: Solve = solve_rows
@@ -218,9 +221,12 @@ class AdditiveCouplings(_Couplings):
             nn.Sequential(_LIADense(self.first + c_dim, width), _LIADense(width, changed, zero=True)) for _ in range(depth)
         )
 
+    # Adam moves stored weights, which the multiplier makes that much too large.
+    weight_scale = 1 / _LIADense.LR_MULTIPLIER
+
     def last_std(self) -> float:
         """Equalised learning rate: that of all stored weights."""
-        return 1 / _LIADense.LR_MULTIPLIER
+        return self.weight_scale
 
     def coupling(self, i: int, kept: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The shift alone."""

@@ -169,10 +169,8 @@ class _Likelihood:
         self, coupling: str, original: MappingSampler, config: ConvertConfig, z: Tensor, y: Tensor, c: Tensor | None
     ) -> None:
         self.original, self.config = original, config
-        self.learning_rate = config.coupling_learning_rate
-        if coupling == "additive":  # Adam moves stored weights, which the lr multiplier 0.01 makes 100 times too large
-            self.learning_rate *= 100
         self.mapping = mapping = InvertibleMapping(coupling, original.dim, original.c_dim).to(y.device)
+        self.learning_rate = config.coupling_learning_rate * mapping.core.weight_scale
         self.start = {name: tensor.clone() for name, tensor in mapping.core.state_dict().items()}
         mapping.y_mean.copy_(y.mean(dim=0))
         if c is not None:  # class means; for labels that are not one-hot, the linear regression of y on c

@@ -22,7 +22,7 @@ def make(coupling: str, c_dim: int = 0, seed: int = 0, dim: int = DIM) -> Invert
     mapping = InvertibleMapping(coupling, dim, c_dim, **extra)
     with torch.no_grad():
         for parameter in mapping.parameters():
-            parameter.add_(torch.randn_like(parameter) * (10 if coupling == "additive" else 0.1))
+            parameter.add_(torch.randn_like(parameter) * (0.1 * mapping.core.weight_scale))
         if not isinstance(mapping.core, DenseCore):
             mapping.core.rotation.copy_(torch.linalg.qr(torch.randn(dim, dim))[0])
         for name in ("white", "colour"):

@@ -1,6 +1,7 @@
 """The training loop on a job of a few numbers: what it saves and resumes, averages, accumulates, tells and refuses."""
 
 import copy
+import dataclasses
 import math
 import os
 import signal
@@ -398,3 +399,13 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, name: str, value:
 def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
     with pytest.raises(ConfigError, match="batch is 8; expected a multiple of 1 processes × accumulate 3"):
         run_loop(job(Toy(), accumulate=3))
+
+
+def test_losses_that_an_older_build_saved_go_on_under_their_new_names(tmp_path: Path, begun: Path) -> None:
+    whole, resumed, path = Toy(), Toy(), tmp_path / "state"
+    history = run_loop(job(whole))
+    tensors, metadata = _parts(begun)
+    save_file(tensors, path, {name: text.replace('"pixel"', '"old pixel"') for name, text in metadata.items()})
+    again = dataclasses.replace(job(resumed), renamed={"old pixel": "pixel"})
+    assert run_loop(again, state_path=path, identity="mine") == history
+    assert same(whole.state_dict(), resumed.state_dict())
