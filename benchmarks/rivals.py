@@ -18,7 +18,7 @@ from lia_adapter.generators.discriminator import minibatch_std
 from lia_adapter.generators.layers import Dense
 from lia_adapter.training.adversarial import gradient_penalty
 from lia_adapter.training.gan_config import TrainConfig
-from lia_adapter.training.loop import Average, Job, Part, step_generator
+from lia_adapter.training.loop import Average, Job, Microbatch, step_generator
 
 __all__ = ["Ali", "Rival", "VaeGan"]
 
@@ -98,11 +98,11 @@ class Rival:
             ],
         )  # fmt: skip
 
-    def step(self, part: Part) -> dict[str, Tensor]:
+    def step(self, part: Microbatch) -> dict[str, Tensor]:
         """The losses of both players."""
         raise AssertionError("a subclass defines it")
 
-    def _in_precision(self, part: Part) -> dict[str, Tensor]:
+    def _in_precision(self, part: Microbatch) -> dict[str, Tensor]:
         """The step in bfloat16 where the recipe says so, as stage 1 of LIA; never the twice differentiated penalty."""
         half = self.config.precision == "bfloat16" and part.step % self.config.r1_every > 0
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
@@ -142,7 +142,7 @@ class VaeGan(Rival):
     name = "VAE/GAN"
     style = 1e-2  # weight of the feature error for the decoder, gamma of eq. 9
 
-    def step(self, part: Part) -> dict[str, Tensor]:
+    def step(self, part: Microbatch) -> dict[str, Tensor]:
         """Encoder: prior + errors; decoder: gamma * errors + GAN; discriminator: GAN. A network runs once for all of them."""
         players, discriminator = self.players, self.players["discriminator"]
         x = to_floats(self.stream.batch(part.numbers, part.following)[0]).requires_grad_(part.step % self.config.r1_every == 0)
@@ -174,7 +174,7 @@ class Ali(Rival):
 
     name, code = "ALI", 1
 
-    def step(self, part: Part) -> dict[str, Tensor]:
+    def step(self, part: Microbatch) -> dict[str, Tensor]:
         """Discriminator: pairs (x, encoded) against (drawn, z); generator and encoder: the other way round."""
         players, discriminator = self.players, self.players["discriminator"]
         x = to_floats(self.stream.batch(part.numbers, part.following)[0]).requires_grad_(part.step % self.config.r1_every == 0)

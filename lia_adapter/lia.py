@@ -50,8 +50,7 @@ class LIA(nn.Module):
         typicality: Tells how usual the code of an image is; train_encoder measures it.
         coordinates: Mean and matrix of the coordinates that `invert` searches y in, once it has found them.
         family, config: Of the generator, and the canonical config of both networks; None and {} for a wrapped one.
-        provenance: Where the weights came from and what made the file, as JSON.
-        metrics: What `convert` and `train_encoder` measured, as JSON.
+        provenance, metrics: Where the weights came from and what made the file; what was measured. Both as JSON.
     """
 
     def __init__(
@@ -152,6 +151,7 @@ class LIA(nn.Module):
 
     def to_y(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """φ⁻¹: z [N, z_dim] ~ N(0, I), c [N, c_dim] -> y [N, y_dim]. Before conversion, the original mapping."""
+        z, c = z.to(self.device), None if c is None else c.to(self.device)
         return self.generator.mapping(z, c) if self.mapping is None else self.mapping.to_y(z, c)
 
     def to_z(self, y: Tensor, c: Tensor | None = None) -> Tensor:
@@ -162,7 +162,7 @@ class LIA(nn.Module):
         """
         if self.mapping is None:
             raise LIAError("this checkpoint's mapping has no inverse. Run lia-adapt convert on it first.")
-        return self.mapping.to_z(y, c)
+        return self.mapping.to_z(y.to(self.device), None if c is None else c.to(self.device))
 
     def _centre(self, c: Tensor | None) -> Tensor:
         """Centre of truncation: y_mean, [N, 1, y_dim] where there is one for each class (StyleGAN-XL); one for each layer."""
@@ -192,7 +192,7 @@ class LIA(nn.Module):
         Returns:
             x [N, C, H, W], about in [-1, 1] (not clamped).
         """
-        ys = broadcast(y_or_ys, self.generator.num_ws, self.generator.y_dim)
+        ys = broadcast(y_or_ys.to(self.device), self.generator.num_ws, self.generator.y_dim)
         if psi != 1:
             ys = truncate(ys, self._centre(c), psi, cutoff)
         return self.generator.synthesis(ys, noise_mode=noise_mode)

@@ -13,6 +13,7 @@ from torch import nn
 from lia_adapter.canonical import NetworksConfig
 from lia_adapter.checkpoints import Checkpoint, read_checkpoint
 from lia_adapter.checkpoints.decoder import clean
+from lia_adapter.devices import default_device
 from lia_adapter.download import fetch
 from lia_adapter.encoder import Encoder
 from lia_adapter.errors import CheckpointError, LIAError, argument
@@ -48,7 +49,7 @@ def load(
     path_or_url: str | Path,
     *,
     generator: Generator | nn.Module | str | Path | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     label: Label | None = None,
     channel_order: str = "rgb",
     assume: Mapping[str, str] | None = None,
@@ -59,7 +60,7 @@ def load(
         path_or_url: A local file, or an HTTPS address, which is kept in the cache; or `module.py:make`, a function of a Python
             file of yours that builds a generator. Nothing but the last runs any code.
         generator: For a file that holds the adapter alone: the generator, or the path of its checkpoint, or `module.py:make`.
-        device: Where to put the weights.
+        device: Where to put the weights; None: cuda where there is one, else cpu, as in every command.
         label: Of a conditional checkpoint, the one class to take, or the numbers of a label: the generator is then
             unconditional.
         channel_order: "bgr" for a checkpoint whose images come out with red and blue exchanged (mmagic trains such); in the
@@ -70,6 +71,7 @@ def load(
         CheckpointError: The file cannot be read.
         LIAError: The adapter belongs to another generator, or an argument does not go with the file.
     """
+    device = default_device() if device is None else device
     if is_script(str(path_or_url)):
         lia = LIA(build_by_script(str(path_or_url)), provenance={"source": str(path_or_url)})
         return lia.to(device).eval().requires_grad_(False)

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from lia_adapter import loading
+
 _BESIDE_OTHERS = "PYTEST_XDIST_WORKER" in os.environ
 
 
@@ -49,3 +51,9 @@ def reference_ops() -> Iterator[None]:
 
     with ops.using("reference"):
         yield
+
+
+@pytest.fixture(autouse=True)
+def cpu_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `load` opens in a test is on the CPU, on every machine."""
+    monkeypatch.setattr(loading, "default_device", lambda: "cpu")

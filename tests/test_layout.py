@@ -25,6 +25,7 @@ ROOMS = [
     "models",
     "download",
     "ranks",
+    "devices",
     "ops",
     "resize",
     "canonical",

@@ -26,7 +26,7 @@ def test_symmetric_root_raises_what_is_too_small() -> None:
     values = torch.tensor([-1e-9, 1e-9, 4.0, 9.0], dtype=torch.float64)
     matrix = basis @ torch.diag(values) @ basis.t()
     for floor, least in ((0.0, 1e-9), (1e-2, 0.09)):
-        found = torch.linalg.eigvalsh(symmetric_root(matrix, floor=floor)).square()
+        found = torch.linalg.eigvalsh(symmetric_root(matrix, least=floor)).square()
         expected = torch.tensor([0.0 if floor == 0 else least, least, 4.0, 9.0], dtype=torch.float64)
         assert torch.allclose(found, expected, atol=1e-12)
 

@@ -71,7 +71,7 @@ def doctor() -> None:
     """Say which versions and devices are here and what will run where."""
     import torch
 
-    from lia_adapter.jobs.run import default_device
+    from lia_adapter.devices import default_device
     from lia_adapter.lia_file import versions
     from lia_adapter.ops import native
 

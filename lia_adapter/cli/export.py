@@ -29,7 +29,7 @@ def export(file: str, target: str, out: Path | None, generator: str | None) -> N
     from lia_adapter.export import WEIGHTS, export_graphs, export_weights
     from lia_adapter.loading import load
 
-    lia = load(file, generator=generator)
+    lia = load(file, generator=generator, device="cpu")
     left: tuple[str, ...] = ()
     name = f"{source_stem(file)}-{target}"
     if target in WEIGHTS:

@@ -63,9 +63,9 @@ def sample(
     file each: seed0042.png. Files that are there already are replaced.
     """
     from lia_adapter.config import parse_seeds
+    from lia_adapter.devices import device_name
     from lia_adapter.download import source_stem
     from lia_adapter.jobs.estimates import Work, estimate
-    from lia_adapter.jobs.run import device_name
     from lia_adapter.jobs.sample import check_samples, sample_files, sample_seeds
     from lia_adapter.loading import load
 
@@ -113,10 +113,11 @@ def encode(
     More than 8,192 images make several files; those that are finished are kept when the same command is given again.
     """
     from lia_adapter import ranks
+    from lia_adapter.devices import device_name
     from lia_adapter.download import source_stem
     from lia_adapter.jobs.encode import encode as job
     from lia_adapter.jobs.estimates import Work, count_images, estimate
-    from lia_adapter.jobs.run import checked_out, device_name
+    from lia_adapter.jobs.run import checked_out
     from lia_adapter.loading import load
 
     with ranks.joined(device) as own:
@@ -182,9 +183,9 @@ def reconstruct(
     by side.
     """
     from lia_adapter.codes import is_codes_file, open_codes
+    from lia_adapter.devices import device_name
     from lia_adapter.jobs.estimates import Work, count_images, estimate
     from lia_adapter.jobs.reconstruct import reconstruct_images
-    from lia_adapter.jobs.run import device_name
     from lia_adapter.loading import load
     from lia_adapter.reports.images import write_reconstruct_report
 
@@ -250,10 +251,11 @@ def invert(
     same command is given again.
     """
     from lia_adapter.config import load_recipe, parse_overrides, to_toml
+    from lia_adapter.devices import device_name
     from lia_adapter.generators.labels import check_given_label
     from lia_adapter.jobs.estimates import Work, count_images, estimate
     from lia_adapter.jobs.invert import invert_lia
-    from lia_adapter.jobs.run import checked_out, device_name
+    from lia_adapter.jobs.run import checked_out
     from lia_adapter.loading import load
     from lia_adapter.reports.images import write_invert_report
 
@@ -313,10 +315,11 @@ def evaluate(
 
     Writes OUT, and beside it a report (.html) and a picture (.png).
     """
+    from lia_adapter.devices import device_name
     from lia_adapter.jobs.estimates import Work, count_images, estimate
     from lia_adapter.jobs.evaluate import evaluate as job
     from lia_adapter.jobs.evaluate import write_evaluation
-    from lia_adapter.jobs.run import checked_out, device_name
+    from lia_adapter.jobs.run import checked_out
     from lia_adapter.loading import load
     from lia_adapter.reports.images import write_evaluate_report
 

@@ -71,10 +71,11 @@ def train_encoder(
     """
     from lia_adapter import ranks
     from lia_adapter.config import load_recipe, parse_overrides, to_toml
+    from lia_adapter.devices import device_name
     from lia_adapter.download import source_stem
     from lia_adapter.generators.labels import check_given_label
     from lia_adapter.jobs.estimates import encoder_estimate
-    from lia_adapter.jobs.run import checked_out, device_name, run_folder
+    from lia_adapter.jobs.run import checked_out, run_folder
     from lia_adapter.jobs.train_encoder import train_encoder as job
     from lia_adapter.loading import load
     from lia_adapter.reports.encoder import write_encoder_report
@@ -137,8 +138,9 @@ def train(
 
     from lia_adapter import ranks
     from lia_adapter.config import parse_overrides, to_toml
+    from lia_adapter.devices import device_name
     from lia_adapter.jobs.estimates import train_estimate
-    from lia_adapter.jobs.run import checked_out, device_name, run_folder
+    from lia_adapter.jobs.run import checked_out, run_folder
     from lia_adapter.jobs.train import recipe_stages
     from lia_adapter.jobs.train import train as job
     from lia_adapter.reports.encoder import write_encoder_report

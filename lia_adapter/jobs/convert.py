@@ -13,11 +13,12 @@ from torch import nn
 
 from lia_adapter.config import load_recipe, stored
 from lia_adapter.data import open_images
+from lia_adapter.devices import device_name
 from lia_adapter.download import downloading, fetch, source_stem
 from lia_adapter.errors import ConfigError, LIAError, argument
 from lia_adapter.generators import Generator, as_generator, at_rest, fingerprint, is_script
 from lia_adapter.generators.labels import Label
-from lia_adapter.jobs.run import checked_out, device_name, write_results
+from lia_adapter.jobs.run import checked_out, write_results
 from lia_adapter.lia import LIA
 from lia_adapter.lia_file import versions
 from lia_adapter.loading import load, open_file

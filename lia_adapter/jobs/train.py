@@ -14,9 +14,10 @@ from lia_adapter import ranks
 from lia_adapter.budget import in_parts
 from lia_adapter.config import has_table, load_recipe, stored, to_toml
 from lia_adapter.data import ImageSet, in_batches, open_images
+from lia_adapter.devices import device_name
 from lia_adapter.errors import ConfigError, argument
 from lia_adapter.generators import MappingSampler, StyleGAN2, broadcast, pictures_at_once
-from lia_adapter.jobs.run import checked_out, device_name, run_folder, write_results
+from lia_adapter.jobs.run import checked_out, run_folder, write_results
 from lia_adapter.jobs.train_encoder import train_encoder_lia, write_encoder_results
 from lia_adapter.lia import LIA
 from lia_adapter.lia_file import versions

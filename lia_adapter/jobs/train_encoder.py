@@ -13,11 +13,12 @@ from torch import nn
 from lia_adapter import ranks
 from lia_adapter.config import load_recipe, stored, to_toml
 from lia_adapter.data import ImageSet, open_images
+from lia_adapter.devices import device_name
 from lia_adapter.download import downloading
 from lia_adapter.errors import LIAError
 from lia_adapter.files import sha256_file
 from lia_adapter.generators import Generator, at_rest, fingerprint
-from lia_adapter.jobs.run import checked_out, device_name, run_folder, write_results
+from lia_adapter.jobs.run import checked_out, run_folder, write_results
 from lia_adapter.lia import LIA
 from lia_adapter.lia_file import versions
 from lia_adapter.loading import load

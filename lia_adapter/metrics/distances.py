@@ -57,7 +57,7 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
     a, b = (x if isinstance(x, Moments) else _moments(x) for x in (a, b))
     cov_a, cov_b = a.covariance, b.covariance
     # tr (C_a C_b)^½ through the symmetric root of C_a: its eigenvalues are real, and rounding can't make them complex.
-    root = symmetric_root(cov_a, floor=0)
+    root = symmetric_root(cov_a, least=0)
     cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
     shift = (a.mean - b.mean).square().sum()
     return float(shift + cov_a.trace() + cov_b.trace() - 2 * cross)

@@ -56,7 +56,7 @@ class Typicality(nn.Module):
         """
         made = Typicality(y.shape[1]).to(y.device)
         into = torch.linalg.inv(root.double())
-        mean, spread = covariance_root(y[::2].double() @ into, floor=_FLOOR)
+        mean, spread = covariance_root(y[::2].double() @ into, least=_FLOOR)
         made.mean.copy_(torch.linalg.solve(into.t(), mean))
         made.white.copy_(into @ torch.linalg.inv(spread))
         made.quantiles.copy_(made.distance(y[1::2]).quantile(torch.linspace(0, 1, _QUANTILES).to(made.white)))

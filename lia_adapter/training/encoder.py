@@ -29,7 +29,7 @@ from lia_adapter.resize import resize
 from lia_adapter.training.adversarial import adversarial_losses
 from lia_adapter.training.encoder_checks import Checks, some_images
 from lia_adapter.training.encoder_config import EncoderConfig
-from lia_adapter.training.loop import Average, Job, Part, cosine, read_precision, step_generator
+from lia_adapter.training.loop import Average, Job, Microbatch, cosine, read_precision, step_generator
 
 __all__ = ["EncoderTraining"]
 
@@ -160,7 +160,7 @@ class EncoderTraining:
         """The paper's schedule: a factor of 0.8 after each quarter of the run."""
         return _DECAY ** (_QUARTERS * step // self.config.steps)
 
-    def step(self, part: Part) -> dict[str, Tensor]:
+    def step(self, part: Microbatch) -> dict[str, Tensor]:
         """The losses of one part of a batch (LIA, eq. 12 and 13)."""
         pixels, c = self.stream.batch(part.numbers, part.following)
         pixels = pixels.to(self.device, non_blocking=True)

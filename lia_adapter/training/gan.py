@@ -21,7 +21,7 @@ from lia_adapter.mapping import AdditiveCouplings, AffineCouplings, InvertibleMa
 from lia_adapter.training.adversarial import fooling_loss, gradient_penalty
 from lia_adapter.training.augment import Augment, adjust
 from lia_adapter.training.gan_config import TrainConfig
-from lia_adapter.training.loop import Average, Job, Part, read_precision, step_generator
+from lia_adapter.training.loop import Average, Job, Microbatch, read_precision, step_generator
 
 __all__ = ["GanTraining", "Players", "path_lengths"]
 
@@ -140,7 +140,7 @@ class GanTraining:
         each = 2 * picture_bytes(self.generator, lambda x: self.discriminator(x, self._no_class(len(x))), graph=True)
         return ranks.agreed(accumulation(share, share * each, self.device))
 
-    def step(self, part: Part) -> dict[str, Tensor]:
+    def step(self, part: Microbatch) -> dict[str, Tensor]:
         """The losses of one part of a batch: non-saturating logistic, R1 and path lengths, the latter two now and then."""
         config = self.config
         rows = [number - part.step * config.batch for number in part.numbers]
@@ -234,7 +234,7 @@ class GanTraining:
         return changed
 
     @torch.no_grad()
-    def _adjust(self, part: Part) -> None:
+    def _adjust(self, part: Microbatch) -> None:
         """Strengthens or weakens the augmentation, so that D's logits on real images keep the sign that was asked for."""
         last = part.following is None or part.following.start >= (part.step + 1) * self.config.batch
         if not (self.config.augment_target and last and (part.step + 1) % _AUGMENT_EVERY == 0):

@@ -29,7 +29,7 @@ __all__ = [
     "Average",
     "History",
     "Job",
-    "Part",
+    "Microbatch",
     "StepFunction",
     "adam",
     "cosine",
@@ -40,7 +40,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Part:
+class Microbatch:
     """The samples that one call of a step function works on.
 
     Attributes:
@@ -56,7 +56,7 @@ class Part:
     tell: Callable[[int], None] = lambda done: None
 
 
-StepFunction = Callable[[Part], Mapping[str, Tensor]]
+StepFunction = Callable[[Microbatch], Mapping[str, Tensor]]
 """Losses by name, each a mean over the part's samples; "loss" is the one that is minimised."""
 
 History = dict[str, list[float]]
@@ -249,7 +249,7 @@ def _gradients(job: Job, index: int, parameters: Sequence[Tensor], tell: Callabl
         numbers = _numbers(job, index, i)
         before = i * len(numbers)
         following = None if last else _numbers(job, index, i + 1)
-        part = Part(index, numbers, following, partial(_tell_more, tell, before))
+        part = Microbatch(index, numbers, following, partial(_tell_more, tell, before))
         with torch.enable_grad():
             losses = job.step(part)
             (losses["loss"] / job.accumulate).backward()

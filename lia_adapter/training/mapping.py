@@ -16,7 +16,7 @@ from lia_adapter.mapping import DenseCore, InvertibleMapping
 from lia_adapter.metrics.distances import sliced_wasserstein
 from lia_adapter.progress import Progress
 from lia_adapter.training.convert_config import ConvertConfig
-from lia_adapter.training.loop import History, Job, Part, adam, cosine, run_loop, step_generator
+from lia_adapter.training.loop import History, Job, Microbatch, adam, cosine, run_loop, step_generator
 
 __all__ = ["calibrate", "fit_mapping", "pick_coupling"]
 
@@ -126,7 +126,7 @@ class _Dense:
             self.root, self.whiten = root.to(y), torch.linalg.inv(root).to(y)
         self.base = _Base(_raised(stack.matrix, 1e-6), stack.offset)
 
-    def step(self, part: Part) -> dict[str, Tensor]:
+    def step(self, part: Microbatch) -> dict[str, Tensor]:
         """The losses of one step."""
         if part.step == 0:
             calibrate(self.mapping, self.base, *self.original.pairs(_FIRST_CALIBRATION, self._random(_STATISTICS - 1)))
@@ -183,7 +183,7 @@ class _Likelihood:
         mapping.colour.copy_(self.base.matrix)
         mapping.offset.copy_(mean)
 
-    def step(self, part: Part) -> dict[str, Tensor]:
+    def step(self, part: Microbatch) -> dict[str, Tensor]:
         """The loss of one step: nats a dimension, up to what is constant."""
         _, y, c = self.original.pairs(self.config.batch, self._random(part.step))
         z, log_det = self.mapping.core.to_z(self.mapping.to_core(y, c), c)

@@ -13,7 +13,7 @@ from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.progress import Progress
 from lia_adapter.training.adversarial import adversarial_losses
 from lia_adapter.training.convert_config import ConvertConfig
-from lia_adapter.training.loop import History, Job, Part, adam, cosine, run_loop, step_generator
+from lia_adapter.training.loop import History, Job, Microbatch, adam, cosine, run_loop, step_generator
 
 __all__ = ["refine_mapping"]
 
@@ -56,7 +56,7 @@ def refine_mapping(
     players = nn.ModuleDict({"mapping": mapping.core.requires_grad_(True), "discriminator": discriminator})
     stream = Stream(images, config.seed)
 
-    def step(part: Part) -> dict[str, Tensor]:
+    def step(part: Microbatch) -> dict[str, Tensor]:
         random = step_generator(config.seed, _STREAM + 1 + part.step, device)
         z = torch.randn(_SAMPLES, original.dim, generator=random, device=device)[[n % _SAMPLES for n in part.numbers]]
         y = mapping.to_y(z)

@@ -12,8 +12,8 @@ import torch
 
 from lia_adapter.cli import terminal
 from lia_adapter.cli.terminal import ProgressLine
+from lia_adapter.devices import device_name
 from lia_adapter.errors import ConfigError
-from lia_adapter.jobs.run import device_name
 from lia_adapter.progress import duration
 
 

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 import lia_adapter
+from lia_adapter.devices import device_name
 from lia_adapter.errors import ConfigError, LIAError, argument
 from lia_adapter.jobs.convert import convert
 from lia_adapter.jobs.encode import encode
 from lia_adapter.jobs.reconstruct import reconstruct_images
-from lia_adapter.jobs.run import checked_out, device_name
+from lia_adapter.jobs.run import checked_out
 from lia_adapter.jobs.train_encoder import train_encoder
 from lia_adapter.lia import LIA
 from tests import toys

@@ -23,7 +23,7 @@ from lia_adapter.training.adversarial import gradient_penalty
 from lia_adapter.training.encoder_config import EncoderConfig
 from lia_adapter.training.gan import GanTraining, path_lengths
 from lia_adapter.training.gan_config import TrainConfig
-from lia_adapter.training.loop import Part
+from lia_adapter.training.loop import Microbatch
 from tests import toys
 from tests.jobs.test_train_encoder import torchrun
 
@@ -73,7 +73,7 @@ def test_one_pass_gives_both_players_the_gradients_of_two(pictures: Path, mappin
     settings = config(mapping=mapping, precision="float64", mixing=0.5, r1_every=1, path_every=1)
     training = GanTraining(settings, open_images(pictures, (8, 8), 3), CPU)
     training.players.path_mean.fill_(0.3)
-    part = Part(0, range(8))
+    part = Microbatch(0, range(8))
     losses = training.step(part)
     losses["loss"].backward()
     found = {name: p.grad for name, p in training.players.named_parameters() if p.requires_grad}
@@ -107,7 +107,7 @@ def test_one_pass_gives_both_players_the_gradients_of_two(pictures: Path, mappin
 
 def test_regularisers_come_now_and_then_with_their_whole_weight(pictures: Path) -> None:
     training = GanTraining(config(r1_every=4, path_every=2), open_images(pictures, (8, 8), 3), CPU)
-    losses = [training.step(Part(i, range(8 * i, 8 * i + 8))) for i in range(8)]
+    losses = [training.step(Microbatch(i, range(8 * i, 8 * i + 8))) for i in range(8)]
     assert [bool(values["loss/r1"]) for values in losses] == [i % 4 == 0 for i in range(8)]
     assert [bool(values["loss/path"]) for values in losses] == [i % 2 == 0 for i in range(8)]
 

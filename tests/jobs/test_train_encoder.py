@@ -31,7 +31,7 @@ from lia_adapter.reports.encoder import encoder_verdict
 from lia_adapter.training.encoder import EncoderTraining
 from lia_adapter.training.encoder_checks import Checks
 from lia_adapter.training.encoder_config import EncoderConfig
-from lia_adapter.training.loop import Part
+from lia_adapter.training.loop import Microbatch
 from tests import toys
 
 ROOT = Path(__file__).parents[2]
@@ -323,7 +323,7 @@ def test_a_batch_that_is_drawn_in_parts_has_the_same_gradients(pictures: Path, a
         training = EncoderTraining(lia, images, config(precision="float64", adversarial_weight=adversarial), None)
         training.at_once, training.drawing = at_once, drawing
         told: list[int] = []
-        losses = training.step(Part(0, range(8), None, told.append))
+        losses = training.step(Microbatch(0, range(8), None, told.append))
         losses["loss"].backward()
         gradients = torch.cat([p.grad.flatten() for p in training.module.parameters() if p.grad is not None])
         found.append((gradients, {name: value.item() for name, value in losses.items()}))

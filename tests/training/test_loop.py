@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lia_adapter.errors import ConfigError, LIAError
 from lia_adapter.progress import Progress
-from lia_adapter.training.loop import Average, History, Job, Part, adam, cosine, run_loop, step_generator
+from lia_adapter.training.loop import Average, History, Job, Microbatch, adam, cosine, run_loop, step_generator
 
 STEPS, BATCH = 20, 8
 X = torch.randn(STEPS * BATCH, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -34,7 +34,7 @@ class Toy(nn.Module):
             self.net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
         self.average = copy.deepcopy(self.net).requires_grad_(False)
 
-    def step(self, part: Part) -> dict[str, Tensor]:
+    def step(self, part: Microbatch) -> dict[str, Tensor]:
         """Two losses of the samples of these numbers, each a mean over them."""
         x = X[list(part.numbers)]
         y = self.net(x)
@@ -98,7 +98,7 @@ def test_an_interrupt_waits_for_the_step_and_saves_it(tmp_path: Path) -> None:
     history = run_loop(job(whole))
     ended: list[int] = []
 
-    def step(part: Part) -> dict[str, Tensor]:
+    def step(part: Microbatch) -> dict[str, Tensor]:
         if part.step == 5:
             os.kill(os.getpid(), signal.SIGINT)
         losses = halted.step(part)
@@ -222,9 +222,9 @@ def test_parts_of_a_batch_give_what_the_whole_batch_gives() -> None:
 
 
 def test_numbers_are_every_sample_once_and_what_follows_is_told() -> None:
-    toy, parts = Toy(), list[Part]()
+    toy, parts = Toy(), list[Microbatch]()
 
-    def step(part: Part) -> Mapping[str, Tensor]:
+    def step(part: Microbatch) -> Mapping[str, Tensor]:
         parts.append(part)
         return toy.step(part)
 
@@ -241,7 +241,7 @@ class Follows(nn.Module):
         super().__init__()
         self.source, self.target = nn.BatchNorm1d(1).double(), nn.BatchNorm1d(1).double()
 
-    def step(self, part: Part) -> dict[str, Tensor]:
+    def step(self, part: Microbatch) -> dict[str, Tensor]:
         self.source(torch.full([2, 1], 3.0, dtype=torch.float64))
         return {"loss": -self.source.bias.sum() + 0 * self.source.weight.sum()}
 
@@ -315,7 +315,7 @@ def test_random_numbers_depend_on_seed_and_step_alone() -> None:
 def test_a_tick_has_the_means_of_its_steps() -> None:
     toy, losses, ticks = Toy(), list[dict[str, float]](), list[tuple[int, dict[str, float]]]()
 
-    def step(part: Part) -> dict[str, Tensor]:
+    def step(part: Microbatch) -> dict[str, Tensor]:
         found = toy.step(part)
         losses.append({name: value.item() for name, value in found.items()})
         return found
@@ -347,7 +347,7 @@ def test_progress_counts_steps() -> None:
     told: list[tuple[str, int, int]] = []
     toy = Toy()
 
-    def step(part: Part) -> dict[str, Tensor]:
+    def step(part: Microbatch) -> dict[str, Tensor]:
         part.tell(2)  # of samples, which nobody counts here
         return toy.step(part)
 
@@ -359,7 +359,7 @@ def test_progress_counts_samples_also_within_a_step() -> None:
     told: list[tuple[str, int, int]] = []
     toy = Toy()
 
-    def step(part: Part) -> dict[str, Tensor]:
+    def step(part: Microbatch) -> dict[str, Tensor]:
         for done in (1, 3):
             part.tell(done)
         return toy.step(part)
@@ -385,7 +385,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, name: str, value:
     """In one error, at the end of the tick, before anything is saved."""
     toy, ticks = Toy(), list[int]()
 
-    def step(part: Part) -> dict[str, Tensor]:
+    def step(part: Microbatch) -> dict[str, Tensor]:
         losses = toy.step(part)
         return losses | ({name: losses[name] * value} if part.step == 8 else {})
 

@@ -15,7 +15,7 @@ from lia_adapter.lia import LIA
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.training import refine
 from lia_adapter.training.convert_config import ConvertConfig
-from lia_adapter.training.loop import History, Job, Part
+from lia_adapter.training.loop import History, Job, Microbatch
 from lia_adapter.training.refine import refine_mapping
 from tests import toys
 
@@ -77,7 +77,7 @@ class Seen:
         self.z.clear()
         numbers = range(number * N, (number + 1) * N) if numbers is None else numbers
         with torch.enable_grad():
-            return dict(self.job.step(Part(number, numbers)))
+            return dict(self.job.step(Microbatch(number, numbers)))
 
     def move(self) -> None:
         """Moves the mapping that learns away from where it was."""
