@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import squeezenet1_0  # type: ignore[import-untyped, unused-ignore]
 
+from lia_adapter.cli.options import flag
 from lia_adapter.errors import LIAError
 from lia_adapter.metrics.features import FeatureSet, PixelFeatures, inception_features, load_features
 from lia_adapter.resize import resize
@@ -140,8 +141,9 @@ def test_inception_sees_the_bytes_of_the_picture(package: ModuleType, monkeypatc
 
 def test_inception_that_cannot_be_had_is_explained(package: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(package, "FeatureExtractorInceptionV3", Offline, raising=False)
-    with pytest.raises(LIAError, match="no route to host.*--features FILE"):
+    with pytest.raises(LIAError, match="no route to host.*features FILE") as told:
         inception_features()
+    assert "give --features FILE" in told.value.told(flag)
     monkeypatch.setitem(sys.modules, INCEPTION, None)  # as if it were not installed
     with pytest.raises(LIAError, match=r"pip install lia-adapter\[fid\]"):
         inception_features()

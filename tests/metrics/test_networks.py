@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision import models  # type: ignore[import-untyped, unused-ignore]
 
+from lia_adapter.cli.options import flag
 from lia_adapter.errors import LIAError
 from lia_adapter.metrics import architectures, networks
 from lia_adapter.metrics.architectures import NetworkFile, identify, read_network_file
@@ -391,8 +392,9 @@ def test_the_papers_file_is_downloaded_and_checked(site: Site, monkeypatch: pyte
     assert vgg16_paper(lambda done, _: seen.append(done)).read_bytes() == site.content
     assert seen[-1] == len(site.content)
     monkeypatch.setattr(networks, "PAPER_SHA256", "0" * 8)
-    with pytest.raises(LIAError, match="has the SHA-256 .* give --features FILE .* or features=none"):
+    with pytest.raises(LIAError, match="has the SHA-256 .* give features FILE .* or features=none") as told:
         vgg16_paper()
+    assert "give --features FILE" in told.value.told(flag)
 
 
 def test_without_a_connection_it_is_said_what_to_do(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

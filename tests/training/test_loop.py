@@ -94,6 +94,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, accumulate: int) 
 
 def test_an_interrupt_waits_for_the_step_and_saves_it(tmp_path: Path) -> None:
     """Ctrl-C in the middle of step 5, long before a save is due: the run ends behind that step, and goes on from there."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what runs in the background ignore it
     whole, halted, resumed = Toy(), Toy(), Toy()
     history = run_loop(job(whole))
     ended: list[int] = []
