@@ -20,7 +20,7 @@ from lia_adapter.jobs.encode import UNUSUAL
 from lia_adapter.jobs.run import checked_out, write_results
 from lia_adapter.lia import LIA
 from lia_adapter.lia_file import versions
-from lia_adapter.metrics.distances import frechet_distance
+from lia_adapter.metrics.distances import frechet_distance, frechet_of_rows
 from lia_adapter.metrics.features import Features, FeatureSet, NetworkFeatures, PixelFeatures, inception_features
 from lia_adapter.metrics.images import mse, psnr, ssim
 from lia_adapter.metrics.intervals import jackknife
@@ -329,7 +329,7 @@ def _interval(real: FeatureSet, others: Mapping[str, FeatureSet]) -> dict[str, A
     def between(other: Tensor) -> list[float]:
         # Not a bootstrap: that draws images twice, and the Fréchet distance of sets with twins is larger, far beyond its own
         # interval. This one covers the mean distance of as many other images; both say nothing of what many images give.
-        low, high = jackknife(lambda some: frechet_distance(real.kept[some], other[some]), count) or (0.0, math.inf)
+        low, high = jackknife(frechet_of_rows(real.kept, other), count) or (0.0, math.inf)
         return [max(0.0, low), high]
 
     return {"interval": {name: between(other.kept) for name, other in others.items()}}

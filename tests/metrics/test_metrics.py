@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lia_adapter.metrics.classifier import classifier_accuracy
-from lia_adapter.metrics.distances import frechet_distance, sliced_wasserstein
+from lia_adapter.metrics.distances import frechet_distance, frechet_of_rows, sliced_wasserstein
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -115,3 +115,12 @@ def test_the_classifier_depends_on_nothing_but_its_arguments() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(1)
     assert classifier_accuracy(a, b, epochs=2) == first
+
+
+@pytest.mark.parametrize(("n", "dim"), [(7, 5), (12, 40), (30, 700)])
+def test_distances_between_rows_are_those_between_the_sets_of_them(n: int, dim: int) -> None:
+    random = torch.Generator().manual_seed(n)
+    a, b = torch.randn(n, dim, generator=random) + 3, torch.randn(n, dim, generator=random) * 2 + 3.5
+    distance = frechet_of_rows(a, b)
+    for rows in (torch.arange(n), torch.arange(0, n, 2), torch.randperm(n, generator=random)[:4]):
+        assert distance(rows) == pytest.approx(frechet_distance(a[rows].double(), b[rows].double()), rel=1e-6)

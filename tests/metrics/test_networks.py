@@ -400,9 +400,9 @@ def test_the_papers_file_is_downloaded_and_checked(site: Site, monkeypatch: pyte
 def test_without_a_connection_it_is_said_what_to_do(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "PAPER_URL", site.url)
     site.drops = [0] * 5
-    with pytest.raises(LIAError, match="no connection.* give --features FILE .* or features=none") as caught:
+    with pytest.raises(LIAError, match="no connection.* give features FILE .* or features=none") as caught:
         vgg16_paper()
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and "give --features FILE" in caught.value.told(flag)
 
 
 def test_the_papers_file_is_torchvisions() -> None:
