@@ -159,7 +159,8 @@ def reconstruct_images(
 
 def _refuse_others(out: Path, stems: Sequence[str], run: Mapping[str, Any]) -> None:
     """Sees to it that no picture of another run, or of another program, is lost."""
-    there = next((path for stem in stems if (path := out / f"{stem}.png").exists()), None)
+    names = [Path(GRID).with_suffix(".png").name, *(f"{stem}{ending}" for stem in stems for ending in (".png", ".pasted.png"))]
+    there = next((path for name in names if (path := out / name).exists()), None)
     if there is None:
         return
     try:

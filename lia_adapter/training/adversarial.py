@@ -5,15 +5,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-__all__ = ["adversarial_losses", "fooling_loss", "gradient_penalty", "telling_loss"]
+__all__ = ["adversarial_losses", "generator_loss", "gradient_penalty", "discriminator_loss"]
 
 
-def fooling_loss(logits: Tensor) -> Tensor:
+def generator_loss(logits: Tensor) -> Tensor:
     """What the generator minimises: mean of softplus(-D(g)), for logits [N, 1] of drawn images."""
     return F.softplus(-logits).mean()
 
 
-def telling_loss(drawn: Tensor, real: Tensor) -> Tensor:
+def discriminator_loss(drawn: Tensor, real: Tensor) -> Tensor:
     """What the discriminator minimises: mean of softplus(D(g)) plus that of softplus(-D(x)), of logits [N, 1] each."""
     return F.softplus(drawn).mean() + F.softplus(-real).mean()
 
@@ -45,8 +45,8 @@ def adversarial_losses(discriminator: nn.Module, drawn: Tensor, x: Tensor, c: Te
         "loss/G", "loss/D" and "loss/r1", the last without its factor.
     """
     frozen = {name: p.detach() for name, p in discriminator.named_parameters()}
-    fooling = fooling_loss(functional_call(discriminator, frozen, (drawn, c)))
+    by_generator = generator_loss(functional_call(discriminator, frozen, (drawn, c)))
     real = x.detach().requires_grad_(True)
     logits = discriminator(real, c)
-    telling = telling_loss(discriminator(drawn.detach(), c), logits)
-    return {"loss/G": fooling, "loss/D": telling, "loss/r1": gradient_penalty(logits, real)}
+    by_discriminator = discriminator_loss(discriminator(drawn.detach(), c), logits)
+    return {"loss/G": by_generator, "loss/D": by_discriminator, "loss/r1": gradient_penalty(logits, real)}

@@ -18,7 +18,7 @@ from lia_adapter.data import ImageSet, Stream, to_floats
 from lia_adapter.generators import Discriminator, StyleGAN2, picture_bytes
 from lia_adapter.generators.stylegan2 import Noise
 from lia_adapter.mapping import AdditiveCouplings, AffineCouplings, InvertibleMapping
-from lia_adapter.training.adversarial import fooling_loss, gradient_penalty
+from lia_adapter.training.adversarial import generator_loss, gradient_penalty
 from lia_adapter.training.augment import Augment, adjust
 from lia_adapter.training.gan_config import TrainConfig
 from lia_adapter.training.loop import Average, Job, Microbatch, read_precision, step_generator
@@ -173,9 +173,9 @@ class GanTraining:
         """
         seen = drawn.detach().requires_grad_(True)
         logits = self._judge(self._augmented(seen, step, _DRAWN, rows), c)
-        fooling = fooling_loss(logits)
-        (gradient,) = torch.autograd.grad(fooling, seen, retain_graph=True)
-        return {"loss/G": fooling.detach(), "loss/D_drawn": F.softplus(logits).mean()}, (drawn * gradient.to(drawn)).sum()
+        by_generator = generator_loss(logits)
+        (gradient,) = torch.autograd.grad(by_generator, seen, retain_graph=True)
+        return {"loss/G": by_generator.detach(), "loss/D_drawn": F.softplus(logits).mean()}, (drawn * gradient.to(drawn)).sum()
 
     def _on_real(self, x: Tensor, c: Tensor | None, step: int, rows: Sequence[int]) -> dict[str, Tensor]:
         """The discriminator's loss on real images, and its gradient penalty."""

@@ -56,9 +56,12 @@ def test_pictures_of_another_run_are_not_lost(tmp_path: Path) -> None:
     reconstruct_images(lia, folder, tmp_path / "out")
     before = (tmp_path / "out" / "000.png").read_bytes()
     reconstruct_images(lia, folder, tmp_path / "out")  # the same again
-    with pytest.raises(ConfigError, match=r"holds 000.png, which a run on .*in made"):
+    with pytest.raises(ConfigError, match=r"holds grid.png, which a run on .*in made"):
         reconstruct_images(lia, folder, tmp_path / "out", psi=0.5)
     assert (tmp_path / "out" / "000.png").read_bytes() == before
+    (toys.pictures(tmp_path / "others", 1) / "000.png").rename(tmp_path / "others" / "x.png")
+    with pytest.raises(ConfigError, match=r"holds grid.png, which a run on .*in made"):  # though no other name is the same
+        reconstruct_images(lia, tmp_path / "others", tmp_path / "out")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "001.png").write_bytes(b"mine")
     with pytest.raises(ConfigError, match="something else made"):
