@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lia_adapter.errors import LIAError
 
-__all__ = ["agreed", "any_of", "average", "barrier", "count", "gathered", "joined", "merged", "rank"]
+__all__ = ["agreed", "any_of", "average", "barrier", "count", "gathered", "merged", "process_group", "rank"]
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ def count() -> int:
 
 
 @contextlib.contextmanager
-def joined(device: str | None) -> Iterator[str | None]:
+def process_group(device: str | None) -> Iterator[str | None]:
     """Joins the other processes where torchrun started this one (its environment says so), and leaves them at the end.
 
     Args:

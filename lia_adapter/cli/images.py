@@ -120,7 +120,7 @@ def encode(
     from lia_adapter.jobs.run import checked_out
     from lia_adapter.loading import load
 
-    with ranks.joined(device) as own:
+    with ranks.process_group(device) as own:
         first = ranks.rank() == 0
         target = checked_out(out, "codes.safetensors", report=False)
         progress = ProgressLine() if first else None

@@ -84,7 +84,7 @@ def train_encoder(
     keys = parse_overrides(overrides) | {key: value for key, value in given.items() if value is not None}
     config = load_recipe(EncoderConfig, recipe, keys)
     default = f"{source_stem(lia)}-encoder.safetensors"
-    with ranks.joined(device) as own:
+    with ranks.process_group(device) as own:
         first = ranks.rank() == 0
         target = checked_out(out, default) if first else Path(out or default)
         progress = ProgressLine() if first else None
@@ -150,7 +150,7 @@ def train(
     keys = parse_overrides(overrides) | {key: value for key, value in given.items() if value is not None}
     config, encoder = recipe_stages(recipe, keys)
     default = f"{Path(recipe).name.removesuffix('.toml')}.lia.safetensors"
-    with ranks.joined(device) as own:
+    with ranks.process_group(device) as own:
         name = device_name(own)
         first = ranks.rank() == 0
         target = checked_out(out, default, report=not dry_run) if first else Path(out or default)

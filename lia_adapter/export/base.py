@@ -7,11 +7,11 @@ from torch import Tensor
 
 from lia_adapter.errors import LIAError
 
-__all__ = ["Part", "literal", "refuse", "widths_limit"]
+__all__ = ["ExportedFile", "literal", "refuse", "widths_limit"]
 
 
 @dataclass(frozen=True)
-class Part:
+class ExportedFile:
     """One network as another program has it.
 
     Attributes:

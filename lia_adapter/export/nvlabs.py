@@ -21,7 +21,7 @@ from lia_adapter.canonical import (
     generator2,
     generator3,
 )
-from lia_adapter.export.base import Part, literal, refuse, widths_limit
+from lia_adapter.export.base import ExportedFile, literal, refuse, widths_limit
 from lia_adapter.export.limits import clamps, dense_layers, discriminator_limits, generator_limits, mapping_limits
 from lia_adapter.lia import LIA
 
@@ -30,7 +30,7 @@ __all__ = ["PROGRAM", "export"]
 PROGRAM: Final = "NVlabs/stylegan3"
 
 
-def export(lia: LIA, average: Tensor) -> tuple[Part, Part | str | None]:
+def export(lia: LIA, average: Tensor) -> tuple[ExportedFile, ExportedFile | str | None]:
     """Generator and discriminator for NVlabs' program, or why the discriminator stays behind.
 
     Args:
@@ -44,10 +44,10 @@ def export(lia: LIA, average: Tensor) -> tuple[Part, Part | str | None]:
         refuse(PROGRAM, [f"the family {lia.family}; StyleGAN 2 and 3 fit"])
     generator = _stylegan2(generator2(lia.config)) if lia.family == "stylegan2" else _stylegan3(generator3(lia.config))
     state = {**lia.generator.state_dict(), "mapping.w_avg": average}
-    return Part(state, generator.code, generator.remarks), _discriminator(lia)
+    return ExportedFile(state, generator.code, generator.remarks), _discriminator(lia)
 
 
-def _stylegan2(config: Generator2Config) -> Part:
+def _stylegan2(config: Generator2Config) -> ExportedFile:
     blocks = config["blocks"]
     found = clamps(clamped_parts(config))
     refuse(PROGRAM, [*generator_limits(config), *_clamp_limits(found)])
@@ -55,10 +55,10 @@ def _stylegan2(config: Generator2Config) -> Part:
     options: dict[str, Any] = {"architecture": blocks[0]["architecture"], **widths, "num_fp16_res": 0}
     options |= {"conv_clamp": next(iter(found)), "use_noise": blocks[-1]["conv1"]["noise"]}
     mapping = dense_layers(config)
-    return Part({}, _code("networks_stylegan2", config, _mapping(mapping), options), remarks + _class_remark(mapping))
+    return ExportedFile({}, _code("networks_stylegan2", config, _mapping(mapping), options), remarks + _class_remark(mapping))
 
 
-def _stylegan3(config: Generator3Config) -> Part:
+def _stylegan3(config: Generator3Config) -> ExportedFile:
     layers = config["layers"]
     found = clamps(layers)
     refuse(PROGRAM, [*mapping_limits(config["mapping"], config["y_dim"]), *_stylegan3_limits(config), *_clamp_limits(found)])
@@ -70,7 +70,7 @@ def _stylegan3(config: Generator3Config) -> Part:
     options |= {"conv_clamp": next(iter(found)), "margin_size": margin}
     mapping = dense_layers(config)
     code = _code("networks_stylegan3", config, {"num_layers": len(mapping["features"])}, options)
-    return Part({}, code, remarks + _class_remark(mapping))
+    return ExportedFile({}, code, remarks + _class_remark(mapping))
 
 
 def _class_remark(mapping: MappingConfig) -> tuple[str, ...]:
@@ -99,7 +99,7 @@ def _stylegan3_limits(config: Generator3Config) -> Iterator[str]:
         yield "a mapping with layers that are not as wide as y"
 
 
-def _discriminator(lia: LIA) -> Part | str | None:
+def _discriminator(lia: LIA) -> ExportedFile | str | None:
     config = discriminator2(lia.config)
     if lia.discriminator is None or config is None:
         return None
@@ -119,7 +119,7 @@ def _discriminator(lia: LIA) -> Part | str | None:
         "from training.networks_stylegan2 import Discriminator",
         f"D = Discriminator({literal(**sizes, **options)})", 'D.load_state_dict(load_file("FILE"), strict=True)',
     )  # fmt: skip
-    return Part(lia.discriminator.state_dict(), code, remarks)
+    return ExportedFile(lia.discriminator.state_dict(), code, remarks)
 
 
 def _code(module: str, config: GeneratorConfig, mapping: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lia_adapter.canonical import HALF_CLAMP, Discriminator2Config, Generator2Config, clamped_parts, discriminator2, generator2
 from lia_adapter.checkpoints.rosinality_names import DISCRIMINATOR, GENERATOR, named
-from lia_adapter.export.base import Part, literal, refuse, widths_limit
+from lia_adapter.export.base import ExportedFile, literal, refuse, widths_limit
 from lia_adapter.export.limits import clamps, dense_layers, discriminator_limits, generator_limits
 from lia_adapter.lia import LIA
 
@@ -16,7 +16,7 @@ __all__ = ["PROGRAM", "export"]
 PROGRAM: Final = "rosinality/stylegan2-pytorch"
 
 
-def export(lia: LIA, average: Tensor) -> tuple[Part, Part | str | None]:
+def export(lia: LIA, average: Tensor) -> tuple[ExportedFile, ExportedFile | str | None]:
     """Generator and discriminator for rosinality's program, or why the discriminator stays behind.
 
     Args:
@@ -40,7 +40,7 @@ def export(lia: LIA, average: Tensor) -> tuple[Part, Part | str | None]:
         "# an image: g_ema([z], truncation=0.7, truncation_latent=latent_avg, randomize_noise=False)[0]",
     )  # fmt: skip
     state = named(GENERATOR, lia.generator.state_dict(), len(config["blocks"]), layers)
-    generator = Part(state | {"latent_avg": average}, code, remarks + _clamp_remark("generator", found))
+    generator = ExportedFile(state | {"latent_avg": average}, code, remarks + _clamp_remark("generator", found))
     return generator, _discriminator(lia)
 
 
@@ -77,7 +77,7 @@ def _clamp_remark(name: str, found: set[float | None]) -> tuple[str, ...]:
     return (f"The {name}'s clamps stay behind. Only networks in half precision were ever seen to reach them.",)
 
 
-def _discriminator(lia: LIA) -> Part | str | None:
+def _discriminator(lia: LIA) -> ExportedFile | str | None:
     config = discriminator2(lia.config)
     if lia.discriminator is None or config is None:
         return None
@@ -99,7 +99,7 @@ def _discriminator(lia: LIA) -> Part | str | None:
         'd.load_state_dict(load_file("FILE"), strict=True)',
     )  # fmt: skip
     state = named(DISCRIMINATOR, lia.discriminator.state_dict(), len(blocks))
-    return Part(state, code, remarks + _clamp_remark("discriminator", found))
+    return ExportedFile(state, code, remarks + _clamp_remark("discriminator", found))
 
 
 def _widths(widths: Mapping[int, int]) -> tuple[list[str], tuple[str, ...]]:

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from lia_adapter.errors import LIAError, argument
 from lia_adapter.export import nvlabs, rosinality
-from lia_adapter.export.base import Part
+from lia_adapter.export.base import ExportedFile
 from lia_adapter.files import atomic_write, check_writable
 from lia_adapter.lia import LIA
 
 __all__ = ["WEIGHTS", "Exported", "export_weights"]
 
-Networks = Callable[[LIA, Tensor], tuple[Part, Part | str | None]]
+Networks = Callable[[LIA, Tensor], tuple[ExportedFile, ExportedFile | str | None]]
 
 WEIGHTS: Final[Mapping[str, tuple[str, Networks]]] = {
     "nvlabs": (nvlabs.PROGRAM, nvlabs.export), "rosinality": (rosinality.PROGRAM, rosinality.export),
@@ -63,7 +63,7 @@ def export_weights(lia: LIA, target: str, out: str | Path) -> Exported:
     generator, discriminator = networks(lia, average)
     left = [*left, *generator.remarks, *_parts_left(lia)]
     parts = {out: generator}
-    if isinstance(discriminator, Part):
+    if isinstance(discriminator, ExportedFile):
         parts[out.with_suffix(".discriminator.safetensors")] = discriminator
         left += discriminator.remarks
     elif discriminator is not None:
@@ -98,7 +98,7 @@ def _parts_left(lia: LIA) -> list[str]:
     return left
 
 
-def _note(lia: LIA, program: str, parts: Mapping[Path, Part], left: Sequence[str]) -> str:
+def _note(lia: LIA, program: str, parts: Mapping[Path, ExportedFile], left: Sequence[str]) -> str:
     source = lia.provenance.get("source", "a generator")
     first = next(iter(parts))
     lines = [

@@ -158,7 +158,7 @@ def _first_stage(config: TrainConfig, data: str, device: torch.device, folder: P
     features = load_features(config.features)
     training = GanTraining(config, images, device)
     tick_steps = max(1, config.steps // _TICKS)
-    watch = _Watch(training, images, features.to(device), folder, tick_steps) if ranks.rank() == 0 else None
+    watch = _Curve(training, images, features.to(device), folder, tick_steps) if ranks.rank() == 0 else None
     try:
         losses = run_loop(
             training.job(watch.tick if watch else None, tick_steps),
@@ -201,7 +201,7 @@ def _measure_mean(generator: StyleGAN2, seed: int, device: torch.device) -> None
     (mapping.y_mean if isinstance(mapping, InvertibleMapping) else mapping.w_avg).copy_(y.mean(dim=0))
 
 
-class _Watch:
+class _Curve:
     """Writes figures and pictures into the run's folder, and measures how far drawn images are from real ones.
 
     Attributes:

@@ -140,7 +140,7 @@ def _trained(lia: LIA, data: str | Path, config: EncoderConfig, folder: Path | N
     training.prepare(held_out(data, generator, config) or images, checks, progress)
     watch = None
     if folder is not None and ranks.rank() == 0:
-        watch = _Watch(RunLog(folder, to_toml(config)), training)
+        watch = _Grids(RunLog(folder, to_toml(config)), training)
     first = training.known_answer(progress)
     try:
         history = run_loop(
@@ -189,7 +189,7 @@ def _plan(training: EncoderTraining, path: Path | None, identity: str, progress:
     return plan
 
 
-class _Watch:
+class _Grids:
     """Writes figures and pictures into the run's folder."""
 
     def __init__(self, log: RunLog, training: EncoderTraining) -> None:

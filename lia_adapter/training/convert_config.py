@@ -16,7 +16,7 @@ class ConvertConfig:
     seed: int = key("of the fit", 0)
     steps: int = key("of the fit", 800)
     batch: int = key("codes a step", 512)
-    floor: float = key("dense: starts from the mapping's own weights, singular values raised to this", 0.3)
+    least_singular: float = key("dense: starts at the mapping's own weights, singular values raised to this", 0.3, was="floor")
     dense_learning_rate: float = key("dense: of Adam(0.9, 0.99)", 1e-3)
     reach_weight: float = key("dense: how strongly codes of the original mapping must keep a z that the prior knows", 0.03)
     reach_noise: float = key("dense: noise on those codes, in standard deviations of y", 0.1)
@@ -35,7 +35,8 @@ class ConvertConfig:
             self,
             {
                 "steps": 0, "batch": 2, "refine_steps": 0, "statistics_samples": 100, "eval_samples": 20,
-                "eval_seeds": 1, "image_seconds": 0, "save_seconds": 0, "floor": 0, "reach_weight": 0, "reach_noise": 0,
+                "eval_seeds": 1, "image_seconds": 0, "save_seconds": 0, "least_singular": 0, "reach_weight": 0,
+                "reach_noise": 0,
             },
         )  # fmt: skip
         check_seed(self)

@@ -51,7 +51,7 @@ class Checks:
             images: In the data set.
             drawing: Seconds for an image.
             encoding: The same.
-            accumulate: See there.
+            accumulate: As the attribute.
         """
         seconds = allowance(config.steps * config.batch * GRADIENT * drawing, config.check_seconds)
         return Checks(

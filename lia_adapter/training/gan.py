@@ -97,7 +97,7 @@ class GanTraining:
 
         Args:
             tick: Called after every `tick_steps` steps.
-            tick_steps: See there.
+            tick_steps: Steps from one call of `tick` to the next.
         """
         config, players = self.config, self.players
         mapping = list(self.generator.mapping.parameters())

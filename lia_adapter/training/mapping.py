@@ -117,7 +117,7 @@ class _Dense:
         core = self.core
         with torch.no_grad():
             for i, (weight, bias) in enumerate(zip(stack.weights, stack.biases, strict=True)):
-                core.weights[i].copy_(_raised(weight, config.floor))
+                core.weights[i].copy_(_raised(weight, config.least_singular))
                 core.biases[i].copy_(bias)
             for name, value in stack.label.items():
                 getattr(core, name).copy_(value)
@@ -151,10 +151,10 @@ class _Dense:
         return step_generator(self.config.seed, number, self.root.device)
 
 
-def _raised(matrix: Tensor, floor: float) -> Tensor:
-    """The matrix with singular values of at least `floor`, float64."""
+def _raised(matrix: Tensor, least: float) -> Tensor:
+    """The matrix with singular values of at least `least`, float64."""
     u, s, vt = torch.linalg.svd(matrix.double())
-    raised: Tensor = u @ torch.diag(s.clamp(min=floor)) @ vt
+    raised: Tensor = u @ torch.diag(s.clamp(min=least)) @ vt
     return raised
 
 

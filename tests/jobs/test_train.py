@@ -214,7 +214,7 @@ from tests.jobs.test_train import config
 
 torch.set_num_threads(1)
 augment._HORIZON = 100  # so that augmentation is strong after a few steps
-with ranks.joined("cpu"):
+with ranks.process_group("cpu"):
     settings = config(precision="float64", augment_target=0.01, mirror=True, seed=1, data=sys.argv[1])
     train_lia(settings, None, torch.device("cpu"), folder=Path(sys.argv[2]))
 """

@@ -160,7 +160,7 @@ from lia_adapter.jobs.train_encoder import train_encoder_lia
 import torch
 
 torch.set_num_threads(1)
-with ranks.joined("cpu"):
+with ranks.process_group("cpu"):
     settings = config(precision="float64", adversarial_weight=0.1, mirror=True)
     train_encoder_lia(converted(), sys.argv[1], settings, folder=Path(sys.argv[2]))
 """
@@ -206,7 +206,7 @@ def progress(name, done, total):
         os._exit(9)
 
 try:
-    with ranks.joined("cpu"):
+    with ranks.process_group("cpu"):
         train_encoder_lia(converted(), sys.argv[1], config(), folder=Path(sys.argv[2]), progress=progress)
 except LIAError as error:
     print(error, file=sys.stderr, flush=True)
