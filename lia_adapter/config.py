@@ -122,8 +122,8 @@ def check_choices(config: _Dataclass, choices: Mapping[str, Sequence[str]]) -> N
 def check_least(config: _Dataclass, least: Mapping[str, float]) -> None:
     """Raises a ConfigError if one of these keys is smaller than its least value."""
     for key, value in least.items():
-        if getattr(config, key) < value:
-            raise ConfigError(f"{key} is {getattr(config, key)}; expected at least {value}.")
+        if (found := getattr(config, key)) is not None and found < value:
+            raise ConfigError(f"{key} is {found}; expected at least {value}.")
 
 
 def check_seed(config: _Dataclass) -> None:

@@ -22,7 +22,7 @@ __all__ = [
 
 RESIZE_MODES = ("crop", "letterbox", "stretch")
 """How images come to a size: the middle is cut out; all of it, with black bars (LIA's LSUN cars); all of it, distorted."""
-COUPLINGS = ("dense", "additive", "affine")
+COUPLINGS = ("flow", "affine", "additive", "dense")
 """Cores of the invertible mapping: those that are fitted."""
 MAPPINGS = ("additive", "affine", "mlp")
 """What a generator may learn with; mlp is StyleGAN's own, which has no inverse."""

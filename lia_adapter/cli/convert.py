@@ -31,7 +31,7 @@ def _couplings(context: click.Context, option: click.Parameter, begun: str) -> l
 @device
 @click.option("--seed", type=int, help="Of the fit.")
 @click.option("--steps", type=int, help="Training steps.")
-@click.option("--coupling", shell_complete=_couplings, help="auto, dense, additive (LIA's own) or affine.")
+@click.option("--coupling", shell_complete=_couplings, help="auto (flow), affine, additive (LIA's own) or dense.")
 @labels("the generator to make: a conditional checkpoint becomes one of this label alone")
 @click.option(
     "--channel-order", type=click.Choice(["rgb", "bgr"]), default="rgb", show_default=True,

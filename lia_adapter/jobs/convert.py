@@ -192,7 +192,7 @@ def _fitted(
         features.to(device),
         samples=config.eval_samples,
         seeds=config.eval_seeds,
-        statistics_samples=config.statistics_samples,
+        statistics_samples=config.kept_samples,
         image_seconds=config.image_seconds,
         device=device,
         progress=progress,

@@ -21,6 +21,7 @@ from lia_adapter.training.convert_config import ConvertConfig
 from lia_adapter.training.encoder_config import EncoderConfig
 from lia_adapter.training.gan import Players
 from lia_adapter.training.gan_config import TrainConfig
+from lia_adapter.training.mapping import pick_coupling
 
 __all__ = ["Work", "convert_work", "count_images", "encoder_estimate", "estimate", "train_estimate"]
 
@@ -100,7 +101,7 @@ def convert_work(lia: LIA, config: ConvertConfig, features: Features) -> Work:
         codes.pairs(config.batch, random)
         mapped = seconds_of(lambda: codes.pairs(config.batch, random)) / config.batch
     pictures = min(max(config.image_seconds, 3 * LEAST_IMAGES * look), 3 * MOST_IMAGES * look)
-    fit = config.steps * config.batch * _STEP * mapped
+    fit = config.fit_steps(pick_coupling(lia.generator, config.coupling)) * config.batch * _STEP * mapped
     measures = config.eval_seeds * config.eval_samples * _MEASURES * mapped
     return Work(
         drawn=2 * comparison_count(lia), seconds=pictures + fit + measures + 3 * config.statistics_samples * mapped,

@@ -15,7 +15,7 @@ u. There are three to fit:
 and a fourth, `sigmoid`, for the files of LIA's code that have it.
 """
 
-from lia_adapter.mapping.cores import AdditiveCouplings, AffineCouplings, DenseCore, SigmoidCouplings
+from lia_adapter.mapping.cores import AdditiveCouplings, AffineCouplings, DenseCore, ShuffledCouplings, SigmoidCouplings
 from lia_adapter.mapping.invertible import InvertibleMapping
 from lia_adapter.mapping.steps import Step
 
@@ -24,6 +24,7 @@ __all__ = [
     "AffineCouplings",
     "DenseCore",
     "InvertibleMapping",
+    "ShuffledCouplings",
     "SigmoidCouplings",
     "Step",
 ]

@@ -1,8 +1,10 @@
 """Fits an invertible mapping to a generator's own mapping, on unlimited samples of the latter.
 
-Every fit is followed by `calibrate`, which gives the samples the exact mean and covariance of the original's y.
+Flows are fitted by likelihood; `dense` by pairs, followed by `calibrate`, which gives its samples the mean and the covariance
+of the original's y.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +13,12 @@ from torch import Tensor
 
 from lia_adapter.errors import ConfigError
 from lia_adapter.generators import Generator, MappingSampler, dense_stack, in_chunks
-from lia_adapter.linalg import covariance_root, procrustes, symmetric_root
+from lia_adapter.linalg import covariance_root, symmetric_root
 from lia_adapter.mapping import DenseCore, InvertibleMapping
-from lia_adapter.metrics.distances import sliced_wasserstein
 from lia_adapter.progress import Progress
 from lia_adapter.training.convert_config import ConvertConfig
-from lia_adapter.training.loop import History, Job, Microbatch, adam, cosine, run_loop, step_generator
+from lia_adapter.training.flow import FlowFit
+from lia_adapter.training.loop import Average, History, Job, Microbatch, adam, cosine, run_loop, step_generator
 
 __all__ = ["calibrate", "fit_mapping", "pick_coupling"]
 
@@ -27,18 +29,17 @@ _FIRST_CALIBRATION = 32_768  # samples for the calibration that a dense fit star
 
 
 def pick_coupling(generator: Generator, coupling: str) -> str:
-    """Resolves "auto": dense where the generator's mapping is a stack of square layers with a bijective activation.
+    """Resolves "auto", which is flow.
 
     Raises:
         ConfigError: dense was asked for and cannot be had.
     """
-    fits = dense_stack(generator) is not None
     if coupling == "auto":
-        return "dense" if fits else "affine"
-    if coupling == "dense" and not fits:
+        return "flow"
+    if coupling == "dense" and dense_stack(generator) is None:
         raise ConfigError(
             "coupling dense needs a mapping network whose layers all have the width of z and y and leaky ReLUs between them; "
-            "this generator's is different. Use coupling=affine (or auto)."
+            "this generator's is different. Use coupling=flow (or auto)."
         )
     return coupling
 
@@ -65,30 +66,27 @@ def fit_mapping(
     Returns:
         The mapping, and its losses a step.
     """
-    original = MappingSampler(generator)
-    z, y, c = original.pairs(config.statistics_samples, step_generator(config.seed, _STATISTICS, device))
-    coupling = pick_coupling(generator, config.coupling)
-    job = (_Dense if coupling == "dense" else _Likelihood)(coupling, original, config, z, y, c)
+    original, coupling = MappingSampler(generator), pick_coupling(generator, config.coupling)
+    fit = _Dense(original, config, device) if coupling == "dense" else FlowFit(coupling, original, config, device)
+    steps = config.fit_steps(coupling)
     history = run_loop(
         Job(
             f"fit {coupling}",
-            job.mapping,
-            job.step,
-            adam(job.mapping, job.learning_rate),
-            steps=config.steps,
+            fit.module,
+            fit.step,
+            adam(fit.trained, fit.learning_rate),
+            steps=steps,
             batch=config.batch,
-            rate=cosine(config.steps),
+            rate=cosine(steps),
             clip=1.0,
+            averages=fit.averages,
         ),
         state_path=state_path,
         identity=identity,
         save_seconds=config.save_seconds,
         progress=progress,
     )
-    job.mapping.requires_grad_(False).eval()
-    job.finish(z, y, c)
-    calibrate(job.mapping, job.base, z, y, c)
-    return job.mapping, history
+    return fit.finish().requires_grad_(False).eval(), history
 
 
 class _Dense:
@@ -101,17 +99,17 @@ class _Dense:
     lie on a thin sheet, and the original's codes, a little off that sheet, would be thousands of standard deviations away.
     """
 
-    def __init__(
-        self, coupling: str, original: MappingSampler, config: ConvertConfig, z: Tensor, y: Tensor, c: Tensor | None
-    ) -> None:
+    averages: Sequence[Average] = ()
+
+    def __init__(self, original: MappingSampler, config: ConvertConfig, device: torch.device) -> None:
         stack, dim = dense_stack(original.generator), original.dim
         assert stack is not None  # noqa: S101  (pick_coupling saw to it)
         label = {"label_features": stack.label["embed_bias"].shape[0]} if stack.label else {}
         self.original, self.config, self.learning_rate = original, config, config.dense_learning_rate
-        mapping = InvertibleMapping(
-            coupling, dim, original.c_dim, layers=len(stack.weights), alpha=stack.alpha, **label
-        )  # fmt: skip
-        self.mapping = mapping.to(y.device)
+        mapping = InvertibleMapping("dense", dim, original.c_dim, layers=len(stack.weights), alpha=stack.alpha, **label)
+        self.mapping = self.module = self.trained = mapping.to(device)
+        self.samples = original.pairs(config.kept_samples, self._random(_STATISTICS))
+        y = self.samples[1]
         assert isinstance(mapping.core, DenseCore)  # noqa: S101
         self.core: DenseCore = mapping.core
         core = self.core
@@ -144,11 +142,13 @@ class _Dense:
         loss = seeds + moments + self.config.reach_weight * reach
         return {"loss": loss, "seeds": seeds, "moments": moments, "reach": reach}
 
-    def finish(self, z: Tensor, y: Tensor, c: Tensor | None) -> None:
-        """Nothing is left to do."""
+    def finish(self) -> InvertibleMapping:
+        """The mapping, calibrated."""
+        calibrate(self.mapping, self.base, *self.samples)
+        return self.mapping
 
     def _random(self, number: int) -> torch.Generator:
-        return step_generator(self.config.seed, number, self.root.device)
+        return step_generator(self.config.seed, number, self.mapping.offset.device)
 
 
 def _raised(matrix: Tensor, least: float) -> Tensor:
@@ -156,62 +156,6 @@ def _raised(matrix: Tensor, least: float) -> Tensor:
     u, s, vt = torch.linalg.svd(matrix.double())
     raised: Tensor = u @ torch.diag(s.clamp(min=least)) @ vt
     return raised
-
-
-class _Likelihood:
-    """Whitening with the Procrustes rotation, couplings that start as the identity, and maximum likelihood.
-
-    A falling loss is no proof: y lies on a surface of one dimension less, where likelihood can grow for ever while the
-    samples get worse. So `finish` looks at fresh samples and takes the couplings back if they made things worse.
-    """
-
-    def __init__(
-        self, coupling: str, original: MappingSampler, config: ConvertConfig, z: Tensor, y: Tensor, c: Tensor | None
-    ) -> None:
-        self.original, self.config = original, config
-        self.mapping = mapping = InvertibleMapping(coupling, original.dim, original.c_dim).to(y.device)
-        self.learning_rate = config.coupling_learning_rate * mapping.core.weight_scale
-        self.start = {name: tensor.clone() for name, tensor in mapping.core.state_dict().items()}
-        mapping.y_mean.copy_(y.mean(dim=0))
-        if c is not None:  # class means; for labels that are not one-hot, the linear regression of y on c
-            mapping.class_shift.copy_(torch.linalg.pinv(c.double()) @ (y - mapping.y_mean).double())
-            y = y - c @ mapping.class_shift
-        mean, root = covariance_root(y)
-        u = torch.linalg.solve(root, (y.double() - mean).t()).t()
-        # y = mean + (z @ R) @ root for the rotation R that brings z nearest to whitened y.
-        self.base = _Base((procrustes(z, u) @ root).t(), mean)
-        mapping.colour.copy_(self.base.matrix)
-        mapping.offset.copy_(mean)
-
-    def step(self, part: Microbatch) -> dict[str, Tensor]:
-        """The loss of one step: nats a dimension, up to what is constant."""
-        _, y, c = self.original.pairs(self.config.batch, self._random(part.step))
-        z, log_det = self.mapping.core.to_z(self.mapping.to_core(y, c), c)
-        return {"loss": (0.5 * z.square().sum(dim=1) - log_det).mean() / self.original.dim}
-
-    def finish(self, z: Tensor, y: Tensor, c: Tensor | None) -> None:
-        """Takes couplings back that made the samples worse, and turns z towards the seeds: a Gaussian stays one.
-
-        The rotation is found on the many samples that the first one was found on; few would turn it at random.
-        """
-        mapping, core = self.mapping, self.mapping.core
-        assert not isinstance(core, DenseCore)  # noqa: S101
-        reference = self.original.pairs(self.config.eval_samples, self._random(_STATISTICS - 1))
-        again, _, c_again = self.original.pairs(self.config.eval_samples, self._random(_STATISTICS - 2))
-        trained = {name: tensor.clone() for name, tensor in mapping.core.state_dict().items()}
-        distances = []
-        for state in (self.start, trained):
-            mapping.core.load_state_dict(state)
-            calibrate(mapping, self.base, *reference)
-            distances.append(sliced_wasserstein(reference[1], in_chunks(mapping.to_y, again, c_again)))
-        if distances[0] < distances[1]:
-            mapping.core.load_state_dict(self.start)
-        calibrate(mapping, self.base, z, y, c)
-        rotation = procrustes(in_chunks(mapping.to_z, y, c), z)
-        core.rotation.copy_(core.rotation.double() @ rotation)
-
-    def _random(self, number: int) -> torch.Generator:
-        return step_generator(self.config.seed, number, self.mapping.colour.device)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,124 @@
+"""Fits a flow by maximum likelihood: coordinates in which the original mapping's y, with a little noise, is N(0, I)."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from lia_adapter.generators import MappingSampler
+from lia_adapter.mapping import DenseCore, InvertibleMapping
+from lia_adapter.metrics.distances import Moments
+from lia_adapter.training.convert_config import ConvertConfig
+from lia_adapter.training.loop import Average, Microbatch, step_generator
+
+__all__ = ["FlowFit"]
+
+_STATISTICS, _ALIGNMENT, _HELD_OUT = 2**31, 2**32, 2**33  # first numbers of random streams that no step has
+_PART = 8192  # codes drawn at once for statistics
+_LEAST = 1e-6  # a variance, as a fraction of the largest: where z is shorter than y, some of y's are 0
+_HALF_LIFE = 70  # steps that the averaged weights remember
+_HELD_OUT_CODES = 10_000
+
+
+class FlowFit:
+    """Whitening, couplings that start as the identity, maximum likelihood (Dinh 2017), and a rotation towards the seeds.
+
+    y lies on a sheet of fewer dimensions than it has, on which a density has none: its likelihood could grow for ever. So
+    codes get noise of a given thickness, and the likelihood of those is a fair measure: all batches are fresh, and what it
+    gives on them it gives on held-out codes.
+
+    u = y in its principal components, the largest first, each of variance 1. Nothing is calibrated afterwards: likelihood sees
+    to mean and spread, and better than a measured covariance would, which is always of finitely many samples.
+
+    Attributes:
+        module: All that changes.
+        trained: The part of it that is trained.
+        averages: The moving average, of which the result is made.
+        learning_rate: Of the stored weights.
+    """
+
+    def __init__(self, coupling: str, original: MappingSampler, config: ConvertConfig, device: torch.device) -> None:
+        self.original, self.config, self.device = original, config, device
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.mapping = mapping = InvertibleMapping(coupling, original.dim, original.c_dim).to(device)
+        assert not isinstance(mapping.core, DenseCore)  # noqa: S101
+        self.core = mapping.core
+        self._whiten()
+        self.average = copy.deepcopy(self.core).requires_grad_(False)
+        self.start = copy.deepcopy(self.average.state_dict())
+        self.trained, self.module = self.core, nn.ModuleDict({"core": self.core, "average": self.average})
+        self.averages = (Average(self.core, self.average, _HALF_LIFE * config.batch),)
+        self.learning_rate = config.coupling_learning_rate * self.core.weight_scale
+
+    def step(self, part: Microbatch) -> dict[str, Tensor]:
+        """The loss of one step: nats a dimension, less those of the whitening and up to what is constant."""
+        random = self._random(part.step)
+        return {"loss": self._nats(self.core, *self._noised(len(part.numbers), random))}
+
+    @torch.no_grad()
+    def finish(self) -> InvertibleMapping:
+        """The averaged mapping, if it is likelier than its start, turned towards the seeds: no Gaussian notices that."""
+        held_out = self._noised(_HELD_OUT_CODES, self._random(_HELD_OUT))
+        trained = copy.deepcopy(self.average.state_dict())
+        after = self._nats(self.average, *held_out)
+        self.average.load_state_dict(self.start)
+        if after < self._nats(self.average, *held_out):
+            self.average.load_state_dict(trained)
+        self.mapping.core = self.average
+        cross = torch.zeros(self.original.dim, self.original.dim, dtype=torch.float64, device=self.device)
+        for i in range(_parts(self.config.statistics_samples)):
+            z, y, c = self.original.pairs(_PART, self._random(_ALIGNMENT + i))
+            found, _ = self.average.undo(self._whitened(y, c), c)
+            cross += (found.t() @ z).double()  # Procrustes (Schönemann 1966), of samples that are not kept
+        u, _, vt = torch.linalg.svd(cross)
+        self.average.rotation.copy_(self.average.rotation.double() @ u @ vt)
+        return self.mapping
+
+    def _whiten(self) -> None:
+        """Measures the affine step: of labels, the linear regression of y on c; of the rest, the principal components.
+
+        Statistics are of many samples, which come and go: their error is the floor of all that follows.
+        """
+        moments, c_dim = Moments(), self.original.c_dim
+        for i in range(_parts(self.config.statistics_samples)):
+            _, y, c = self.original.pairs(_PART, self._random(_STATISTICS + i))
+            moments.add(y if c is None else torch.cat([c, y], dim=1))
+        mean, covariance = moments.mean[c_dim:], moments.covariance[c_dim:, c_dim:]
+        shift = torch.linalg.pinv(moments.covariance[:c_dim, :c_dim], hermitian=True) @ moments.covariance[:c_dim, c_dim:]
+        values, vectors = torch.linalg.eigh(covariance - moments.covariance[:c_dim, c_dim:].t() @ shift)
+        values, vectors = values.flip(0), vectors.flip(1)
+        thickness = self.config.noise**2 * values.clamp(min=float(values[0]) * _LEAST)
+        scale = (values.clamp(min=0) + thickness).sqrt()
+        mapping = self.mapping
+        for buffer, value in (
+            ("y_mean", mean), ("class_shift", shift), ("offset", mean - moments.mean[:c_dim] @ shift),
+            ("colour", vectors * scale),
+        ):  # fmt: skip
+            getattr(mapping, buffer).copy_(value)
+        self.inverse = (vectors / scale).to(mapping.colour)
+        self.noise = (thickness.sqrt()[:, None] * vectors.t()).to(mapping.colour)
+
+    def _noised(self, n: int, random: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """u [n, y_dim] of fresh codes with noise, and their labels."""
+        _, y, c = self.original.pairs(n, random)
+        noise = torch.randn(y.shape, generator=random, device=y.device)
+        return self._whitened(y + noise @ self.noise, c), c
+
+    def _whitened(self, y: Tensor, c: Tensor | None) -> Tensor:
+        """y [N, y_dim] -> u [N, y_dim]: as `InvertibleMapping.to_core`, by a product."""
+        shift = self.mapping.offset if c is None else self.mapping.offset + c @ self.mapping.class_shift
+        return (y - shift) @ self.inverse
+
+    def _nats(self, core: nn.Module, u: Tensor, c: Tensor | None) -> Tensor:
+        z, kept = core.undo(u, c)  # kept: log|det du/dz|
+        nats: Tensor = (0.5 * z.square().sum(dim=1) + kept).mean() / self.original.dim
+        return nats
+
+    def _random(self, number: int) -> torch.Generator:
+        return step_generator(self.config.seed, number, self.device)
+
+
+def _parts(samples: int) -> int:
+    """How many times `_PART` codes are drawn."""
+    return -(-samples // _PART)
