@@ -1,6 +1,5 @@
 """`LIA`: a generator, its invertible mapping and its encoder, and all that goes between z, y, ys and images."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -13,23 +12,22 @@ from torch import Tensor, nn
 from lia_adapter.budget import GRADIENT, allowance, at_once, in_parts, seconds_of
 from lia_adapter.canonical import NetworksConfig
 from lia_adapter.encoder import Encoder, one_code
-from lia_adapter.errors import LIAError, argument
+from lia_adapter.errors import LIAError, argument, check_choice
 from lia_adapter.generators import (
     Generator,
     MappingSampler,
     PublishedEncoder,
     as_generator,
     broadcast,
-    fingerprint,
     graphs_at_once,
+    marks_of,
     picture_bytes,
-    respond,
+    sampled_mean,
     seed_to_z,
     truncate,
-    weights_digest,
-    weights_of,
 )
 from lia_adapter.inversion import Y_RATE, Inversion, ReconstructionLoss, optimise, search_coordinates
+from lia_adapter.keys import SEARCH_SPACES, STARTS
 from lia_adapter.lia_file import write_lia_file
 from lia_adapter.linalg import covariance_root
 from lia_adapter.mapping import InvertibleMapping
@@ -144,9 +142,7 @@ class LIA(nn.Module):
         if self.generator.c_dim:
             raise LIAError(f"this conditional generator keeps no average y; sample it with {argument('psi')} 1.")
         if self._sampled_mean is None or self._sampled_mean.device != self.device:  # asked for with every batch of pictures
-            z = torch.randn(10_000, self.z_dim, generator=torch.Generator().manual_seed(0)).to(self.device)
-            with torch.no_grad():
-                self._sampled_mean = self.generator.mapping(z).mean(dim=0)
+            self._sampled_mean = sampled_mean(self.generator, self.device)
         return self._sampled_mean
 
     def to_y(self, z: Tensor, c: Tensor | None = None) -> Tensor:
@@ -285,15 +281,12 @@ class LIA(nn.Module):
         Raises:
             LIAError: An unknown space or start, no mapping, or no encoder to start from.
         """
-        if space not in ("y", "ys", "z"):
-            raise LIAError(f"space is {space!r}; expected y, ys or z.")
-        if start not in ("encoder", "mean", "random"):
-            raise LIAError(f"start is {start!r}; expected encoder, mean or random.")
+        check_choice("space", space, SEARCH_SPACES)
+        check_choice("start", start, STARTS)
         if self.mapping is None:
             raise LIAError("this checkpoint was not converted, so its codes have no z. Run lia-adapt convert on it first.")
-        loss = loss or ReconstructionLoss()
         seeds = range(seed, seed + len(x)) if isinstance(seed, int) else seed
-        compare = loss
+        compare = loss or ReconstructionLoss()
         n, drawing = graphs_at_once(self.generator, lambda x: compare(x, x.detach())) if steps else (1, nullcontext)
         if steps and space != "z" and self.coordinates is None:
             self.find_coordinates(self.search_seconds(len(x) * steps))
@@ -305,13 +298,13 @@ class LIA(nn.Module):
             before, here = sum(len(p.loss) for p in found), slice(part.start, part.stop)
             tell = None if progress is None else lambda step, _: progress(before * steps + step * len(part), len(x) * steps)
             return self._invert(
-                x[here].to(self.device), None if c is None else c[here].to(self.device), steps, space, start, loss,
+                x[here].to(self.device), None if c is None else c[here].to(self.device), steps, space, start, compare,
                 seeds[here], tell,
             )  # fmt: skip
 
         with drawing():
             found.extend(in_parts(search, range(len(x)), n))
-        return Inversion(*(torch.cat([getattr(part, field.name) for part in found]) for field in dataclasses.fields(Inversion)))
+        return Inversion.joined(found)
 
     def search_seconds(self, passes: int) -> float:
         """How long finding the coordinates of a search may take that draws so many pictures and their gradients."""
@@ -391,9 +384,7 @@ class LIA(nn.Module):
             "config": {} if adapter_only else self.config,
             "mapping": None if mapping is None else mapping.config(),
             "encoder": None if self.encoder is None else self.encoder.config(),
-            "generator_sha256": fingerprint(self.generator),
-            "weights_sha256": weights_digest(weights_of(self.generator)) if adapter_only else None,
-            "response": respond(self.generator) if adapter_only else None,
+            **marks_of(self.generator, answers=adapter_only),
             "provenance": self.provenance,
             "metrics": self.metrics,
         }
