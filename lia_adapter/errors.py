@@ -5,7 +5,7 @@ exits with code 2; anything that is not a `LIAError` is a bug of ours.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 __all__ = [
     "BuildError",
@@ -16,6 +16,7 @@ __all__ = [
     "ValuesError",
     "WrapError",
     "argument",
+    "check_choice",
     "told",
 ]
 
@@ -51,6 +52,12 @@ class LIAError(Exception):
             name_of: What whoever is told calls an argument of the Python API.
         """
         return told(super().__str__(), name_of)
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raises a LIAError unless the value of an argument is one of two or more choices."""
+    if value not in choices:
+        raise LIAError(f"{name} is {value!r}; expected {', '.join(choices[:-1])} or {choices[-1]}.")
 
 
 class BuildError(LIAError):

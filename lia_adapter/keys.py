@@ -14,6 +14,7 @@ __all__ = [
     "RESIZE_MODES",
     "SCHEDULES",
     "SEARCH_SPACES",
+    "SEED_MAPPINGS",
     "SPACES",
     "STARTS",
     "ImageKeys",
@@ -30,6 +31,8 @@ SPACES = ("y", "ys")
 """What an encoder finds: one code an image, or one a layer."""
 SEARCH_SPACES = (*SPACES, "z")
 """What an inversion moves."""
+SEED_MAPPINGS = ("original", "invertible")
+"""What makes codes of seeds: the generator's own mapping, or the one that `convert` fitted."""
 STARTS = ("encoder", "mean", "random")
 """Where an inversion begins."""
 PRECISIONS = ("auto", "bfloat16", "float32", "float64")

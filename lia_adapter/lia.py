@@ -1,6 +1,5 @@
 """`LIA`: a generator, its invertible mapping and its encoder, and all that goes between z, y, ys and images."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -13,23 +12,22 @@ from torch import Tensor, nn
 from lia_adapter.budget import GRADIENT, allowance, at_once, in_parts, seconds_of
 from lia_adapter.canonical import NetworksConfig
 from lia_adapter.encoder import Encoder, one_code
-from lia_adapter.errors import LIAError, argument
+from lia_adapter.errors import LIAError, argument, check_choice
 from lia_adapter.generators import (
     Generator,
     MappingSampler,
     PublishedEncoder,
     as_generator,
     broadcast,
-    fingerprint,
     graphs_at_once,
+    marks_of,
     picture_bytes,
-    respond,
+    sampled_mean,
     seed_to_z,
     truncate,
-    weights_digest,
-    weights_of,
 )
 from lia_adapter.inversion import Y_RATE, Inversion, ReconstructionLoss, optimise, search_coordinates
+from lia_adapter.keys import SEARCH_SPACES, SEED_MAPPINGS, STARTS
 from lia_adapter.lia_file import write_lia_file
 from lia_adapter.linalg import covariance_root
 from lia_adapter.mapping import InvertibleMapping
@@ -43,7 +41,7 @@ class LIA(nn.Module):
     """A generator, with an invertible mapping by `convert` and an encoder by `train_encoder`; `load` opens one.
 
     Attributes:
-        generator: With the ORIGINAL mapping; its weights never change.
+        generator: With the original mapping, which gives seeds their pictures; its weights never change.
         mapping: φ⁻¹ and φ, or None before conversion; that of a generator which was trained with one (`train`) is its own.
         discriminator: The checkpoint's, or None.
         encoder: x → y: one that train_encoder made, or the one of an official LIA's checkpoint; else None.
@@ -95,7 +93,7 @@ class LIA(nn.Module):
 
     @property
     def z_dim(self) -> int:
-        """Entries of z: y_dim once converted, because a bijection keeps the number."""
+        """Entries of a code's z: y_dim once converted, as a bijection keeps the number. A seed's z has `generator.z_dim`."""
         return self.generator.z_dim if self.mapping is None else self.mapping.y_dim
 
     def find_coordinates(self, seconds: float = math.inf, progress: Progress | None = None) -> tuple[Tensor, Tensor]:
@@ -136,26 +134,24 @@ class LIA(nn.Module):
 
     @property
     def y_mean(self) -> Tensor:
-        """Centre of truncation [y_dim]: the generator's own average, else the mapping's, else that of 10,000 samples."""
+        """Centre of truncation [y_dim]: the generator's average, else that of samples of its mapping; `convert` keeps it."""
         if self.generator.y_mean is not None:
             return self.generator.y_mean
-        if self.mapping is not None:
+        if self.generator.c_dim and self.mapping is not None:  # over all classes, as `convert` measured it
             return self.mapping.y_mean
         if self.generator.c_dim:
             raise LIAError(f"this conditional generator keeps no average y; sample it with {argument('psi')} 1.")
         if self._sampled_mean is None or self._sampled_mean.device != self.device:  # asked for with every batch of pictures
-            z = torch.randn(10_000, self.z_dim, generator=torch.Generator().manual_seed(0)).to(self.device)
-            with torch.no_grad():
-                self._sampled_mean = self.generator.mapping(z).mean(dim=0)
+            self._sampled_mean = sampled_mean(self.generator, self.device)
         return self._sampled_mean
 
     def to_y(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        """φ⁻¹: z [N, z_dim] ~ N(0, I), c [N, c_dim] -> y [N, y_dim]. Before conversion, the original mapping."""
+        """φ⁻¹: a code's z [N, z_dim] ~ N(0, I), c [N, c_dim] -> y [N, y_dim]. Before conversion, the original mapping."""
         z, c = z.to(self.device), None if c is None else c.to(self.device)
         return self.generator.mapping(z, c) if self.mapping is None else self.mapping.to_y(z, c)
 
     def to_z(self, y: Tensor, c: Tensor | None = None) -> Tensor:
-        """φ: y [N, y_dim], c [N, c_dim] -> z [N, y_dim], in float64, in which it gives the same y again.
+        """φ: y [N, y_dim], c [N, c_dim] -> the code's z [N, y_dim], in float64, in which it gives the same y again.
 
         Raises:
             LIAError: The checkpoint was not converted: its own mapping has no inverse.
@@ -198,37 +194,46 @@ class LIA(nn.Module):
         return self.generator.synthesis(ys, noise_mode=noise_mode)
 
     @torch.no_grad()
-    def sample(self, seeds: Sequence[int], *, psi: float = 1.0, c: Tensor | None = None) -> Tensor:
+    def sample(self, seeds: Sequence[int], *, psi: float = 1.0, c: Tensor | None = None, mapping: str = "original") -> Tensor:
         """Images of StyleGAN's seeds: seed 42 is picture 42.
 
         Args:
             seeds: N numbers in 0 .. 2³² - 1.
             psi: Truncation; 1 is none.
             c: Labels [N, c_dim] of a conditional generator.
+            mapping: What makes y of a seed's z: original, with the very pictures of before `convert`; or invertible, which
+                takes it for a code's. Of a generator that was trained with an invertible mapping both are that one.
 
         Returns:
             x [N, C, H, W], about in [-1, 1] (not clamped).
 
         Raises:
-            LIAError: seeds are no sequence of numbers, or there are not as many labels.
+            LIAError: seeds are no sequence of numbers, there are not as many labels, or there is no such mapping.
         """
-        images = list(self.pictures(seeds, psi=psi, c=c))
+        images = list(self.pictures(seeds, psi=psi, c=c, mapping=mapping))
         return torch.cat(images) if images else torch.zeros(0, self.generator.channels, *self.generator.resolution)
 
-    def pictures(self, seeds: Sequence[int], *, psi: float = 1.0, c: Tensor | None = None) -> Iterator[Tensor]:
+    def pictures(
+        self, seeds: Sequence[int], *, psi: float = 1.0, c: Tensor | None = None, mapping: str = "original"
+    ) -> Iterator[Tensor]:
         """What `sample` gives, but no more at once than memory and speed allow: batches [n, C, H, W]."""
         if not hasattr(seeds, "__len__"):
             raise LIAError(f"seeds is {seeds!r:.40}; expected a sequence of numbers, such as range(16) or [42].")
         if c is not None and len(c) != len(seeds):
             raise LIAError(f"c has labels for {len(c)} images; there are {len(seeds)} seeds. Give one label for each.")
+        check_choice("mapping", mapping, SEED_MAPPINGS)
+        if mapping == "invertible" and self.mapping is None:
+            raise LIAError("this checkpoint has no invertible mapping to sample by: run lia-adapt convert on it first.")
+        original = mapping == "original"
 
         @torch.no_grad()
         def draw(part: range) -> Tensor:
-            z = seed_to_z(seeds[part.start : part.stop], self.z_dim).to(self.device)
+            z = seed_to_z(seeds[part.start : part.stop], self.generator.z_dim if original else self.z_dim).to(self.device)
             label = None if c is None else c[part.start : part.stop].to(self.device)
-            return self.synthesize(self.to_y(z, label), psi=psi, c=label)
+            y = self.generator.mapping(z, label) if original else self.to_y(z, label)
+            return self.synthesize(y, psi=psi, c=label)
 
-        yield from in_parts(draw, range(len(seeds)), self.at_once("draw") if len(seeds) > 1 else 1)
+        return in_parts(draw, range(len(seeds)), self.at_once("draw") if len(seeds) > 1 else 1)
 
     def encode(self, x: Tensor) -> Tensor:
         """f: images x [N, C, H, W] in [-1, 1] -> y [N, y_dim] in one pass; ys [N, num_ws, y_dim] of an encoder into ys.
@@ -279,21 +284,18 @@ class LIA(nn.Module):
             space: Where to search: y, ys (a y of its own for every layer) or z.
             start: encoder, mean, or random.
             loss: What is minimised; pixels alone where None.
-            seed: Of the random start of each image, or of the first, where the others have the numbers that follow.
+            seed: Of the random start of each image (not StyleGAN's), or of the first, where the others have those that follow.
             progress: Is told the steps done and to do, over all images.
 
         Raises:
             LIAError: An unknown space or start, no mapping, or no encoder to start from.
         """
-        if space not in ("y", "ys", "z"):
-            raise LIAError(f"space is {space!r}; expected y, ys or z.")
-        if start not in ("encoder", "mean", "random"):
-            raise LIAError(f"start is {start!r}; expected encoder, mean or random.")
+        check_choice("space", space, SEARCH_SPACES)
+        check_choice("start", start, STARTS)
         if self.mapping is None:
             raise LIAError("this checkpoint was not converted, so its codes have no z. Run lia-adapt convert on it first.")
-        loss = loss or ReconstructionLoss()
         seeds = range(seed, seed + len(x)) if isinstance(seed, int) else seed
-        compare = loss
+        compare = loss or ReconstructionLoss()
         n, drawing = graphs_at_once(self.generator, lambda x: compare(x, x.detach())) if steps else (1, nullcontext)
         if steps and space != "z" and self.coordinates is None:
             self.find_coordinates(self.search_seconds(len(x) * steps))
@@ -305,13 +307,13 @@ class LIA(nn.Module):
             before, here = sum(len(p.loss) for p in found), slice(part.start, part.stop)
             tell = None if progress is None else lambda step, _: progress(before * steps + step * len(part), len(x) * steps)
             return self._invert(
-                x[here].to(self.device), None if c is None else c[here].to(self.device), steps, space, start, loss,
+                x[here].to(self.device), None if c is None else c[here].to(self.device), steps, space, start, compare,
                 seeds[here], tell,
             )  # fmt: skip
 
         with drawing():
             found.extend(in_parts(search, range(len(x)), n))
-        return Inversion(*(torch.cat([getattr(part, field.name) for part in found]) for field in dataclasses.fields(Inversion)))
+        return Inversion.joined(found)
 
     def search_seconds(self, passes: int) -> float:
         """How long finding the coordinates of a search may take that draws so many pictures and their gradients."""
@@ -391,9 +393,7 @@ class LIA(nn.Module):
             "config": {} if adapter_only else self.config,
             "mapping": None if mapping is None else mapping.config(),
             "encoder": None if self.encoder is None else self.encoder.config(),
-            "generator_sha256": fingerprint(self.generator),
-            "weights_sha256": weights_digest(weights_of(self.generator)) if adapter_only else None,
-            "response": respond(self.generator) if adapter_only else None,
+            **marks_of(self.generator, answers=adapter_only),
             "provenance": self.provenance,
             "metrics": self.metrics,
         }

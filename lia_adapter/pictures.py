@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from lia_adapter.budget import in_parts
 from lia_adapter.files import atomic_write
-from lia_adapter.generators import seed_to_z
 from lia_adapter.generators.base import one_class
 from lia_adapter.generators.labels import Label
+from lia_adapter.keys import SEED_MAPPINGS
 from lia_adapter.lia import LIA
 from lia_adapter.progress import Progress
 from lia_adapter.resize import resize
@@ -128,9 +127,8 @@ def one_hot(classes: Sequence[int], c_dim: int) -> Tensor | None:
     return F.one_hot(torch.tensor(classes), c_dim).float() if c_dim else None
 
 
-@torch.no_grad()
 def drawn(
-    lia: LIA, seeds: Sequence[int], *, psi: float = 1.0, label: Label | None = None, original: bool = False
+    lia: LIA, seeds: Sequence[int], *, psi: float = 1.0, label: Label | None = None, mapping: str = "original"
 ) -> Iterator[Tensor]:
     """Images of seeds, as many at a time as memory and speed allow.
 
@@ -140,24 +138,18 @@ def drawn(
         psi: Truncation; 1 is none.
         label: The class of all images of a conditional generator, or the numbers of their label; None: classes take turns
             with the seeds.
-        original: Whether by the generator's own mapping.
+        mapping: original or invertible; see `LIA.sample`.
 
-    Yields:
-        x [n, C, H, W], about in [-1, 1] (not clamped), of the next n seeds.
+    Returns:
+        Iterates over x [n, C, H, W], about in [-1, 1] (not clamped), of the next n seeds.
+
+    Raises:
+        LIAError: There is no such mapping.
     """
     g = lia.generator
     turns = [seed % max(g.c_dim, 1) for seed in seeds]
     c = one_hot(turns, g.c_dim) if label is None else one_class(label, g.c_dim, len(seeds), torch.zeros(()))
-    if not original:
-        yield from lia.pictures(seeds, psi=psi, c=c)
-        return
-
-    def draw(part: range) -> Tensor:
-        here = slice(part.start, part.stop)
-        label = None if c is None else c[here].to(lia.device)
-        return lia.synthesize(g.mapping(seed_to_z(seeds[here], g.z_dim).to(lia.device), label), psi=psi, c=label)
-
-    yield from in_parts(draw, range(len(seeds)), lia.at_once("draw"))
+    return lia.pictures(seeds, psi=psi, c=c, mapping=mapping)
 
 
 def comparison_count(lia: LIA) -> int:
@@ -166,7 +158,7 @@ def comparison_count(lia: LIA) -> int:
 
 
 def comparison_grid(lia: LIA, progress: Progress | None = None) -> Image.Image:
-    """The same seeds through both mappings: rows of the original's pictures, each above the invertible mapping's.
+    """The z of the same seeds through both mappings: rows of the original's pictures, each above the invertible one's.
 
     Args:
         lia: Converted.
@@ -176,8 +168,8 @@ def comparison_grid(lia: LIA, progress: Progress | None = None) -> Image.Image:
     sheet, done = Sheet(count, COLUMNS, sets=2), 0
     if progress:
         progress("pictures", 0, 2 * count)
-    for of in (0, 1):
-        for x in drawn(lia, range(count), original=of == 0):
+    for of, mapping in enumerate(SEED_MAPPINGS):
+        for x in drawn(lia, range(count), mapping=mapping):
             sheet.add(x, of)
             done += len(x)
             if progress:
@@ -197,7 +189,7 @@ def samples_sheet(lia: LIA, count: int, progress: Progress | None = None) -> Ima
     """The first seeds on one sheet.
 
     Args:
-        lia: Draws them.
+        lia: Draws them by the generator's own mapping.
         count: How many.
         progress: Is told the pictures drawn and to draw.
     """

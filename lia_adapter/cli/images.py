@@ -25,7 +25,7 @@ from lia_adapter.cli.options import (
 from lia_adapter.cli.terminal import ProgressLine
 from lia_adapter.cli.words import evaluation_lines
 from lia_adapter.jobs.invert_config import InvertConfig
-from lia_adapter.keys import SEARCH_SPACES, STARTS
+from lia_adapter.keys import SEARCH_SPACES, SEED_MAPPINGS, STARTS
 
 if TYPE_CHECKING:
     from lia_adapter.generators.labels import Label
@@ -40,6 +40,10 @@ _LABELS = labels("all images, where the data set has no labels")
 @click.option("--seeds", default="0-15", show_default=True, help="StyleGAN's seeds: 0-63, 1,5,42, or both.")
 @click.option("--trunc", type=float, default=1.0, show_default=True, help="Truncation psi.")
 @labels("all pictures, for a conditional generator")
+@click.option(
+    "--mapping", type=click.Choice(SEED_MAPPINGS), default="original", show_default=True,
+    help="What makes codes of seeds: the checkpoint's own mapping, or the one that convert fitted.",
+)  # fmt: skip
 @out("A picture of all, .png, or a folder for a picture of each", "samples.png")
 @assume
 @generator_file
@@ -51,6 +55,7 @@ def sample(
     seeds: str,
     trunc: float,
     label: "Label | None",
+    mapping: str,
     out: str | None,
     assume: Mapping[str, str],
     generator: str | None,
@@ -58,6 +63,8 @@ def sample(
     dry_run: bool,
 ) -> None:
     """Draw the seeds of FILE, a LIA file or a plain checkpoint.
+
+    A converted file draws them as its checkpoint did before: seeds go through the original mapping, which stays in the file.
 
     They come on one sheet, OUT.png; more than 64 on several, OUT-00001-of-00016.png and so on; or, where OUT is a folder, in a
     file each: seed0042.png. Files that are there already are replaced.
@@ -73,11 +80,11 @@ def sample(
     progress = ProgressLine()
     progress(f"open {source_stem(file)}", 0, None)
     lia = load(file, generator=generator, device=device_name(device), assume=assume)
-    check_samples(lia, label)
+    check_samples(lia, label, mapping)
     if dry_run:
         echo_estimate(estimate(lia, Work(drawn=sum(map(len, files.values())))))
         return
-    sample_seeds(lia, files, psi=trunc, label=label, progress=progress)
+    sample_seeds(lia, files, psi=trunc, label=label, mapping=mapping, progress=progress)
     first, more = next(iter(files)), len(files) - 1
     click.echo(f"wrote {first}{f' and {more:,} more' if more else ''}: {sum(map(len, files.values())):,} pictures")
 

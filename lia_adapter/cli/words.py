@@ -70,7 +70,8 @@ def conversion_lines(metrics: Mapping[str, Any]) -> str:
         lines.append(f"{name:<20} {metrics[name]['ratio']:.3f} x its noise floor{rough}")
     lines.append(f"{'classifier':<20} {metrics['classifier']['excess']:+.3f} above its noise floor")
     lines.append(f"{'round_trip':<20} {metrics['round_trip']['value']:.1e} standard deviations at most")
-    lines.append(f"{'seeds':<20} {metrics['seeds_raw']['value']:.3f} raw, {metrics['seeds_white']['value']:.3f} whitened")
+    raw, white = metrics["seeds_raw"]["value"], metrics["seeds_white"]["value"]
+    lines.append(f"{'same z':<20} {raw:.3f} correlation of the codes of both mappings, {white:.3f} whitened")
     return "\n".join(lines)
 
 

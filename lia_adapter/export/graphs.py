@@ -1,7 +1,8 @@
 """Networks as graphs of plain operations: torch.export's programs (.pt2) and ONNX. Neither needs code of ours, or a kernel.
 
 A file for each direction that the LIA has: `synthesis` (ys -> x, with the constant noise), `mapping` (z -> y), and where they
-are there `inverse` (y -> z) and `encoder` (x -> y or ys). N, the first size of all inputs and outputs, is free.
+are there `inverse` (y -> z) and `encoder` (x -> y or ys). N, the first size of all inputs and outputs, is free. Of a converted
+LIA `mapping` is the invertible one, the other direction of `inverse`: it takes the z of codes, not that of seeds.
 """
 
 import importlib.util
@@ -116,7 +117,8 @@ def export_graphs(
         progress("graphs", len(directions), len(directions))
     note = folder / "README.md"
     with atomic_write(note) as temporary:
-        temporary.write_text(_NOTE.format(source=lia.provenance.get("source", "a generator"), rows="\n".join(rows), code=code))
+        source, seeds = lia.provenance.get("source", "a generator"), _SEEDS if lia.mapping and not lia.mapping_is_own else ""
+        temporary.write_text(_NOTE.format(source=source, rows="\n".join(rows), seeds=seeds, code=code))
     return (*files, note)
 
 
@@ -229,12 +231,16 @@ Written by lia-adapt export. N is any number of samples.
 {rows}
 
 ys is one y for each layer, mostly the same; where the mapping's y is longer, it is all of ys, to be reshaped. Images x are
-about in [-1, 1]. Noise is the constant one, and psi is 1.
+about in [-1, 1]. Noise is the constant one, and psi is 1.{seeds}
 
 ```python
 {code}
 ```
 """
+_SEEDS: Final = """
+
+mapping is the invertible one: its z is that of a code. The z of a StyleGAN seed is for the original mapping, which goes out
+with the weights alone (lia-adapt export --to nvlabs or rosinality)."""
 _TORCH: Final = """import torch
 
 synthesis = torch.export.load("synthesis.pt2").module()

@@ -21,13 +21,13 @@ from lia_adapter.generators.discriminator import Discriminator, lower_discrimina
 from lia_adapter.generators.discriminator1 import Discriminator1
 from lia_adapter.generators.encoder_alae import ALAEEncoder
 from lia_adapter.generators.encoder_lia import OfficialLIAEncoder
-from lia_adapter.generators.fingerprints import fingerprint, weights_of
+from lia_adapter.generators.fingerprints import fingerprint, marks_of, weights_of
 from lia_adapter.generators.guest import at_rest
 from lia_adapter.generators.labels import Label, check_given_label
 from lia_adapter.generators.pictures import device_of, graphs_at_once, picture_bytes, pictures_at_once
 from lia_adapter.generators.presets import discriminator_config, stylegan2_config
 from lia_adapter.generators.reduced import draw_reduced, has_lower_layers
-from lia_adapter.generators.sampler import MappingSampler, in_chunks
+from lia_adapter.generators.sampler import MappingSampler, in_chunks, sampled_mean
 from lia_adapter.generators.script import build_by_script, is_script
 from lia_adapter.generators.seeds import seed_to_z
 from lia_adapter.generators.stack import DenseStack, dense_stack
@@ -70,11 +70,13 @@ __all__ = [
     "has_lower_layers",
     "in_chunks",
     "is_script",
+    "marks_of",
     "of_class",
     "picture_bytes",
     "pictures_at_once",
     "respond",
     "response_error",
+    "sampled_mean",
     "seed_to_z",
     "stylegan2_config",
     "truncate",

@@ -3,14 +3,16 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lia_adapter.generators.binding import respond
+from lia_adapter.generators.base import Generator
+from lia_adapter.generators.binding import respond, weights_digest
 from lia_adapter.generators.wrap import WrappedGenerator
 
-__all__ = ["fingerprint", "weights_of"]
+__all__ = ["fingerprint", "marks_of", "weights_of"]
 
 
 def fingerprint(module: nn.Module) -> str:
@@ -31,3 +33,12 @@ def fingerprint(module: nn.Module) -> str:
 def weights_of(module: nn.Module) -> Mapping[str, Tensor]:
     """Parameters and buffers by name; of a wrapped generator, those of the user's modules."""
     return module.weights() if isinstance(module, WrappedGenerator) else module.state_dict()
+
+
+def marks_of(generator: Generator, *, answers: bool) -> dict[str, Any]:
+    """What a file says of its generator, as JSON: a hash of it, and with `answers` also by what else it is known again."""
+    return {
+        "generator_sha256": fingerprint(generator),
+        "weights_sha256": weights_digest(weights_of(generator)) if answers else None,
+        "response": respond(generator) if answers else None,
+    }

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lia_adapter.generators.base import Generator
 
-__all__ = ["MappingSampler", "in_chunks"]
+__all__ = ["MappingSampler", "in_chunks", "sampled_mean"]
 
 _CHUNK = 4096  # codes mapped at once
 
@@ -25,6 +25,13 @@ def in_chunks(function: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, c:
             whole = answer.new_empty(len(x), *answer.shape[1:])
         whole[part] = answer
     return function(x, c) if whole is None else whole
+
+
+@torch.no_grad()
+def sampled_mean(generator: Generator, device: torch.device) -> Tensor:
+    """Mean y [y_dim] of 10,000 samples, always the same, of an unconditional generator's mapping; on its device."""
+    z = torch.randn(10_000, generator.z_dim, generator=torch.Generator().manual_seed(0)).to(device)
+    return generator.mapping(z).mean(dim=0)
 
 
 class MappingSampler:

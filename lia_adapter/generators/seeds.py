@@ -12,6 +12,8 @@ __all__ = ["seed_to_z"]
 def seed_to_z(seeds: Iterable[int], z_dim: int) -> Tensor:
     """z of StyleGAN's seeds: row s is numpy.random.RandomState(s).randn(z_dim), whatever the other rows are.
 
+    They are for the original mapping; the invertible one, whose z is that of codes, makes other pictures of them.
+
     Args:
         seeds: Each in 0 .. 2³² - 1.
         z_dim: Entries of z.

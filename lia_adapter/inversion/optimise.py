@@ -1,8 +1,8 @@
 """Inversion by optimisation: the code whose image is nearest to a given one, from any start (LIA, eq. 13)."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -36,6 +36,11 @@ class Inversion:
     z: Tensor
     images: Tensor
     loss: Tensor
+
+    @staticmethod
+    def joined(parts: "Sequence[Inversion]") -> "Inversion":
+        """One of several, one image after the other."""
+        return Inversion(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Inversion)))
 
 
 def search_coordinates(

@@ -69,6 +69,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Encodes images, draws them again and measures. Images are read as they are needed and never all in memory.
 
+    All z are those of codes, and the prior is that of the invertible mapping; seeds and the original mapping play no part.
     As many codes of the prior and pairs of codes are drawn as there are images, so the split also decides how long it takes.
 
     Args:
@@ -280,7 +281,7 @@ class _Seen:
         return part, drawn, figures
 
     def samples(self, progress: Progress | None) -> tuple[FeatureSet, float]:
-        """Features of as many images of the prior, with the labels of the real ones, and the seconds it took."""
+        """Features of as many images of the prior, z of codes, with the labels of the real ones, and the seconds it took."""
         start, random, seen = time.monotonic(), torch.Generator().manual_seed(0), FeatureSet(self.extractor, _KEPT)
         z = torch.randn(len(self.numbers), self.lia.z_dim, generator=random)
         done = 0

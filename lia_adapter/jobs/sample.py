@@ -28,6 +28,7 @@ def sample_seeds(
     *,
     psi: float = 1.0,
     label: Label | None = None,
+    mapping: str = "original",
     progress: Progress | None = None,
 ) -> None:
     """Draws seeds into PNGs, each of which is there as soon as its seeds are drawn.
@@ -37,32 +38,28 @@ def sample_seeds(
         files: The seeds of each file, at least one. The folder of the first, which is that of all, is made where there is none.
         psi: Truncation; 1 is none.
         label: The class, or the numbers of the label, for a conditional generator.
+        mapping: What makes codes of seeds: original, the checkpoint's own, or invertible; see `LIA.sample`.
         progress: Is told the pictures drawn and to draw.
 
     Raises:
-        LIAError: A file cannot be written.
+        LIAError: There is no such mapping, or a file cannot be written.
     """
     first, total = next(iter(files)), sum(map(len, files.values()))
+    seeds = list(itertools.chain.from_iterable(files.values()))
+    images = drawn(lia, seeds, psi=psi, label=label, mapping=mapping)  # refuses a mapping before it makes a folder
     make_folder(first.parent)
     check_writable(first)
     if progress:
         progress("pictures", 0, total)
     ahead = max(1, _WAITING // max(map(len, files.values())))
-    pictures = _pictures(lia, files, psi, label, progress)
+    pictures = _pictures(files, _one_by_one(images, total, progress))
     for _ in in_order(lambda found: save_png(*found), pictures, ahead=ahead):  # compresses while the next ones are drawn
         pass
     if progress:
         progress("pictures", total, total)
 
 
-def _pictures(
-    lia: LIA,
-    files: Mapping[Path, Sequence[int]],
-    psi: float,
-    label: Label | None,
-    progress: Progress | None,
-) -> Iterator[tuple[Path, Image.Image]]:
-    images = _images(lia, list(itertools.chain.from_iterable(files.values())), psi, label, progress)
+def _pictures(files: Mapping[Path, Sequence[int]], images: Iterator[Tensor]) -> Iterator[tuple[Path, Image.Image]]:
     for path, here in files.items():
         sheet = Sheet(len(here), full=True)
         for image in itertools.islice(images, len(here)):
@@ -70,22 +67,23 @@ def _pictures(
         yield path, sheet.image
 
 
-def _images(lia: LIA, seeds: Sequence[int], psi: float, label: Label | None, progress: Progress | None) -> Iterator[Tensor]:
-    """Images [1, C, H, W] of seeds, one after another."""
+def _one_by_one(images: Iterator[Tensor], total: int, progress: Progress | None) -> Iterator[Tensor]:
+    """The images of batches, one after another: [1, C, H, W]."""
     done = 0
-    for x in drawn(lia, seeds, psi=psi, label=label):
+    for x in images:
         done += len(x)
-        if progress and done < len(seeds):  # the end is told when all is written
-            progress("pictures", done, len(seeds))
+        if progress and done < total:  # the end is told when all is written
+            progress("pictures", done, total)
         yield from x.split(1)
 
 
-def check_samples(lia: LIA, label: Label | None) -> None:
-    """Refuses a generator that draws no images, or that would need a label.
+def check_samples(lia: LIA, label: Label | None, mapping: str = "original") -> None:
+    """Refuses a generator that draws no images, that would need a label, or that has no such mapping.
 
     Raises:
         LIAError: It does.
     """
+    lia.pictures([], mapping=mapping)  # draws nothing
     if (makes := lia.generator.makes) != "images":
         raise LIAError(f"this generator makes {makes}, which only a renderer turns into images. Use it from Python.")
     c_dim = lia.generator.c_dim

@@ -8,7 +8,7 @@ u. There are three to fit:
 
 - `dense`: the checkpoint's own mapping network made invertible. Its dense layers are square and its leaky ReLU is a bijection,
   so all that keeps it from being one is the normalisation of z, which in high dimension changes next to nothing, and the tiny
-  singular values of its weights. It starts with those values raised and is then trained, so it keeps the seeds.
+  singular values of its weights. It starts with those values raised and is then trained, so it makes nearly the same y of a z.
 - `additive`: LIA's own (NICE) couplings, of determinant 1.
 - `affine`: the same with a bounded scale (RealNVP). Both work for any mapping, also one that is a black box.
 

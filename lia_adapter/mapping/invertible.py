@@ -18,7 +18,7 @@ __all__ = ["InvertibleMapping"]
 
 
 class InvertibleMapping(nn.Module):
-    """The bijection between z ~ N(0, I) and y; see the package's docstring.
+    """The bijection between a code's z ~ N(0, I) and y; see the package's docstring.
 
     Args:
         coupling: dense, additive or affine; sigmoid in files of LIA's own code.

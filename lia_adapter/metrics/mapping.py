@@ -1,4 +1,4 @@
-"""How near an invertible mapping is to the original one: distribution, seeds, exactness, images.
+"""How near an invertible mapping is to the original one: distribution, codes of the same z, exactness, images.
 
 Every distance stands beside its noise floor: the same measure between two independent sets of the ORIGINAL mapping. A
 ratio of 1 means that the replacement differs from the original no more than the original from itself.
@@ -72,6 +72,7 @@ def compare_mappings(
     Returns:
         JSON: for each measure "value", "floor", "ratio" or "excess", and the values "of each seed", but for images, which all
         seeds share. With fewer than 500 of these a side, "interval" is where the ratio lies with a confidence of 95 %.
+        "seeds_raw" and "seeds_white" are how alike the y are that both mappings make of the same z.
     """
     device = torch.device(device)
     original = MappingSampler(generator)

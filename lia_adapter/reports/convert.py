@@ -46,8 +46,9 @@ def write_convert_report(lia: LIA, out: Path) -> Path:
     source = html.escape(str(provenance.get("source", "a wrapped generator")))
     body = f"""<h1>{source}, made invertible</h1>
 <p>{_verdict(metrics)}</p>
-<h2>The same seeds, before and after</h2>
-<p>Each pair of rows shows {COLUMNS} seeds: the original mapping above, the invertible one below.</p>
+<h2>The same seeds through both mappings</h2>
+<p>Each pair of rows shows {COLUMNS} seeds: above by the original mapping, which stays in the file and by which lia-adapt sample
+draws them as before; below by the invertible one, which takes the same z for a code's (--mapping invertible).</p>
 {page_picture(out, "samples")}
 <h2>Figures</h2>
 <p>The <em>noise floor</em> is the same measure between two sets of {metrics["samples"]:,} codes that both come from the
@@ -80,7 +81,7 @@ def _verdict(metrics: Mapping[str, Any]) -> str:
     if same and "interval" in images and images["interval"][1] > _LIMIT:
         first += " Whether its pictures can, so few of them do not tell."
     kept = metrics["seeds_raw"]["value"]
-    second = f"The same seed gives a code that correlates {kept:.2f} with the original's (1: the same code, 0: unrelated)."
+    second = f"Of the same z it makes a code that correlates {kept:.2f} with the original's (1: the same code, 0: unrelated)."
     return f"{first} {second}"
 
 
@@ -122,6 +123,6 @@ def _table(metrics: Mapping[str, Any]) -> str:
     text = "Size of the z that belongs to one of the original's codes (median); the prior's own is 1."
     rows.append(row("Usual z", text, f"{m['value']:.2f}", "1", ""))
     white, raw = metrics["seeds_white"]["value"], metrics["seeds_raw"]["value"]
-    text = "Correlation of a seed's code with the original's code of that seed (in brackets: with y whitened)."
-    rows.append(row("Seeds kept", text, f"{raw:.3f} ({white:.3f})", "1", ""))
+    text = "Correlation of the codes that both mappings make of a seed's z (in brackets: with y whitened)."
+    rows.append(row("The same z", text, f"{raw:.3f} ({white:.3f})", "1", ""))
     return "<table><tr><th>Measure<th>Value<th>Noise floor<th></tr>" + "".join(rows) + "</table>"

@@ -39,9 +39,9 @@ def write_demo_report(demo: Demo, out: Path) -> Path:
 drawn faces, which ships with lia-adapter; with a checkpoint of yours, the same steps are <code>lia-adapt convert</code> and
 <code>lia-adapt train-encoder</code>.</p>
 <h2>1. The mapping, replaced by one that has an inverse</h2>
-<p>Each pair of rows shows the same seeds: the original mapping above, the invertible one below. Codes correlate
-{metrics["seeds_raw"]["value"]:.2f} with the original's, and z → y → z comes back to {metrics["round_trip"]["value"]:.0e}
-standard deviations.</p>
+<p>Each pair of rows shows the same seeds: above by the original mapping, which draws them as before, below by the invertible
+one. Its codes of the same z correlate {metrics["seeds_raw"]["value"]:.2f} with the original's, and z → y → z comes back to
+{metrics["round_trip"]["value"]:.0e} standard deviations.</p>
 {html_picture(png_bytes(demo.pictures["seeds"]), "the same seeds through both mappings")}
 <h2>2. Faces it has never seen, encoded in one pass</h2>
 <p>Each pair of rows: new faces above, what the generator draws from their codes y below. Mean squared error on 1,000 of them:

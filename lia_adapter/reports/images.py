@@ -162,7 +162,7 @@ def _evaluate_rows(figures: Mapping[str, Any]) -> str:
         ),
         row(
             "Random samples as a set",
-            f"Fréchet distance from images of as many random z to the images: how like them the generator draws. {by}",
+            f"Fréchet distance from images of as many random z of codes to the images: how like them the LIA draws. {by}",
             f"{frechet['samples']:.4g}{rough.get('samples', '')}",
         ),
     ]

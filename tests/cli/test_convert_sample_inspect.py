@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from lia_adapter.cli.main import main
+from lia_adapter.generators import seed_to_z
 from lia_adapter.loading import load
 from lia_adapter.pictures import image_grid
 from tests import toys
@@ -102,6 +103,36 @@ def test_sample_draws_seeds_of_both_kinds_of_file(workshop: Path) -> None:
         assert result.returncode == 0, result.stderr
         with Image.open(workshop / "grid.png") as picture:
             assert picture.size == (3 * 8, 3 * 8)
+
+
+def test_a_converted_file_draws_the_checkpoints_pictures_and_by_choice_others(workshop: Path, tmp_path: Path) -> None:
+    args = ["--seeds", "3,0,42", "--trunc", "0.7", "-o"]
+    for name, more in (("toy.pkl", []), ("toy.lia.safetensors", []), ("toy.lia.safetensors", ["--mapping", "invertible"])):
+        result = run("sample", workshop / name, *args, tmp_path / f"{name}{len(more)}.png", *more, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    assert np.array_equal(pixels(tmp_path / "toy.pkl0.png"), pixels(tmp_path / "toy.lia.safetensors0.png"))
+    lia = load(workshop / "toy.lia.safetensors")
+    x = lia.synthesize(lia.to_y(seed_to_z([3, 0, 42], lia.z_dim)), psi=0.7)
+    assert np.array_equal(pixels(tmp_path / "toy.lia.safetensors2.png"), grid(x))
+    assert not np.array_equal(grid(x), pixels(tmp_path / "toy.pkl0.png"))
+
+
+def test_a_converted_conditional_file_draws_the_checkpoints_pictures(tmp_path: Path) -> None:
+    toys.checkpoint(tmp_path / "c.pkl", c_dim=3)
+    assert run("convert", "c.pkl", *QUICK, cwd=tmp_path).returncode == 0
+    for label in ("0", "2"):
+        for name in ("c.pkl", "c.lia.safetensors"):
+            args = ["--seeds", "0-4", "--trunc", "0.5", "--class", label, "-o", f"{name}.png"]
+            assert run("sample", name, *args, cwd=tmp_path).returncode == 0
+        assert np.array_equal(pixels(tmp_path / "c.pkl.png"), pixels(tmp_path / "c.lia.safetensors.png"))
+
+
+def test_a_checkpoint_has_no_invertible_mapping_to_sample_by(workshop: Path, tmp_path: Path) -> None:
+    expected = "lia-adapt: this checkpoint has no invertible mapping to sample by: run lia-adapt convert on it first."
+    for more in ([], ["-n"]):
+        args = ["--mapping", "invertible", "-o", "new/", *more]
+        assert refused(run("sample", workshop / "toy.pkl", *args, cwd=tmp_path)) == expected
+    assert not list(tmp_path.iterdir())
 
 
 def test_many_seeds_come_on_several_sheets(workshop: Path, tmp_path: Path) -> None:

@@ -72,8 +72,9 @@ def answers(folder: Path) -> None:
     y = converted.generator.mapping(z)
     found = {
         "z": z, "y": y, "converted_y": converted.to_y(z), "converted_z": converted.to_z(y),
-        "adapter_y": adapter.to_y(z), "adapter_z": adapter.to_z(y), "images": converted.sample([0, 1], psi=0.7),
-        "logits": discriminator(converted.sample([0, 1])),
+        "adapter_y": adapter.to_y(z), "adapter_z": adapter.to_z(y),
+        "images": converted.sample([0, 1], psi=0.7, mapping="invertible"),
+        "logits": discriminator(converted.sample([0, 1], mapping="invertible")),
         "x": torch.stack([item.x for item in map(images.load, range(2)) if item is not None]),
         **{f"codes_{name}": tensor for name, tensor in codes.tensors.items()},
     }  # fmt: skip

@@ -241,6 +241,7 @@ def test_torch_s_graphs_draw_and_invert_alike(tmp_path: Path, coupling: str) -> 
     before = answers(lia, 1)
     files = export_graphs(lia, "torch", tmp_path)
     assert [path.name for path in files] == [f"{name}.pt2" for name in before] + ["README.md"]
+    assert "its z is that of a code" in files[-1].read_text()
     graphs = {path.stem: torch.export.load(path).module() for path in files[:-1]}
     for n in (1, 3):
         for name, (given, ours) in answers(lia, n).items():
