@@ -14,7 +14,7 @@ from lia_adapter.generators import MappingSampler, draw_reduced, graphs_at_once,
 from lia_adapter.generators.labels import Label, check_given_label
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.features import Features
-from lia_adapter.metrics.mapping import LEAST_IMAGES, MOST_IMAGES, NOISY_IMAGES
+from lia_adapter.metrics.mapping import LEAST_IMAGES, MOST_IMAGES, NOISY_IMAGES, PRIOR_SAMPLES
 from lia_adapter.pictures import COLUMNS, comparison_count
 from lia_adapter.progress import duration
 from lia_adapter.training.convert_config import ConvertConfig
@@ -101,7 +101,8 @@ def convert_work(lia: LIA, config: ConvertConfig, features: Features) -> Work:
         mapped = seconds_of(lambda: codes.pairs(config.batch, random)) / config.batch
     pictures = min(max(config.image_seconds, 3 * LEAST_IMAGES * look), 3 * MOST_IMAGES * look)
     fit = config.steps * config.batch * _STEP * mapped
-    measures = config.eval_seeds * (config.eval_samples * _MEASURES + config.statistics_samples * _PRIOR) * mapped
+    of_z = min(PRIOR_SAMPLES, config.statistics_samples)
+    measures = config.eval_seeds * (config.eval_samples * _MEASURES + of_z * _PRIOR) * mapped
     return Work(
         drawn=2 * comparison_count(lia), reduced=2 * (NOISY_IMAGES + COLUMNS),
         seconds=pictures + fit + measures + 3 * config.statistics_samples * mapped,

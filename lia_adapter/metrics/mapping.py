@@ -31,7 +31,7 @@ from lia_adapter.metrics.intervals import jackknife
 from lia_adapter.metrics.prior import NOISE, PriorRun, measure_prior, prior_summary, thicken
 from lia_adapter.progress import Progress
 
-__all__ = ["LEAST_IMAGES", "MOST_IMAGES", "NOISY_IMAGES", "compare_mappings", "correlation"]
+__all__ = ["LEAST_IMAGES", "MOST_IMAGES", "NOISY_IMAGES", "PRIOR_SAMPLES", "compare_mappings", "correlation"]
 
 _SEED = 1 << 40  # far from the seeds of training batches
 _PRIOR = 1 << 20  # of what is measured of z; behind the streams of the other measures
@@ -39,6 +39,8 @@ LEAST_IMAGES, MOST_IMAGES = 50, 10_000
 """Images a side, whatever the time that is given."""
 NOISY_IMAGES = 16
 """Images that are drawn with and without the noise that z is measured with."""
+PRIOR_SAMPLES = 60_000
+"""Codes whose z is looked at, at most: always as many, because the largest eigenvalue of few is large by chance."""
 _LARGEST = ("round_trip", "round_trip_float32", "round_trip_z_float32")  # of all seeds; others are means over them
 _ROUGH = 500  # images a side, below which an interval says how rough the figure is
 
@@ -69,7 +71,7 @@ def compare_mappings(
         features: For the Fréchet distance of images.
         samples: Codes a side; y is whitened by statistics of the original's own y.
         seeds: Evaluation seeds; figures are means over them.
-        statistics_samples: Codes for these statistics, and for those of z.
+        statistics_samples: Codes for these statistics; those of z take as many, up to `PRIOR_SAMPLES`.
         image_seconds: About how long drawing and looking at images may take, in all: 50 to 10,000 images a side, which the
             seeds share.
         device: Where generator, mapping and features are.
@@ -130,19 +132,20 @@ def compare_mappings(
         if not name.endswith("_floor"):
             result[name] = _summary(name, runs)
     of_z: list[PriorRun] = []
+    count = min(PRIOR_SAMPLES, statistics_samples)
     for seed in range(seeds):
 
-        def tell(done: int, before: int = seed * statistics_samples) -> None:
+        def tell(done: int, before: int = seed * count) -> None:
             if progress:
-                progress("measure, z", before + done, seeds * statistics_samples)
+                progress("measure, z", before + done, seeds * count)
 
         of_z.append(
             measure_prior(
                 original, mapping, mean, root,
-                samples=samples, count=statistics_samples, random=_random(_PRIOR + seed, device), seed=seed, tell=tell,
+                samples=samples, count=count, random=_random(_PRIOR + seed, device), seed=seed, tell=tell,
             )
         )  # fmt: skip
-    result |= {"z_samples": statistics_samples, **prior_summary(of_z, original.c_dim)}
+    result |= {"z_samples": count, **prior_summary(of_z, original.c_dim)}
     noisy, random = codes[0][0][:NOISY_IMAGES], _random(_PRIOR + seeds, device)
     result["noise"] = _visible(generator, noisy, thicken(noisy, root, random).to(noisy))
     return result | _compare_images(generator, features, codes, image_seconds, progress)
