@@ -12,8 +12,8 @@ from torch import Tensor
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.checkpoints.safetensor import MAX_HEADER
 from lia_adapter.errors import CheckpointError
+from lia_adapter.tensorfile import finite, read_tensor_file, write_tensor_file
 from lia_adapter.tensorfile import read_header as read_any_header
-from lia_adapter.tensorfile import read_tensor_file, write_tensor_file
 
 __all__ = ["is_lia_file", "read_header", "read_lia_file", "reason", "versions", "write_lia_file"]
 
@@ -46,13 +46,13 @@ def write_lia_file(path: str | Path, header: Mapping[str, Any], tensors: Mapping
 
     Args:
         path: The file.
-        header: What `read_header` gives back; format and version are added.
+        header: What `read_header` gives back, with None for numbers that are not finite; format and version are added.
         tensors: Of the networks, named `generator.…`, `mapping.…` and so on.
 
     Raises:
         LIAError: The file cannot be written.
     """
-    write_tensor_file(path, _FORMAT, {"format": _FORMAT, "version": _VERSION, **header}, tensors)
+    write_tensor_file(path, _FORMAT, finite({"format": _FORMAT, "version": _VERSION, **header}), tensors)
 
 
 def read_lia_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -1,6 +1,7 @@
 """Our own files: tensors in a .safetensors, and a JSON header of a named kind among its texts."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,16 @@ from lia_adapter.checkpoints.safetensor import read_metadata, read_tensors, writ
 from lia_adapter.errors import CheckpointError
 from lia_adapter.files import atomic_write
 
-__all__ = ["read_header", "read_tensor_file", "write_tensor_file"]
+__all__ = ["finite", "read_header", "read_tensor_file", "write_tensor_file"]
+
+
+def finite(value: Any) -> Any:
+    """The same, of mappings, lists and tuples, with None, JSON's null, for numbers that are not finite, unknown to JSON."""
+    if isinstance(value, Mapping):
+        return {key: finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_tensor_file(path: str | Path, kind: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

@@ -71,7 +71,7 @@ def convert(
     """
     from lia_adapter.config import load_recipe, parse_overrides, to_toml
     from lia_adapter.download import cached, is_url, shown, source_stem
-    from lia_adapter.jobs.convert import convert_lia, open_source
+    from lia_adapter.jobs.convert import convert_lia, noise_picture, open_source
     from lia_adapter.jobs.estimates import convert_work, estimate
     from lia_adapter.jobs.run import checked_out
     from lia_adapter.metrics.features import load_features
@@ -109,6 +109,6 @@ def convert(
         click.echo(to_toml(config))
         return
     converted = convert_lia(lia, config, features=network, data=data, out=target, adapter_only=adapter_only, progress=progress)
-    write_convert_report(converted, target)
+    write_convert_report(converted, target, noise_picture(converted, progress))
     click.echo(conversion_lines(converted.metrics))
     click.echo(f"wrote {target}, and beside it .png, .html and .json")

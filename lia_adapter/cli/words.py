@@ -62,17 +62,47 @@ def lia_file_lines(name: str, header: Mapping[str, Any]) -> str:
 
 
 def conversion_lines(metrics: Mapping[str, Any]) -> str:
-    """The figures in a few aligned lines."""
+    """The figures in a few aligned lines, the last ones on z: what each is, and what is right."""
+    from lia_adapter.reports.prior import number, prior_verdict
+
     lines = []
     for name in ("sliced_wasserstein", "frechet", "frechet_images"):
         between = metrics[name].get("interval")
         rough = f", between {between[0]:.2f} and {between[1]:.2f}: {metrics['images']} images a side" if between else ""
-        lines.append(f"{name:<20} {metrics[name]['ratio']:.3f} x its noise floor{rough}")
-    lines.append(f"{'classifier':<20} {metrics['classifier']['excess']:+.3f} above its noise floor")
-    lines.append(f"{'round_trip':<20} {metrics['round_trip']['value']:.1e} standard deviations at most")
-    raw, white = metrics["seeds_raw"]["value"], metrics["seeds_white"]["value"]
-    lines.append(f"{'same z':<20} {raw:.3f} correlation of the codes of both mappings, {white:.3f} whitened")
+        lines.append(f"{name:<20} {number(metrics[name]['ratio'], '.3f')} x its noise floor{rough}")
+    lines.append(f"{'classifier':<20} {number(metrics['classifier']['excess'], '+.3f')} above its noise floor")
+    lines.append(f"{'round_trip':<20} {number(metrics['round_trip']['value'], '.1e')} standard deviations at most")
+    raw, white = (number(metrics[name]["value"], ".3f") for name in ("seeds_raw", "seeds_white"))
+    lines.append(f"{'same z':<20} {raw} correlation of the codes of both mappings, {white} whitened")
+    if "z_size" in metrics:  # not in files of earlier versions
+        lines += [f"{name:<20} {text}" for name, text in _prior_words(metrics).items()]
+        lines.append(prior_verdict(metrics))
     return "\n".join(lines)
+
+
+def _prior_words(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """What was measured of z: what it is, and what is right."""
+    from lia_adapter.reports.prior import number
+
+    def both(name: str, form: str) -> tuple[str, str]:
+        return number(metrics[name]["value"], form), number(metrics[name]["floor"], form)
+
+    (size, right_size), (high, right_high) = both("z_size", ".4g"), both("z_size_95", ".4g")
+    (spread, right_spread), (most, right_most) = both("z_spread", ".3g"), both("z_spread_largest", ".3g")
+    trips = [number(metrics[f"{name}_float32"]["value"], ".1e") for name in ("round_trip", "round_trip_z")]
+    noise, psnr, likelihood = metrics["noise"]["sigma"], number(metrics["noise"]["psnr"], ".1f"), metrics["log_likelihood"]
+    nats = number(likelihood["value"], ".5g", "too small")
+    of_each = [value for value in metrics["z_size"].get("of each class", ()) if value is not None]
+    classes = f"; {number(min(of_each), '.4g')} to {number(max(of_each), '.4g')} for each class alone" if of_each else ""
+    return {
+        "round_trip_float32": f"{trips[0]} with z in float32, {trips[1]} for z -> y -> z; right is near 0",
+        "noise": f"{noise:g} standard deviations, on y, for what follows ({psnr} dB in pictures)",
+        "z_size": f"{size}, at 95 % {high}: |z|^2 / d of the original's codes; right is {right_size}, {right_high}{classes}",
+        "z_spread": f"{spread}, largest {most}: eigenvalues of z's covariance; right is {right_spread}, {right_most}",
+        "z_classifier": f"{number(metrics['z_classifier']['excess'], '+.3f')} above its noise floor; right is 0",
+        "z_sliced_wasserstein": f"{number(metrics['z_sliced_wasserstein']['ratio'], '.4g')} x its noise floor; right is 1",
+        "log_likelihood": f"{nats} nats a dimension; right is above a Gaussian's {likelihood['gaussian']:.4f}",
+    }
 
 
 def encoder_lines(figures: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import torch
+from PIL import Image
 from torch import nn
 
 from lia_adapter.config import load_recipe, stored
@@ -16,7 +17,16 @@ from lia_adapter.data import open_images
 from lia_adapter.devices import device_name
 from lia_adapter.download import downloading, fetch, source_stem
 from lia_adapter.errors import ConfigError, LIAError, argument
-from lia_adapter.generators import Generator, as_generator, at_rest, fingerprint, is_script
+from lia_adapter.generators import (
+    Generator,
+    as_generator,
+    at_rest,
+    broadcast,
+    draw_reduced,
+    fingerprint,
+    is_script,
+    seed_to_z,
+)
 from lia_adapter.generators.labels import Label
 from lia_adapter.jobs.run import checked_out, write_results
 from lia_adapter.lia import LIA
@@ -24,13 +34,14 @@ from lia_adapter.lia_file import versions
 from lia_adapter.loading import load, open_file
 from lia_adapter.metrics.features import Features, PixelFeatures, load_features
 from lia_adapter.metrics.mapping import compare_mappings
-from lia_adapter.pictures import comparison_grid, png_bytes
+from lia_adapter.metrics.prior import thicken
+from lia_adapter.pictures import COLUMNS, comparison_grid, one_hot, paired_grid, png_bytes
 from lia_adapter.progress import Progress
 from lia_adapter.training.convert_config import ConvertConfig
 from lia_adapter.training.mapping import fit_mapping, pick_coupling
 from lia_adapter.training.refine import refine_mapping
 
-__all__ = ["check_convertible", "convert", "convert_lia", "obstacle", "open_source"]
+__all__ = ["check_convertible", "convert", "convert_lia", "noise_picture", "obstacle", "open_source"]
 
 
 def convert(
@@ -214,6 +225,29 @@ def _fitted(
         generator, mapping, lia.discriminator,
         family=lia.family, config=lia.config, provenance=provenance, metrics=metrics,
     )  # fmt: skip
+
+
+@torch.no_grad()
+def noise_picture(lia: LIA, progress: Progress | None = None) -> Image.Image:
+    """How the noise looks that z is measured with.
+
+    Rows: pictures of the first seeds' y, of the same y with noise, and ten times the difference, about grey.
+
+    Args:
+        lia: Any; its generator's own mapping is used.
+        progress: Is told the beginning and the end.
+    """
+    if progress:
+        progress("picture of the noise", 0, 1)
+    g, seeds = lia.generator, range(COLUMNS)
+    c = one_hot([seed % max(g.c_dim, 1) for seed in seeds], g.c_dim)
+    with at_rest([g]):
+        y = g.mapping(seed_to_z(seeds, g.z_dim).to(lia.device), None if c is None else c.to(lia.device))
+        noisy = thicken(y, lia.whitening()[1].double(), torch.Generator(lia.device).manual_seed(0)).to(y)
+        x, x_noisy = (torch.cat([draw_reduced(g, broadcast(one, g.num_ws)) for one in codes.split(1)]) for codes in (y, noisy))
+    if progress:
+        progress("picture of the noise", 1, 1)
+    return paired_grid(x, x_noisy, 10 * (x_noisy - x))
 
 
 @torch.no_grad()

@@ -14,8 +14,8 @@ from lia_adapter.generators import MappingSampler, draw_reduced, graphs_at_once,
 from lia_adapter.generators.labels import Label, check_given_label
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.features import Features
-from lia_adapter.metrics.mapping import LEAST_IMAGES, MOST_IMAGES
-from lia_adapter.pictures import comparison_count
+from lia_adapter.metrics.mapping import LEAST_IMAGES, MOST_IMAGES, NOISY_IMAGES, PRIOR_SAMPLES
+from lia_adapter.pictures import COLUMNS, comparison_count
 from lia_adapter.progress import duration
 from lia_adapter.training.convert_config import ConvertConfig
 from lia_adapter.training.encoder_config import EncoderConfig
@@ -26,8 +26,8 @@ from lia_adapter.training.mapping import pick_coupling
 __all__ = ["Work", "convert_work", "count_images", "encoder_estimate", "estimate", "train_estimate"]
 
 _REAL = 1.6  # a guess: drawn images and their gradients that one costs whose discriminator also learns from a real one
-# Guesses: what a code takes in a step of the fit, and in all measures of codes, against mapping it once.
-_STEP, _MEASURES = 12, 60
+# Guesses: what a code takes in a step of the fit, in all measures of codes, and in those of z, against mapping it once.
+_STEP, _MEASURES, _PRIOR = 12, 60, 10
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,12 @@ def convert_work(lia: LIA, config: ConvertConfig, features: Features) -> Work:
         mapped = seconds_of(lambda: codes.pairs(config.batch, random)) / config.batch
     pictures = min(max(config.image_seconds, 3 * LEAST_IMAGES * look), 3 * MOST_IMAGES * look)
     fit = config.fit_steps(pick_coupling(lia.generator, config.coupling)) * config.batch * _STEP * mapped
-    measures = config.eval_seeds * config.eval_samples * _MEASURES * mapped
+    of_z = min(PRIOR_SAMPLES, config.kept_samples)
+    measures = config.eval_seeds * (config.eval_samples * _MEASURES + of_z * _PRIOR) * mapped
     return Work(
-        drawn=2 * comparison_count(lia), seconds=pictures + fit + measures + 3 * config.statistics_samples * mapped,
-        memory=8 * config.statistics_samples * generator.y_dim * 4,
+        drawn=2 * comparison_count(lia), reduced=2 * (NOISY_IMAGES + COLUMNS),
+        seconds=pictures + fit + measures + 3 * config.statistics_samples * mapped,
+        memory=8 * config.kept_samples * generator.y_dim * 4,
     )  # fmt: skip
 
 

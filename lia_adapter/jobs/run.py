@@ -1,13 +1,13 @@
 """What all jobs share: the names of what they write."""
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lia_adapter.errors import ConfigError, argument
 from lia_adapter.files import atomic_write, check_writable
+from lia_adapter.tensorfile import finite
 
 __all__ = ["checked_out", "report_paths", "run_folder", "write_json", "write_results"]
 
@@ -62,12 +62,4 @@ def write_json(path: Path, figures: Mapping[str, Any]) -> None:
         LIAError: The file cannot be written.
     """
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(_finite(figures), indent=1))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        temporary.write_text(json.dumps(finite(figures), indent=1))

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 __all__ = ["classifier_accuracy"]
 
+_MOST = 100.0  # entries further out count as that: they tell sets apart anyhow, and larger ones would make the network overflow
+
 
 def classifier_accuracy(a: Tensor, b: Tensor, *, width: int = 256, epochs: int = 10, seed: int = 0) -> float:
     """Trains a small network on half of each set and returns its accuracy on the other half, in 0..1.
@@ -13,12 +15,13 @@ def classifier_accuracy(a: Tensor, b: Tensor, *, width: int = 256, epochs: int =
     0.5 is chance: nothing in the vectors tells the sets apart that such a network could learn from so few samples.
 
     Args:
-        a: [N, D], of about unit variance.
+        a: [N, D], of about unit variance; entries that are far larger, or not finite, count as large ones.
         b: [N, D].
         width: Hidden units of the two hidden layers.
         epochs: Passes over the training half.
         seed: Of the initialisation and the order of the samples.
     """
+    a, b = (x.nan_to_num(nan=_MOST).clamp(-_MOST, _MOST) for x in (a, b))
     half = min(len(a), len(b)) // 2
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed a GPU, too

@@ -1,5 +1,6 @@
 """Distances between two sets of vectors: Fréchet and sliced Wasserstein."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -53,11 +54,16 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
     Args:
         a: [N, D], or their moments.
         b: [M, D], or theirs.
+
+    Returns:
+        Infinity where an entry is not finite.
     """
     if isinstance(a, Tensor) and isinstance(b, Tensor) and max(len(a), len(b)) < a.shape[1]:
         return _of_few(a.double(), b.double())
     a, b = (x if isinstance(x, Moments) else _moments(x) for x in (a, b))
     cov_a, cov_b = a.covariance, b.covariance
+    if not (cov_a.isfinite().all() and cov_b.isfinite().all()):
+        return math.inf
     # tr (C_a C_b)^½ through the symmetric root of C_a: its eigenvalues are real, and rounding can't make them complex.
     root = symmetric_root(cov_a, least=0)
     cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
@@ -72,7 +78,10 @@ def _of_few(a: Tensor, b: Tensor) -> float:
     """
     mean_a, mean_b = a.mean(dim=0), b.mean(dim=0)
     root_a, root_b = ((x - mean) / (len(x) - 1) ** 0.5 for x, mean in ((a, mean_a), (b, mean_b)))
-    cross = torch.linalg.svdvals(root_a @ root_b.t()).sum()
+    products = root_a @ root_b.t()
+    if not products.isfinite().all():
+        return math.inf
+    cross = torch.linalg.svdvals(products).sum()
     return float((mean_a - mean_b).square().sum() + root_a.square().sum() + root_b.square().sum() - 2 * cross)
 
 

@@ -1,4 +1,4 @@
-"""How near an invertible mapping is to the original one: distribution, codes of the same z, exactness, images.
+"""How near an invertible mapping is to the original one: distribution, codes of the same z, exactness, images; what its z is.
 
 Every distance stands beside its noise floor: the same measure between two independent sets of the ORIGINAL mapping. A
 ratio of 1 means that the replacement differs from the original no more than the original from itself.
@@ -26,14 +26,22 @@ from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.metrics.classifier import classifier_accuracy
 from lia_adapter.metrics.distances import frechet_distance, sliced_wasserstein
 from lia_adapter.metrics.features import Features, FeatureSet
+from lia_adapter.metrics.images import psnr
 from lia_adapter.metrics.intervals import jackknife
+from lia_adapter.metrics.prior import NOISE, PriorRun, measure_prior, prior_summary, thicken
 from lia_adapter.progress import Progress
 
-__all__ = ["LEAST_IMAGES", "MOST_IMAGES", "compare_mappings", "correlation"]
+__all__ = ["LEAST_IMAGES", "MOST_IMAGES", "NOISY_IMAGES", "PRIOR_SAMPLES", "compare_mappings", "correlation"]
 
 _SEED = 1 << 40  # far from the seeds of training batches
+_PRIOR = 1 << 20  # of what is measured of z; behind the streams of the other measures
 LEAST_IMAGES, MOST_IMAGES = 50, 10_000
 """Images a side, whatever the time that is given."""
+NOISY_IMAGES = 16
+"""Images that are drawn with and without the noise that z is measured with."""
+PRIOR_SAMPLES = 60_000
+"""Codes whose z is looked at, at most: always as many, because the largest eigenvalue of few is large by chance."""
+_LARGEST = ("round_trip", "round_trip_float32", "round_trip_z_float32")  # of all seeds; others are means over them
 _ROUGH = 500  # images a side, below which an interval says how rough the figure is
 
 
@@ -63,7 +71,7 @@ def compare_mappings(
         features: For the Fréchet distance of images.
         samples: Codes a side; y is whitened by statistics of the original's own y.
         seeds: Evaluation seeds; figures are means over them.
-        statistics_samples: Codes for these statistics.
+        statistics_samples: Codes for these statistics; those of z take as many, up to `PRIOR_SAMPLES`.
         image_seconds: About how long drawing and looking at images may take, in all: 50 to 10,000 images a side, which the
             seeds share.
         device: Where generator, mapping and features are.
@@ -73,6 +81,9 @@ def compare_mappings(
         JSON: for each measure "value", "floor", "ratio" or "excess", and the values "of each seed", but for images, which all
         seeds share. With fewer than 500 of these a side, "interval" is where the ratio lies with a confidence of 95 %.
         "seeds_raw" and "seeds_white" are how alike the y are that both mappings make of the same z.
+        What z is measured by, "z_…" and "log_likelihood", is told at `measure_prior` and `prior_summary`; "noise" says how
+        much its noise is, and is seen. Round trips are the largest errors, in standard deviations; "…_float32" go
+        through a z or y that was rounded to float32, and back into such a one.
     """
     device = torch.device(device)
     original = MappingSampler(generator)
@@ -94,7 +105,8 @@ def compare_mappings(
         new = in_chunks(mapping.to_y, z_new, c_new)
         same_seeds = in_chunks(mapping.to_y, z, c)
         found_z = in_chunks(mapping.to_z, y, c)
-        back = in_chunks(mapping.to_y, found_z, c)
+        back, back_z = in_chunks(mapping.to_y, found_z, c), in_chunks(mapping.to_z, same_seeds, c)
+        rounded, std = in_chunks(mapping.to_y, found_z.float(), c).float(), y.std(dim=0)
         u, u_again, u_new = white(y), white(again), white(new)
         codes.append((y[:MOST_IMAGES], again[:MOST_IMAGES], new[:MOST_IMAGES]))
         runs.append(
@@ -105,8 +117,10 @@ def compare_mappings(
                 "frechet_floor": frechet_distance(u, u_again),
                 "classifier": classifier_accuracy(u, u_new, seed=seed),
                 "classifier_floor": classifier_accuracy(u, u_again, seed=seed),
-                "round_trip": float(((back - y).abs() / y.std(dim=0)).max()),
-                "round_trip_z": float((in_chunks(mapping.to_z, same_seeds, c) - z).square().mean().sqrt()),
+                "round_trip": float(((back - y).abs() / std).max()),
+                "round_trip_float32": float(((rounded - y).abs() / std).max()),
+                "round_trip_z": float((back_z - z).square().mean().sqrt()),
+                "round_trip_z_float32": float((back_z.float() - z).abs().max()),
                 "typical_z": float((found_z.square().mean(dim=1).sqrt()).median()),
                 "seeds_white": correlation(white(same_seeds), u),
                 "seeds_raw": correlation(same_seeds, y),
@@ -118,12 +132,29 @@ def compare_mappings(
     for name in runs[0]:
         if not name.endswith("_floor"):
             result[name] = _summary(name, runs)
+    of_z: list[PriorRun] = []
+    count = min(PRIOR_SAMPLES, statistics_samples)
+    for seed in range(seeds):
+
+        def tell(done: int, before: int = seed * count) -> None:
+            if progress:
+                progress("measure, z", before + done, seeds * count)
+
+        of_z.append(
+            measure_prior(
+                original, mapping, mean, root,
+                samples=samples, count=count, random=_random(_PRIOR + seed, device), seed=seed, tell=tell,
+            )
+        )  # fmt: skip
+    result |= {"z_samples": count, **prior_summary(of_z, original.c_dim)}
+    noisy, random = codes[0][0][:NOISY_IMAGES], _random(_PRIOR + seeds, device)
+    result["noise"] = _visible(generator, noisy, thicken(noisy, root, random).to(noisy))
     return result | _compare_images(generator, features, codes, image_seconds, progress)
 
 
 def _summary(name: str, runs: list[dict[str, float]]) -> dict[str, Any]:
     values = [run[name] for run in runs]
-    value = max(values) if name == "round_trip" else sum(values) / len(values)
+    value = max(values) if name in _LARGEST else sum(values) / len(values)
     summary: dict[str, Any] = {"value": value, "of each seed": values}
     if f"{name}_floor" in runs[0]:
         floors = [run[f"{name}_floor"] for run in runs]
@@ -138,6 +169,19 @@ def _summary(name: str, runs: list[dict[str, float]]) -> dict[str, Any]:
 
 def _random(stream: int, device: torch.device) -> torch.Generator:
     return torch.Generator(device).manual_seed(_SEED + stream)
+
+
+@torch.no_grad()
+def _visible(generator: Generator, y: Tensor, noisy: Tensor) -> dict[str, Any]:
+    """How far the noise of z's measures is seen: mean PSNR of pictures (`draw_reduced`) of y and noisy y, both [N, D]."""
+
+    def compared(part: range) -> Tensor:
+        a, b = (draw_reduced(generator, broadcast(x[part.start : part.stop], generator.num_ws)) for x in (y, noisy))
+        return psnr(a, b)
+
+    n = pictures_at_once(generator, lambda x: psnr(x, x), reduced=True)
+    values = torch.cat(list(in_parts(compared, range(len(y)), n)))
+    return {"sigma": NOISE, "psnr": float(values.mean()), "images": len(y)}
 
 
 def _compare_images(
@@ -184,7 +228,7 @@ def _compare_images(
     def log_ratio(picked: Tensor) -> float:
         return math.log(frechet_distance(original[picked], new[picked]) / frechet_distance(original[picked], again[picked]))
 
-    if len(original) and floor > 0 and value > 0 and (interval := jackknife(log_ratio, count)):
+    if len(original) and floor > 0 and 0 < value < math.inf and (interval := jackknife(log_ratio, count)):
         found["interval"] = [math.exp(end) for end in interval]
     lower = has_lower_layers(generator)
     return {"images": count, "image_layers": "lower" if lower else "all", "frechet_images": found}

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from lia_adapter.lia import LIA
-from lia_adapter.pictures import COLUMNS
-from lia_adapter.reports.page import loss_curves, page_picture, row, write_page
+from lia_adapter.pictures import COLUMNS, png_bytes
+from lia_adapter.reports.page import html_picture, loss_curves, page_picture, row, write_page
+from lia_adapter.reports.prior import number, prior_rows, prior_verdict
 
 __all__ = ["write_convert_report"]
 
@@ -29,12 +32,13 @@ _MEASURES = {
 _LIMIT = 1.05  # of a ratio to the noise floor, above which a difference is told
 
 
-def write_convert_report(lia: LIA, out: Path) -> Path:
+def write_convert_report(lia: LIA, out: Path, noise: Image.Image | None = None) -> Path:
     """Writes the page of a conversion beside `out`.
 
     Args:
         lia: What `convert` returned.
         out: The LIA file, beside which `convert` wrote the picture.
+        noise: From `noise_picture`; None: it is left out.
 
     Returns:
         The page.
@@ -53,11 +57,11 @@ draws them as before; below by the invertible one, which takes the same z for a 
 <h2>Figures</h2>
 <p>The <em>noise floor</em> is the same measure between two sets of {metrics["samples"]:,} codes that both come from the
 original mapping: it is not zero, because no two random sets are alike. A ratio near 1 means that the new mapping differs
-from the original no more than the original differs from itself. All figures are means over
+from the original no more than the original differs from itself. Of z, the floor is N(0, I) itself. All figures are means over
 {metrics["evaluation_seeds"]} sets that the training never saw; pictures were compared on {metrics["images"]:,} images a side by
 {html.escape(metrics["image_features"])}{_rough(metrics)}.</p>
 {_table(metrics)}
-<h2>Training</h2>
+{_noise(metrics, noise)}<h2>Training</h2>
 {loss_curves(metrics.get("losses", {}))}
 <p class="dim">{metrics["coupling"]} mapping, {metrics["parameters"]:,} parameters; fitted in
 {metrics["seconds"]["fit"]:.0f} s, measured in {metrics["seconds"]["measure"]:.0f} s.</p>
@@ -82,7 +86,8 @@ def _verdict(metrics: Mapping[str, Any]) -> str:
         first += " Whether its pictures can, so few of them do not tell."
     kept = metrics["seeds_raw"]["value"]
     second = f"Of the same z it makes a code that correlates {kept:.2f} with the original's (1: the same code, 0: unrelated)."
-    return f"{first} {second}"
+    third = f" {prior_verdict(metrics)}" if "z_size" in metrics else ""  # not in files of earlier versions
+    return f"{first} {second}{third}"
 
 
 def _least_ratio(measure: Mapping[str, Any]) -> float:
@@ -98,6 +103,21 @@ def _rough(metrics: Mapping[str, Any]) -> str:
     low, high = metrics["frechet_images"]["interval"]
     rough = f"its ratio lies between {low:.2f} and {high:.2f} with a confidence of 95 %"
     return f"{small}: so few that the figure is rough ({rough})"
+
+
+def _noise(metrics: Mapping[str, Any], picture: Image.Image | None) -> str:
+    """What z was measured with, and how that looks."""
+    if "noise" not in metrics:
+        return ""
+    noise = metrics["noise"]
+    text = f"""<h2>The noise that z was measured with</h2>
+<p>Codes of the original mapping lie on a surface, where a mapping can make z look right and still throw a code beside it far
+away. So z was measured on {metrics["z_samples"]:,} codes with normal noise of {noise["sigma"]:g} standard deviations of y.
+Pictures with it and without it have a PSNR of {number(noise["psnr"], ".1f")} dB (mean of {noise["images"]})."""
+    if picture is None:
+        return f"{text}</p>\n"
+    rows = "Rows: pictures of codes, the same with noise, and ten times the difference about grey.</p>"
+    return f"{text} {rows}\n{html_picture(png_bytes(picture), 'the noise in pictures')}\n"
 
 
 def _table(metrics: Mapping[str, Any]) -> str:
@@ -119,9 +139,14 @@ def _table(metrics: Mapping[str, Any]) -> str:
     m = metrics["round_trip"]
     text = "Largest error of y → z → y over the original's codes, in standard deviations of y."
     rows.append(row("Round trip", text, f"{m['value']:.1e}", "0", "", good=m["value"] <= 1e-4))
+    if "z_size" in metrics:
+        m, z = metrics["round_trip_float32"], metrics["round_trip_z_float32"]
+        text = "The same where z is rounded to float32 on the way (in brackets: z → y → z, in and out in float32)."
+        rows.append(row("Round trip in float32", text, f"{number(m['value'], '.1e')} ({number(z['value'], '.1e')})", "0", ""))
+        rows.append(prior_rows(metrics))
     m = metrics["typical_z"]
-    text = "Size of the z that belongs to one of the original's codes (median); the prior's own is 1."
-    rows.append(row("Usual z", text, f"{m['value']:.2f}", "1", ""))
+    text = "|z| / √d of the original's codes without noise (median): 1 is necessary, and not enough."
+    rows.append(row("Length of z, without noise", text, number(m["value"], ".2f"), "1", ""))
     white, raw = metrics["seeds_white"]["value"], metrics["seeds_raw"]["value"]
     text = "Correlation of the codes that both mappings make of a seed's z (in brackets: with y whitened)."
     rows.append(row("The same z", text, f"{raw:.3f} ({white:.3f})", "1", ""))
