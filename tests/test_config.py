@@ -264,7 +264,12 @@ def test_what_is_stored_keeps_its_words() -> None:
 @pytest.mark.parametrize(
     ("cls", "recipe", "overrides", "expected"),
     [
-        (ConvertConfig, "convert", {}, "691a93ff6969ccc3"),
+        (
+            ConvertConfig,
+            "convert",
+            {"steps": 800, "statistics_samples": 60_000, "coupling_learning_rate": 2e-4},
+            "691a93ff6969ccc3",
+        ),
         (EncoderConfig, "encoder", {}, "2e104f21f01fb9f3"),
         (EncoderConfig, "encoder-cpu", {"label": 3, "bits": 12}, "b4839a9662e5f2dd"),
         (TrainConfig, "toyfaces32", {}, "ae879cf73c758903"),

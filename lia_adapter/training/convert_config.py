@@ -24,7 +24,8 @@ class ConvertConfig:
     reach_weight: float = key("dense: how strongly codes of the original mapping must keep a z that the prior knows", 0.03)
     reach_noise: float = key("dense: noise on those codes, in standard deviations of y", 0.1)
     coupling_learning_rate: float = key("flow, affine, additive: of Adam(0.9, 0.99), by maximum likelihood", 5e-4)
-    noise: float = key("flow, affine, additive: on the codes, in standard deviations of y", 0.0315, new=True)
+    moments_weight: float = key("the same: how strongly samples must have the mean and covariance of y", 0.2, new=True)
+    noise: float = key("the same: on the codes, in standard deviations of y", 0.0315, new=True)
     refine_steps: int = key("with data: adversarial steps against the checkpoint's own discriminator, after the fit", 200)
     refine_learning_rate: float = key("of these", 1e-5)
     statistics_samples: int = key("for the mean and the covariance of y", 300_000)
@@ -49,7 +50,8 @@ class ConvertConfig:
         check_least(
             self,
             {
-                "steps": 0, "noise": 1e-6, "batch": 2, "refine_steps": 0, "statistics_samples": 100, "eval_samples": 20,
+                "steps": 0, "noise": 1e-6, "moments_weight": 0,
+                "batch": 2, "refine_steps": 0, "statistics_samples": 100, "eval_samples": 20,
                 "eval_seeds": 1, "image_seconds": 0, "save_seconds": 0, "least_singular": 0, "reach_weight": 0,
                 "reach_noise": 0,
             },

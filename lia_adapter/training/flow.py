@@ -13,7 +13,12 @@ from lia_adapter.training.loop import Average, Microbatch, step_generator
 
 __all__ = ["FlowFit"]
 
-_STATISTICS, _ALIGNMENT, _HELD_OUT = 2**31, 2**32, 2**33  # first numbers of random streams that no step has
+_STATISTICS, _CALIBRATION, _ALIGNMENT, _HELD_OUT = (
+    2**31,
+    2**32,
+    2**33,
+    2**34,
+)  # first numbers of random streams that no step has
 _PART = 8192  # codes drawn at once for statistics
 _LEAST = 1e-6  # a variance, as a fraction of the largest: where z is shorter than y, some of y's are 0
 _HALF_LIFE = 70  # steps that the averaged weights remember
@@ -27,8 +32,11 @@ class FlowFit:
     codes get noise of a given thickness, and the likelihood of those is a fair measure: all batches are fresh, and what it
     gives on them it gives on held-out codes.
 
-    u = y in its principal components, the largest first, each of variance 1. Nothing is calibrated afterwards: likelihood sees
-    to mean and spread, and better than a measured covariance would, which is always of finitely many samples.
+    Likelihood looks at codes that there are. What it makes of the rest of z's space it does not see: samples shrink, as
+    means of what is not told by others do. So the mean and the covariance of samples are part of the loss.
+
+    u = y in its principal components, the largest first, each of variance 1. What is calibrated afterwards is mean and variance
+    along them alone: a measured covariance of D² entries would carry the error of the samples that it is measured on.
 
     Attributes:
         module: All that changes.
@@ -52,9 +60,13 @@ class FlowFit:
         self.learning_rate = config.coupling_learning_rate * self.core.weight_scale
 
     def step(self, part: Microbatch) -> dict[str, Tensor]:
-        """The loss of one step: nats a dimension, less those of the whitening and up to what is constant."""
+        """The losses of one step: nats a dimension, up to what is constant, and how far samples are from y's moments."""
         random = self._random(part.step)
-        return {"loss": self._nats(self.core, *self._noised(len(part.numbers), random))}
+        u, c = self._noised(len(part.numbers), random)
+        nats = self._nats(self.core, u, c)
+        drawn, _ = self.core.run(torch.randn(u.shape, generator=random, device=self.device), c)
+        moments = _apart(drawn)
+        return {"loss": nats + self.config.moments_weight * moments, "nats": nats, "moments": moments}
 
     @torch.no_grad()
     def finish(self) -> InvertibleMapping:
@@ -66,6 +78,7 @@ class FlowFit:
         if after < self._nats(self.average, *held_out):
             self.average.load_state_dict(trained)
         self.mapping.core = self.average
+        self._calibrate()
         cross = torch.zeros(self.original.dim, self.original.dim, dtype=torch.float64, device=self.device)
         for i in range(_parts(self.config.statistics_samples)):
             z, y, c = self.original.pairs(_PART, self._random(_ALIGNMENT + i))
@@ -99,6 +112,17 @@ class FlowFit:
         self.inverse = (vectors / scale).to(mapping.colour)
         self.noise = (thickness.sqrt()[:, None] * vectors.t()).to(mapping.colour)
 
+    def _calibrate(self) -> None:
+        """Gives samples the mean and the variance of y along each principal component."""
+        moments, n = Moments(), _parts(self.config.kept_samples)
+        for i in range(n):
+            z, _, c = self.original.pairs(_PART, self._random(_CALIBRATION + i))
+            moments.add(self.average.run(z, c)[0])
+        std, mapping = moments.covariance.diagonal().sqrt().to(self.inverse), self.mapping
+        mapping.colour.div_(std)
+        mapping.offset.sub_(mapping.colour @ moments.mean.to(self.inverse))
+        self.inverse = self.inverse * std
+
     def _noised(self, n: int, random: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """u [n, y_dim] of fresh codes with noise, and their labels."""
         _, y, c = self.original.pairs(n, random)
@@ -117,6 +141,18 @@ class FlowFit:
 
     def _random(self, number: int) -> torch.Generator:
         return step_generator(self.config.seed, number, self.device)
+
+
+def _apart(u: Tensor) -> Tensor:
+    """|mean|² + |covariance - I|² of the distribution of samples u [n, D], a dimension; [].
+
+    Its halves are independent, so that products of what is measured on the one and on the other are right on average; squares
+    of a batch's own errors would not be, and their least is at samples that are too small.
+    """
+    a, b = u.tensor_split(2)
+    one = torch.eye(u.shape[1], device=u.device, dtype=u.dtype)
+    apart = (a.mean(dim=0) * b.mean(dim=0)).sum() + ((a.t() @ a / len(a) - one) * (b.t() @ b / len(b) - one)).sum()
+    return apart / u.shape[1]
 
 
 def _parts(samples: int) -> int:

@@ -93,7 +93,7 @@ def test_dry_run_writes_nothing(workshop: Path, tmp_path: Path) -> None:
     result = run("convert", workshop / "toy.pkl", "-n", "steps=7", cwd=tmp_path)
     assert result.returncode == 0
     assert "steps = 7" in result.stdout
-    assert "would fit the mapping 'affine'" in result.stdout
+    assert "would fit the mapping 'flow'" in result.stdout
     assert not list(tmp_path.iterdir())
 
 
@@ -236,7 +236,7 @@ def test_doctor_tells_what_runs_where(tmp_path: Path) -> None:
         (["toy.pkl", "steps"], "expected key=value"),
         (["toy.pkl", "--recipe", "convrt"], "convert"),
         (["toy.pkl", "--coupling", "cubic"], "expected one of auto, dense"),
-        (["toy.pkl", "--coupling", "dense"], "coupling=affine"),
+        (["toy.pkl", "--coupling", "dense"], "coupling=flow"),
         (["toy.pkl", "--features", "page.pkl"], "page.pkl"),
         (["toy.pkl", "--data", "page.pkl"], "neither a folder, nor a zip"),
         (["toy.pkl", "--sha256", "0" * 64], "SHA-256"),

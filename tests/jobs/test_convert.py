@@ -14,6 +14,7 @@ from lia_adapter.errors import ConfigError, LIAError
 from lia_adapter.generators import MappingSampler, fingerprint, seed_to_z, wrap
 from lia_adapter.jobs.convert import convert_lia
 from lia_adapter.jobs.run import report_paths
+from lia_adapter.keys import COUPLINGS
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.features import PixelFeatures
 from lia_adapter.metrics.mapping import compare_mappings, correlation
@@ -27,7 +28,7 @@ def config(**changes: object) -> ConvertConfig:
     return load_recipe(ConvertConfig, "convert", toys.QUICK | changes)
 
 
-@pytest.mark.parametrize("coupling", ["dense", "additive", "affine"])
+@pytest.mark.parametrize("coupling", COUPLINGS)
 @pytest.mark.parametrize("c_dim", [0, 3])
 def test_samples_have_the_originals_moments(coupling: str, c_dim: int) -> None:
     lia = toys.stylegan(c_dim=c_dim)
@@ -97,7 +98,7 @@ def test_convert_leaves_the_generator_alone_and_measures(tmp_path: Path) -> None
     out = tmp_path / "f.safetensors"
     result = convert_lia(lia, config(), out=out)
     assert fingerprint(result.generator) == before
-    assert result.metrics["coupling"] == "dense"
+    assert result.metrics["coupling"] == "flow"
     assert 0 < result.metrics["sliced_wasserstein"]["floor"]
     assert result.metrics["round_trip"]["value"] < 1e-4
     assert result.metrics["images"] == 50
@@ -142,7 +143,7 @@ def test_readme_generator_that_is_no_stylegan() -> None:
     lia = lia_adapter.convert(wrap(toys.Sprites(), mapping="style", synthesis="draw"), overrides=toys.QUICK)
     assert isinstance(lia, LIA)
     assert lia.mapping is not None
-    assert lia.mapping.coupling == "affine"
+    assert lia.mapping.coupling == "flow"
     z = torch.randn(5, 10)
     assert (lia.to_z(lia.to_y(z)) - z).abs().max() < 1e-3
     assert lia.sample([1, 2], mapping="invertible").shape == (2, 3, 8, 12)
@@ -152,13 +153,13 @@ def test_readme_generator_that_is_no_stylegan() -> None:
 def test_sizes_of_z_and_y_may_differ(z_dim: int, y_dim: int) -> None:
     result = convert_lia(toys.stylegan(z_dim=z_dim, y_dim=y_dim), config())
     assert result.mapping is not None
-    assert result.mapping.coupling == "affine"
+    assert result.mapping.coupling == "flow"
     assert result.z_dim == y_dim
     assert torch.isfinite(result.sample([1, 2], mapping="invertible")).all()
 
 
 def test_dense_is_refused_where_it_cannot_be_had() -> None:
-    with pytest.raises(ConfigError, match="coupling=affine"):
+    with pytest.raises(ConfigError, match="coupling=flow"):
         pick_coupling(toys.stylegan(z_dim=6, y_dim=8).generator, "dense")
 
 

@@ -140,7 +140,7 @@ def test_labels_matter_and_must_fit(coupling: str) -> None:
 def test_wrong_shapes_and_names_are_told() -> None:
     with pytest.raises(LIAError, match=r"z has shape \[2, 3\]; expected \[N, 9\]"):
         make("affine").to_y(torch.zeros(2, 3))
-    with pytest.raises(LIAError, match="expected one of dense, additive, affine"):
+    with pytest.raises(LIAError, match="expected one of flow, affine, additive, dense"):
         InvertibleMapping("cubic", 4)
     with pytest.raises(LIAError, match="at least 2 entries"):
         InvertibleMapping("affine", 1)
