@@ -296,7 +296,7 @@ class ShuffledCouplings(AffineCouplings):
     ones, which they tell the most of, then every second from its neighbour, and so on. That is exact and costs nothing.
     """
 
-    def __init__(self, dim: int, depth: int = 8, width: int = 512, c_dim: int = 0) -> None:
+    def __init__(self, dim: int, depth: int = 6, width: int = 256, c_dim: int = 0) -> None:
         super().__init__(dim, depth, width, c_dim)
         entries = torch.arange(dim)
         swapped, dealt = entries.roll(-self.first), torch.cat([entries[0::2], entries[1::2]])

