@@ -58,6 +58,8 @@ def write_invert_report(codes: Codes, out: Path) -> Path:
     figures = invert_figures(codes)
     about, means, count = figures["about"], figures["mean"], len(codes.names)
     loss = html.escape(f"pixels and {about['features']}" if about["features"] else "pixels alone")
+    weight = about.get("prior_weight")
+    loss += f"; and {weight:g} times the prior's part" if weight else ""
     rows = [
         row("Loss", f"Mean over the images; compared are {loss}.", f"{means['start_loss']:.4f} → {means['loss']:.4f}"),
         row("Squared error", "Mean over the images, on the scale of -1 to 1.", f"{means['mse']:.4f}"),
@@ -66,6 +68,8 @@ def write_invert_report(codes: Codes, out: Path) -> Path:
             f"{means['z_size']:.3g}",
         ),
     ]  # fmt: skip
+    if weight:
+        rows.insert(1, row("Prior", "Its part: mean log(1 + |z|² / D); 0.69 is usual.", f"{means['prior']:.3f}"))
     if about["encoder_sha256"] is not None:
         rows.append(
             row("Typicality", "Mean rank among the codes of training images; 0.5 is usual.", f"{means['typicality']:.2f}")
