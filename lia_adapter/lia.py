@@ -31,6 +31,7 @@ from lia_adapter.keys import SEARCH_SPACES, SEED_MAPPINGS, STARTS
 from lia_adapter.lia_file import write_lia_file
 from lia_adapter.linalg import covariance_root
 from lia_adapter.mapping import InvertibleMapping
+from lia_adapter.metrics.prior_p import PriorRank
 from lia_adapter.metrics.typicality import Typicality
 from lia_adapter.progress import Progress
 
@@ -77,6 +78,7 @@ class LIA(nn.Module):
         self.coordinates: tuple[Tensor, Tensor] | None = None
         self._bytes: dict[str, int] = {}
         self._sampled_mean: Tensor | None = None
+        self._prior_rank: PriorRank | None = None
         self.family = family
         self.config: NetworksConfig = {**config} if config else {}
         self.provenance, self.metrics = dict(provenance or {}), dict(metrics or {})
@@ -252,6 +254,14 @@ class LIA(nn.Module):
     def typicality_of(self, y: Tensor) -> Tensor:
         """How usual codes y [N, y_dim] are, [N] in 0 to 1 (`Typicality`); nan where train_encoder has not measured it."""
         return y.new_full([len(y)], torch.nan) if self.typicality is None else self.typicality(y)
+
+    def prior_p(self, y: Tensor, c: Tensor | None = None) -> Tensor:
+        """How likely codes y [N, y_dim] with labels c [N, c_dim] are, [N] in 0 to 1 (`PriorRank`); nan before conversion."""
+        if self.mapping is None:
+            return y.new_full([len(y)], torch.nan)
+        if self._prior_rank is None or not self._prior_rank.fits(self.mapping, self.device):
+            self._prior_rank = PriorRank(MappingSampler(self.generator), self.mapping, self.whitening()[1])
+        return self._prior_rank(y.to(self.device), None if c is None else c.to(self.device))
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:

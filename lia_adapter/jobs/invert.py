@@ -157,7 +157,7 @@ class _Work:
         y = one_code(found.ys)
         tensors = {
             "y": y, "z": found.z, "mse": mse(found.images, part.x), "z_size": z_size(found.z),
-            "typicality": self.lia.typicality_of(y),
+            "typicality": self.lia.typicality_of(y), "prior_p": self.lia.prior_p(y, part.c),
             "loss": found.loss, "start_loss": before,
         }  # fmt: skip
         tensors |= {"ys": found.ys} if self.config.space == "ys" else {}
@@ -246,9 +246,13 @@ def _finished(work: _Work, folder: Path, first: int) -> tuple[int, Codes | None]
 
 def invert_figures(codes: Codes) -> dict[str, Any]:
     """What `invert_images` measured of each image, and the means."""
-    names = [name for name in ("mse", "start_loss", "loss", "prior", "typicality", "z_size") if name in codes.tensors]
+    names = [
+        name for name in ("mse", "start_loss", "loss", "prior", "typicality", "prior_p", "z_size") if name in codes.tensors
+    ]
     of_each = {name: codes.tensors[name].tolist() for name in names}
     means = {name: sum(values) / len(values) for name, values in of_each.items()}
     return {
-        "about": codes.about, "mean": means, "unreadable": codes.unreadable, "of_each": {"name": list(codes.names), **of_each},
+        "about": codes.about, "mean": means, "unreadable": codes.unreadable,
+        "left_out": {} if "prior_p" in means else {"prior p": "these codes were found by a version that did not measure it"},
+        "of_each": {"name": list(codes.names), **of_each},
     }  # fmt: skip
