@@ -42,8 +42,9 @@ class Codes:
     Attributes:
         names: Of the images, within their data set.
         tensors: y [N, y_dim]; z [N, y_dim] (float64); mse [N], of the reconstruction on [-1, 1]; typicality [N] in [0, 1], NaN
-            where the LIA has no encoder; z_size [N]; and, where there are any, ys [N, num_ws, y_dim] and c [N, c_dim]. Codes of
-            another program are y, or y and ys, alone.
+            where the LIA has no encoder; z_size [N]; and, where there are any, ys [N, num_ws, y_dim], c [N, c_dim] and prior_p
+            [N] in [0, 1] (`LIA.prior_p`), which files of earlier versions lack. Codes of another program are y, or y and ys,
+            alone.
         placements: Where each image lies in its picture, as `Placement.to_json` says it.
         generator: Fingerprint of the generator that they belong to.
         about: Where they come from, as JSON: data, split, fit, how they were made.
@@ -151,7 +152,11 @@ def join_codes(parts: Sequence[Codes]) -> Codes:
     first = parts[0]
     return Codes(
         tuple(name for part in parts for name in part.names),
-        {name: torch.cat([part.tensors[name] for part in parts]) for name in first.tensors},
+        {
+            name: torch.cat([part.tensors[name] for part in parts])
+            for name in first.tensors
+            if name != "prior_p" or all(name in part.tensors for part in parts)  # some may be of an earlier version
+        },
         tuple(place for part in parts for place in part.placements),
         first.generator,
         first.about,

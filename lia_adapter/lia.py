@@ -26,11 +26,12 @@ from lia_adapter.generators import (
     seed_to_z,
     truncate,
 )
-from lia_adapter.inversion import Y_RATE, Inversion, ReconstructionLoss, optimise, search_coordinates
+from lia_adapter.inversion import Inversion, ReconstructionLoss, check_prior_weight, search, search_coordinates
 from lia_adapter.keys import SEARCH_SPACES, SEED_MAPPINGS, STARTS
 from lia_adapter.lia_file import write_lia_file
 from lia_adapter.linalg import covariance_root
 from lia_adapter.mapping import InvertibleMapping
+from lia_adapter.metrics.prior_p import PriorRank
 from lia_adapter.metrics.typicality import Typicality
 from lia_adapter.progress import Progress
 
@@ -77,6 +78,7 @@ class LIA(nn.Module):
         self.coordinates: tuple[Tensor, Tensor] | None = None
         self._bytes: dict[str, int] = {}
         self._sampled_mean: Tensor | None = None
+        self._prior_rank: PriorRank | None = None
         self.family = family
         self.config: NetworksConfig = {**config} if config else {}
         self.provenance, self.metrics = dict(provenance or {}), dict(metrics or {})
@@ -253,6 +255,14 @@ class LIA(nn.Module):
         """How usual codes y [N, y_dim] are, [N] in 0 to 1 (`Typicality`); nan where train_encoder has not measured it."""
         return y.new_full([len(y)], torch.nan) if self.typicality is None else self.typicality(y)
 
+    def prior_p(self, y: Tensor, c: Tensor | None = None) -> Tensor:
+        """How likely codes y [N, y_dim] with labels c [N, c_dim] are, [N] in 0 to 1 (`PriorRank`); nan before conversion."""
+        if self.mapping is None:
+            return y.new_full([len(y)], torch.nan)
+        if self._prior_rank is None or not self._prior_rank.fits(self.mapping, self.device):
+            self._prior_rank = PriorRank(MappingSampler(self.generator), self.mapping, self.whitening()[1])
+        return self._prior_rank(y.to(self.device), None if c is None else c.to(self.device))
+
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
         """g(f(x)): images [N, C, H, W] in [-1, 1] encoded and drawn again, the same shape."""
@@ -270,6 +280,7 @@ class LIA(nn.Module):
         space: str = "y",
         start: str = "encoder",
         loss: ReconstructionLoss | None = None,
+        prior_weight: float = 0.0,
         seed: int | Sequence[int] = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> Inversion:
@@ -284,16 +295,20 @@ class LIA(nn.Module):
             space: Where to search: y, ys (a y of its own for every layer) or z.
             start: encoder, mean, or random.
             loss: What is minimised; pixels alone where None.
+            prior_weight: Of log(1 + |z|² / D) of the codes (`prior_loss`), which is added to the loss; 0: none.
             seed: Of the random start of each image (not StyleGAN's), or of the first, where the others have those that follow.
             progress: Is told the steps done and to do, over all images.
 
         Raises:
-            LIAError: An unknown space or start, no mapping, or no encoder to start from.
+            LIAError: An unknown space or start, no mapping, no encoder to start from, or no labels for a conditional generator.
         """
         check_choice("space", space, SEARCH_SPACES)
         check_choice("start", start, STARTS)
-        if self.mapping is None:
+        check_prior_weight(prior_weight, self.mapping)
+        if (mapping := self.mapping) is None:
             raise LIAError("this checkpoint was not converted, so its codes have no z. Run lia-adapt convert on it first.")
+        if mapping.c_dim and c is None:  # told before the search and not by what needs it first
+            raise LIAError(f"this generator is class-conditional: found no labels, expected c [{len(x)}, {mapping.c_dim}].")
         seeds = range(seed, seed + len(x)) if isinstance(seed, int) else seed
         compare = loss or ReconstructionLoss()
         n, drawing = graphs_at_once(self.generator, lambda x: compare(x, x.detach())) if steps else (1, nullcontext)
@@ -303,16 +318,19 @@ class LIA(nn.Module):
             n = self.at_once("reconstruct" if start == "encoder" else "draw")
         found: list[Inversion] = []
 
-        def search(part: range) -> Inversion:
+        def look(part: range) -> Inversion:
             before, here = sum(len(p.loss) for p in found), slice(part.start, part.stop)
             tell = None if progress is None else lambda step, _: progress(before * steps + step * len(part), len(x) * steps)
-            return self._invert(
-                x[here].to(self.device), None if c is None else c[here].to(self.device), steps, space, start, compare,
-                seeds[here], tell,
+            images, label = x[here].to(self.device), None if c is None else c[here].to(self.device)
+            first = self._first(images, label, space, start, seeds[here])
+            coordinates = None if space == "z" else self.find_coordinates() if steps else self.whitening()
+            return search(
+                self.generator, mapping, first, images, label, compare,
+                coordinates=coordinates, steps=steps, prior_weight=prior_weight, progress=tell,
             )  # fmt: skip
 
         with drawing():
-            found.extend(in_parts(search, range(len(x)), n))
+            found.extend(in_parts(look, range(len(x)), n))
         return Inversion.joined(found)
 
     def search_seconds(self, passes: int) -> float:
@@ -321,41 +339,21 @@ class LIA(nn.Module):
         drawing = min(seconds_of(lambda: self.generator.synthesis(ys)) for _ in range(2))  # the first time is slower
         return allowance(passes * GRADIENT * drawing)
 
-    def _invert(
-        self,
-        x: Tensor,
-        c: Tensor | None,
-        steps: int,
-        space: str,
-        start: str,
-        loss: ReconstructionLoss,
-        seeds: Sequence[int],
-        progress: Callable[[int, int], None] | None,
-    ) -> Inversion:
-        """`invert` of as many images as there is memory for."""
-        num_ws = self.generator.num_ws
+    def _first(self, x: Tensor, c: Tensor | None, space: str, start: str, seeds: Sequence[int]) -> Tensor:
+        """Codes of a space that the search for images begins with."""
         if start == "encoder":
             first = self.encode(x)
+        elif start == "random":
+            randoms = [torch.Generator().manual_seed(seed) for seed in seeds]
+            first = self.to_y(torch.stack([torch.randn(self.z_dim, generator=random) for random in randoms]).to(x), c)
         else:
-            randoms = [torch.Generator().manual_seed(seed) for seed in seeds] if start == "random" else []
-            z = torch.stack([torch.randn(self.z_dim, generator=random) for random in randoms]).to(x) if randoms else None
-            first = self.y_mean.expand(len(x), -1) if z is None else self.to_y(z, c)
-        mean, matrix = self.find_coordinates() if space != "z" and steps else self.whitening()
-        if space == "z":
-            codes = self.to_z(one_code(first), c)
-            codes = torch.zeros_like(codes) if start == "mean" else codes
-        else:
-            codes = ((broadcast(first, num_ws) if space == "ys" else one_code(first)) - mean) @ torch.linalg.inv(matrix)
-
-        def to_ys(codes: Tensor) -> Tensor:
-            return broadcast(self.to_y(codes, c) if space == "z" else mean + codes @ matrix, num_ws)
-
-        found, losses = optimise(
-            lambda codes: self.generator.synthesis(to_ys(codes)), codes, x, loss,
-            steps=steps, rate=0.1 if space == "z" else Y_RATE, progress=progress,
-        )  # fmt: skip
-        ys = to_ys(found).contiguous()
-        return Inversion(ys, self.to_z(one_code(ys), c), self.generator.synthesis(ys), losses)
+            first = self.y_mean.expand(len(x), -1)
+        if space == "ys":
+            return broadcast(first, self.generator.num_ws)
+        if space == "y":
+            return one_code(first)
+        z = self.to_z(one_code(first), c)
+        return torch.zeros_like(z) if start == "mean" else z
 
     def save(self, path: str | Path, *, adapter_only: bool = False, half: bool = False) -> None:
         """Writes one .safetensors file, whole or not at all.

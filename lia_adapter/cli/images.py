@@ -1,5 +1,6 @@
 """The commands that draw and read images: `sample`, `encode`, `reconstruct`, `invert` and `evaluate`."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,6 +146,9 @@ def encode(
         if not first:
             return
     click.echo(f"encoded      {found.count:,} images, mean squared error {found.mse:.4f}, worst {found.worst:.4f}")
+    if not math.isnan(found.prior_p):  # codes of an earlier version were kept
+        share = f"{found.improbable:.1%} below 0.01, where 1% of the generator's own codes are"
+        click.echo(f"prior p      {found.prior_p:.3f}, the median (0.5 is usual, 0 is unlikely); {share}")
     echo_list("unreadable", [f"{name}: {why}" for name, why in found.unreadable.items()])
     echo_list("unusual", found.unusual, " (less usual than 99 % of the training images; of the wrong kind?)")
     click.echo(f"wrote {found.paths[0]}" + (f" and {len(found.paths) - 1} more" if len(found.paths) > 1 else ""))

@@ -130,6 +130,7 @@ def evaluation_lines(figures: Mapping[str, Any]) -> str:
         "round_trip": f"{figures['round_trip']:.1e} standard deviations at most",
         "known_answer": f"{answer['correlation']:.3f} correlation, mse of drawn images {answer['mse']:.4f}",
         "typicality": f"{typicality['unusual']:.1%} of the images unusual (1% is usual), size of z {typicality['z_size']:.3g}",
+        "prior_p": f"{typicality['prior_p']:.3f}, the median; 0.5 is usual",
     }
     if between := frechet.get("interval"):
         said = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in between.items())

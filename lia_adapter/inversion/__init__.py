@@ -1,6 +1,16 @@
 """Inversion: from an image to the code that draws it, by optimisation."""
 
-from lia_adapter.inversion.loss import ReconstructionLoss
+from lia_adapter.inversion.loss import ReconstructionLoss, check_prior_weight, prior_loss
 from lia_adapter.inversion.optimise import Y_RATE, Inversion, optimise, search_coordinates
+from lia_adapter.inversion.search import search
 
-__all__ = ["Y_RATE", "Inversion", "ReconstructionLoss", "optimise", "search_coordinates"]
+__all__ = [
+    "Y_RATE",
+    "Inversion",
+    "ReconstructionLoss",
+    "check_prior_weight",
+    "optimise",
+    "prior_loss",
+    "search",
+    "search_coordinates",
+]

@@ -1,13 +1,18 @@
-"""How far a drawn image is from the wanted one: the loss of encoder training and of optimisation alike (LIA, eq. 13)."""
+"""The losses of encoder training and of optimisation alike.
+
+How far a drawn image is from the wanted one (LIA, eq. 13), and how far its code from those that the prior has.
+"""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from lia_adapter.errors import LIAError
+from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.metrics.images import mse
 from lia_adapter.metrics.networks import FeatureNetwork, paper_perceptual, perceptual_distance
 
-__all__ = ["ReconstructionLoss"]
+__all__ = ["ReconstructionLoss", "check_prior_weight", "prior_loss", "size_loss"]
 
 
 @dataclass(frozen=True)
@@ -48,3 +53,39 @@ class ReconstructionLoss:
     def __call__(self, drawn: Tensor, x: Tensor) -> Tensor:
         """Images [N, C, H, W] in [-1, 1] -> [N]."""
         return self.weighted(self.parts(drawn, x))
+
+
+def size_loss(z: Tensor) -> Tensor:
+    """log(1 + |z|² / D) of z [N, D], [N]: near log 2 for usual z; far out it grows so slowly that pixels are still heard."""
+    return z.square().mean(dim=1).log1p()
+
+
+def prior_loss(mapping: InvertibleMapping, codes: Tensor, c: Tensor | None = None) -> Tensor:
+    """`size_loss` of z = φ(y): keeps codes where the prior has some.
+
+    In the dtype of the codes: what float32 rounds of a z spoils a round trip, but no loss, and float64 would take many times
+    longer. Whether the mapping's weights get gradients is the caller's matter.
+
+    Args:
+        mapping: φ.
+        codes: y [N, y_dim] or ys [N, num_ws, y_dim].
+        c: Labels [N, c_dim] of a conditional mapping.
+
+    Returns:
+        [N]; of ys the mean over layers.
+    """
+    y = codes.reshape(-1, mapping.y_dim)
+    c = c.to(y).repeat_interleave(len(y) // len(codes), dim=0) if mapping.c_dim and c is not None else None
+    z, _ = mapping.core.undo(mapping.to_core(y, c), c)
+    return size_loss(z).reshape(len(codes), -1).mean(dim=1)
+
+
+def check_prior_weight(weight: float, mapping: InvertibleMapping | None) -> None:
+    """Raises a LIAError where `prior_loss` has a weight that is negative, or one but no mapping to be taken by."""
+    if not weight >= 0:
+        raise LIAError(f"prior_weight is {weight}; expected at least 0.")
+    if weight and mapping is None:
+        raise LIAError(
+            f"prior_weight is {weight:g}, but this checkpoint has no invertible mapping, by which codes would have a z. "
+            "Run lia-adapt convert on it first."
+        )

@@ -73,6 +73,7 @@ def optimise(
     *,
     steps: int,
     rate: float = 0.1,
+    penalty: Callable[[Tensor], Tensor] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Adam on codes of many images at once; what one image gets does not depend on the others.
@@ -84,6 +85,7 @@ def optimise(
         loss: What is minimised.
         steps: Number of steps; 0 only measures the start.
         rate: Of Adam, at its peak.
+        penalty: Codes of the start's shape -> what is added to the loss [N].
         progress: Is told the steps done and to do.
 
     Returns:
@@ -95,6 +97,8 @@ def optimise(
     for step in range(steps + 1):
         with torch.enable_grad():
             losses = loss(draw(codes), x)
+            if penalty:
+                losses = losses + penalty(codes)
             total = losses.sum()
         found = losses.detach().to(least)
         better = found < least
@@ -106,7 +110,6 @@ def optimise(
             break
         done = step / steps
         adam.param_groups[0]["lr"] = rate * min(1.0, (done + 1 / steps) / _WARM_UP, (1 - done) / _COOL_DOWN)
-        adam.zero_grad()
-        total.backward()
+        (codes.grad,) = torch.autograd.grad(total, codes)  # of nothing else, whatever weights would take one
         adam.step()
     return best, least

@@ -35,6 +35,7 @@ class _Shard:
 
     names: tuple[str, ...]
     mse: Tensor
+    prior_p: Tensor
     unusual: tuple[tuple[float, str], ...]
     unreadable: dict[str, str]
 
@@ -42,7 +43,8 @@ class _Shard:
     def of(codes: Codes) -> "_Shard":
         scores = dict(zip(codes.names, codes.tensors["typicality"].tolist(), strict=True))
         unusual = tuple((scores[name], name) for name in unusual_names(codes))
-        return _Shard(codes.names, codes.tensors["mse"], unusual, codes.unreadable)
+        prior_p = codes.tensors.get("prior_p", torch.full([len(codes.names)], torch.nan))
+        return _Shard(codes.names, codes.tensors["mse"], prior_p, unusual, codes.unreadable)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Encoded:
         count: Images in them.
         mse: Mean squared error of their reconstructions, on [-1, 1].
         worst: The largest.
+        prior_p: The median of the codes' (`LIA.prior_p`); 0.5 is usual. NaN where a file of an earlier version was kept.
+        improbable: Share of them below 0.01, where 1 % of the generator's own codes are; NaN likewise.
         unusual: Images whose codes are less usual than those of 99 % of the training images, the least usual first.
         unreadable: Images that could not be read, and why.
     """
@@ -62,6 +66,8 @@ class Encoded:
     count: int
     mse: float
     worst: float
+    prior_p: float
+    improbable: float
     unusual: list[str]
     unreadable: dict[str, str]
 
@@ -72,7 +78,12 @@ class Encoded:
         errors = torch.cat([shard.mse for shard in shards])
         unusual = sorted((item for shard in shards for item in shard.unusual), key=lambda item: item[0])
         unreadable = {name: why for shard in shards for name, why in shard.unreadable.items()}
-        return Encoded(paths, len(errors), float(errors.mean()), float(errors.max()), [name for _, name in unusual], unreadable)
+        prior_p = torch.cat([shard.prior_p for shard in shards])
+        improbable = torch.where(prior_p.isnan(), prior_p, (prior_p < UNUSUAL).to(prior_p)).mean()
+        return Encoded(
+            paths, len(errors), float(errors.mean()), float(errors.max()), float(prior_p.median()), float(improbable),
+            [name for _, name in unusual], unreadable,
+        )  # fmt: skip
 
 
 @renamed("fit", "resize_mode")
@@ -158,6 +169,7 @@ def _encode_numbers(
         z = lia.to_z(y, part.c)
         tensors = {
             "y": y, "z": z, "mse": mse(lia.synthesize(codes), part.x), "typicality": lia.typicality_of(y), "z_size": z_size(z),
+            "prior_p": lia.prior_p(y, part.c),
         }  # fmt: skip
         tensors |= {"ys": codes} if codes.ndim == 3 else {}
         tensors |= {} if part.c is None else {"c": part.c}

@@ -97,7 +97,7 @@ def evaluate(
         - path_length: in z and y, where there is a network
         - round_trip: largest |to_y(to_z(y)) - y| over the images, in standard deviations of y
         - known_answer: see `lia_adapter.metrics.recovery.KnownAnswers`
-        - typicality: share of unusual images, histogram, and the median of z_size
+        - typicality: share of unusual images, histogram, and the medians of z_size and of prior_p (`LIA.prior_p`)
         - left_out: what was not measured, and why
         - of_each: names of the images and their figures
 
@@ -150,7 +150,7 @@ def evaluate(
         "typicality": {
             "unusual": float((typical < UNUSUAL).double().mean()),
             "histogram": torch.histc(typical, BINS, 0, 1).long().tolist(),
-            "z_size": float(torch.tensor(of_each["z_size"], dtype=torch.float64).median()),
+            **{name: float(torch.tensor(of_each[name], dtype=torch.float64).median()) for name in ("z_size", "prior_p")},
         },
         "known_answer": answers.test(lia.encode, min(count, _KNOWN_ANSWERS), progress),
         "left_out": {},
@@ -273,7 +273,7 @@ class _Seen:
         z = lia.to_z(y, part.c)
         figures = {
             "mse": mse(drawn, part.x), "psnr": psnr(drawn, part.x), "ssim": ssim(drawn, part.x),
-            "typicality": typicality(y), "z_size": z_size(z),
+            "typicality": typicality(y), "z_size": z_size(z), "prior_p": lia.prior_p(y, part.c),
             "round_trip": ((lia.to_y(z, part.c) - y).abs() / std).amax(dim=1),
         }  # fmt: skip
         if self.network is not None:

@@ -16,7 +16,7 @@ from lia_adapter.encoder import one_code
 from lia_adapter.errors import CheckpointError, LIAError
 from lia_adapter.files import make_folder, sha256_file
 from lia_adapter.generators import fingerprint, graphs_at_once
-from lia_adapter.inversion import Inversion, ReconstructionLoss
+from lia_adapter.inversion import Inversion, ReconstructionLoss, check_prior_weight, prior_loss
 from lia_adapter.jobs.invert_config import InvertConfig
 from lia_adapter.jobs.run import checked_out, write_results
 from lia_adapter.lia import LIA
@@ -48,8 +48,8 @@ def invert_images(
     """Finds the codes whose images are nearest to given ones (LIA, eq. 13), and writes them as `encode_images` does.
 
     Finished batches are kept in a hidden folder beside `out` until the end, and the same call goes on after them. The file has
-    two more tensors: loss and start_loss [N], of the codes found and of the start. Typicality is NaN where the LIA has no
-    encoder. A report is written beside the file.
+    two more tensors: loss and start_loss [N], of the codes found and of the start; and prior [N], the part of the former that
+    prior_weight weighs, where there is a weight. Typicality is NaN where the LIA has no encoder. A report is written beside it.
 
     Args:
         lia: Converted.
@@ -77,6 +77,7 @@ def invert_lia(
 ) -> Codes:
     """`invert_images` by a recipe that was read."""
     out, g = Path(out), lia.generator
+    check_prior_weight(config.prior_weight, lia.mapping)
     if lia.mapping is None:
         raise LIAError("this checkpoint was not converted, so its codes have no z. Run lia-adapt convert on it first.")
     if config.start == "encoder" and lia.encoder is None:
@@ -96,6 +97,7 @@ def invert_lia(
         "encoder_sha256": None if lia.encoder is None else fingerprint(lia.encoder),
         "mapping_sha256": None if lia.mapping is None else fingerprint(lia.mapping),
         "lia": lia.provenance.get("source"),
+        **({"prior_weight": config.prior_weight} if config.prior_weight else {}),  # the last release did not know it
     }  # fmt: skip
     loss = ReconstructionLoss(network)
     n, _ = graphs_at_once(g, lambda drawn: loss(drawn, drawn.detach()), most=batch)
@@ -143,7 +145,8 @@ class _Work:
         """With a seed for each image, so that batches change no random start."""
         return self.lia.invert(
             part.x, part.c, steps=steps, space=self.config.space, start=self.config.start, loss=self.loss,
-            seed=[self.config.seed + number for number in part.numbers], progress=progress,
+            prior_weight=self.config.prior_weight, seed=[self.config.seed + number for number in part.numbers],
+            progress=progress,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -154,10 +157,12 @@ class _Work:
         y = one_code(found.ys)
         tensors = {
             "y": y, "z": found.z, "mse": mse(found.images, part.x), "z_size": z_size(found.z),
-            "typicality": self.lia.typicality_of(y),
+            "typicality": self.lia.typicality_of(y), "prior_p": self.lia.prior_p(y, part.c),
             "loss": found.loss, "start_loss": before,
         }  # fmt: skip
         tensors |= {"ys": found.ys} if self.config.space == "ys" else {}
+        if self.config.prior_weight and self.lia.mapping is not None:
+            tensors["prior"] = prior_loss(self.lia.mapping, found.ys, part.c)
         tensors |= {} if part.c is None else {"c": part.c}
         names = tuple(self.images.names[n] for n in part.numbers)
         places = tuple(place.to_json() for place in part.placements)
@@ -241,8 +246,13 @@ def _finished(work: _Work, folder: Path, first: int) -> tuple[int, Codes | None]
 
 def invert_figures(codes: Codes) -> dict[str, Any]:
     """What `invert_images` measured of each image, and the means."""
-    of_each = {name: codes.tensors[name].tolist() for name in ("mse", "start_loss", "loss", "typicality", "z_size")}
+    names = [
+        name for name in ("mse", "start_loss", "loss", "prior", "typicality", "prior_p", "z_size") if name in codes.tensors
+    ]
+    of_each = {name: codes.tensors[name].tolist() for name in names}
     means = {name: sum(values) / len(values) for name, values in of_each.items()}
     return {
-        "about": codes.about, "mean": means, "unreadable": codes.unreadable, "of_each": {"name": list(codes.names), **of_each},
+        "about": codes.about, "mean": means, "unreadable": codes.unreadable,
+        "left_out": {} if "prior_p" in means else {"prior p": "these codes were found by a version that did not measure it"},
+        "of_each": {"name": list(codes.names), **of_each},
     }  # fmt: skip

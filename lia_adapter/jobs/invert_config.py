@@ -15,6 +15,7 @@ class InvertConfig(LabelledImageKeys):
     space: str = key("where to search: y, ys (a y of its own for every layer) or z", "y")
     start: str = key("encoder: its codes; mean: of y; or random codes", "encoder")
     steps: int = key("of Adam", 500)
+    prior_weight: float = key("of log(1 + |z|²/D) of the code: keeps it where the prior has codes; 0: none", 0.0, new=True)
     seed: int = key("of random starts", 0)
     features: str | None = key(
         "a torchvision network (.pth, .safetensors), to compare what it sees, too; none: pixels alone", None, none="none"
@@ -23,5 +24,5 @@ class InvertConfig(LabelledImageKeys):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choices(self, {"space": SEARCH_SPACES, "start": STARTS})
-        check_least(self, {"steps": 0})
+        check_least(self, {"steps": 0, "prior_weight": 0})
         check_seed(self)

@@ -18,6 +18,7 @@ from lia_adapter.download import downloading
 from lia_adapter.errors import LIAError
 from lia_adapter.files import sha256_file
 from lia_adapter.generators import Generator, at_rest, fingerprint
+from lia_adapter.inversion import check_prior_weight
 from lia_adapter.jobs.run import checked_out, run_folder, write_results
 from lia_adapter.lia import LIA
 from lia_adapter.lia_file import versions
@@ -116,9 +117,10 @@ def train_encoder_lia(
     Raises:
         LIAError: The checkpoint was not converted, or the data cannot be used.
     """
+    check_prior_weight(config.prior_weight, lia.mapping)
     if lia.mapping is None:
         raise LIAError("this checkpoint has no invertible mapping yet. Run lia-adapt convert on it first.")
-    with at_rest([lia.generator]):
+    with at_rest([lia.generator, lia.mapping]):
         return _trained(lia, data, config, folder, progress)
 
 
@@ -132,7 +134,7 @@ def _trained(lia: LIA, data: str | Path, config: EncoderConfig, folder: Path | N
         raise LIAError(f"an encoder learns from images, at least {_LEAST_IMAGES}; {images.path} has {len(images)}. Give more.")
     network = _network(config.features, progress)
     before = fingerprint(generator)
-    identity = _identity(before, config, images)
+    identity = _identity(before, lia.mapping, config, images)
     if progress:
         progress("statistics of codes", 0, 1)
     training = EncoderTraining(lia, images, config, network)
@@ -215,11 +217,14 @@ def _network(features: str | None, progress: Progress | None) -> FeatureNetwork 
     return load_network(vgg16_paper(downloading(progress, "VGG16")))
 
 
-def _identity(generator: str, config: EncoderConfig, images: ImageSet) -> str:
+def _identity(generator: str, mapping: nn.Module | None, config: EncoderConfig, images: ImageSet) -> str:
     """What a saved run must agree with to be resumed: the generator, the data, and the keys that the training depends on."""
     free = ("known_answers", "check_seconds", "save_seconds", "features")
     keys = {k: v for k, v in stored(config).items() if k not in free}
     network = "none" if config.features is None else config.features
     if network not in ("vgg16", "none"):
         network = sha256_file(network)
-    return hashlib.sha256(json.dumps([generator, keys, network, images.identity()], sort_keys=True).encode()).hexdigest()
+    known = [generator, keys, network, images.identity()]
+    if config.prior_weight and mapping is not None:
+        known.append(fingerprint(mapping))
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()

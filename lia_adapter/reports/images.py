@@ -58,6 +58,8 @@ def write_invert_report(codes: Codes, out: Path) -> Path:
     figures = invert_figures(codes)
     about, means, count = figures["about"], figures["mean"], len(codes.names)
     loss = html.escape(f"pixels and {about['features']}" if about["features"] else "pixels alone")
+    weight = about.get("prior_weight")
+    loss += f"; and {weight:g} times the prior's part" if weight else ""
     rows = [
         row("Loss", f"Mean over the images; compared are {loss}.", f"{means['start_loss']:.4f} → {means['loss']:.4f}"),
         row("Squared error", "Mean over the images, on the scale of -1 to 1.", f"{means['mse']:.4f}"),
@@ -66,10 +68,14 @@ def write_invert_report(codes: Codes, out: Path) -> Path:
             f"{means['z_size']:.3g}",
         ),
     ]  # fmt: skip
+    if weight:
+        rows.insert(1, row("Prior", "Its part: mean log(1 + |z|² / D); 0.69 is usual.", f"{means['prior']:.3f}"))
     if about["encoder_sha256"] is not None:
         rows.append(
             row("Typicality", "Mean rank among the codes of training images; 0.5 is usual.", f"{means['typicality']:.2f}")
         )
+    if "prior_p" in means:
+        rows.append(row("Prior p", f"Mean over the images. {_PRIOR_P}", f"{means['prior_p']:.2f}"))
     page = f"""<h1>Codes found by optimisation</h1>
 <p>{count:,} images of {html.escape(about["data"])}, drawn by {_lia_name(about)}: {about["steps"]:,} steps in
 {about["space"]}, from {_STARTS[about["start"]]}.</p>
@@ -77,10 +83,14 @@ def write_invert_report(codes: Codes, out: Path) -> Path:
 {page_picture(out, "originals, starts and results")}
 <h2>Figures</h2>
 <table><tr><th>Measure<th>Value</tr>{"".join(rows)}</table>
-{unreadable_list(figures["unreadable"])}"""
+{_left_out(figures["left_out"])}{unreadable_list(figures["unreadable"])}"""
     return write_page(out, out.name, page)
 
 
+_PRIOR_P = (
+    "Share of the generator's own codes, with a little noise, that the mapping finds less likely: 0.5 is usual, and near 0 the "
+    "code is one that the prior hardly draws; it does not tell whether the image is of the right kind, nor is near 1 better."
+)
 _STARTS = {"encoder": "the encoder's codes", "mean": "the mean", "random": "random codes"}
 
 
@@ -188,6 +198,7 @@ def _evaluate_rows(figures: Mapping[str, Any]) -> str:
             "Size of z", "Median |z|² / D of the images' codes; the prior's own is 1.",
             f"{figures['typicality']['z_size']:.3g}",
         ),
+        row("Prior p", f"Median over the images. {_PRIOR_P}", f"{figures['typicality']['prior_p']:.3f}"),
     ]  # fmt: skip
     return "".join(rows)
 

@@ -17,7 +17,7 @@ from lia_adapter.budget import accumulation, held_by, in_parts, seconds_of
 from lia_adapter.data import ImageSet, Stream, to_floats
 from lia_adapter.encoder import Encoder
 from lia_adapter.generators import MappingSampler, broadcast, discriminator_for, graphs_at_once
-from lia_adapter.inversion.loss import ReconstructionLoss
+from lia_adapter.inversion.loss import ReconstructionLoss, prior_loss
 from lia_adapter.lia import LIA
 from lia_adapter.linalg import covariance_root
 from lia_adapter.metrics.images import mse
@@ -75,6 +75,7 @@ class EncoderTraining:
         if self.discriminator is not None:
             self.module["judge"] = self.discriminator  # its name in the saved states of runs
         self.original = self.generator = generator
+        self.mapping = lia.mapping
         if self.dtype == torch.float64:
             self.generator = copy.deepcopy(generator).double()
         self.loss = ReconstructionLoss(
@@ -171,10 +172,13 @@ class EncoderTraining:
             losses, surrogate = self._redrawn(codes, pixels, part.tell)
             # What the encoder learns from is a gradient, not a value.
             losses["loss"] = losses["loss"] + (surrogate - surrogate.detach())
-            return losses
-        size = self.discriminator.resolution
-        losses, drawn = self._redrawn_for(codes, pixels, size, part.tell)
-        self._play(self.discriminator, drawn, self._floats(pixels, lambda x: _resized(x, size)), c, losses)
+        else:
+            size = self.discriminator.resolution
+            losses, drawn = self._redrawn_for(codes, pixels, size, part.tell)
+            self._play(self.discriminator, drawn, self._floats(pixels, lambda x: _resized(x, size)), c, losses)
+        if self.config.prior_weight and self.mapping is not None:
+            losses["loss/prior"] = prior_loss(self.mapping, codes.to(self.dtype), c).mean()
+            losses["loss"] = losses["loss"] + self.config.prior_weight * losses["loss/prior"]
         return losses
 
     def draw(self, codes: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ class EncoderConfig(LabelledImageKeys):
     perceptual_weight: float = key("distance of normalised features, of any other network", 1.0)
     adversarial_weight: float = key("against the checkpoint's discriminator, which learns along; 0: none", 0.1)
     r1_gamma: float = key("its gradient penalty", 10.0)
+    prior_weight: float = key("of log(1 + |z|²/D) of the code: keeps it where the prior has codes; 0: none", 0.0, new=True)
     ema_images: int = key("half-life of the averaged weights, which are what is saved", 10_000)
     precision: str = key("auto: bfloat16 where the GPU has it, else float32; or float64", "auto")
     statistics_samples: int = key("for the mean and the covariance of y", 60_000)
@@ -47,8 +48,8 @@ class EncoderConfig(LabelledImageKeys):
             self,
             {
                 "images": 0, "batch": 1, "accumulate": 1, "width": 1, "width_max": 1, "pixel_weight": 0,
-                "vgg_weight": 0, "perceptual_weight": 0, "adversarial_weight": 0, "r1_gamma": 0, "ema_images": 1,
-                "statistics_samples": 100, "known_answers": 2, "check_seconds": 0, "save_seconds": 0,
+                "vgg_weight": 0, "perceptual_weight": 0, "adversarial_weight": 0, "r1_gamma": 0, "prior_weight": 0,
+                "ema_images": 1, "statistics_samples": 100, "known_answers": 2, "check_seconds": 0, "save_seconds": 0,
             },
         )  # fmt: skip
         check_seed(self)

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from lia_adapter.errors import LIAError
 from lia_adapter.generators import broadcast, wrap
-from lia_adapter.inversion import ReconstructionLoss, optimise, search_coordinates
+from lia_adapter.inversion import ReconstructionLoss, optimise, prior_loss, search_coordinates
+from lia_adapter.metrics.typicality import z_size
 from tests import toys
 
 
@@ -96,3 +97,47 @@ def test_search_coordinates_are_the_directions_that_move_pixels_at_their_pace() 
     matrix = search_coordinates(generator, torch.eye(4))
     assert torch.allclose(matrix.norm(dim=1), (gains / 10).sqrt(), rtol=0.1)
     assert (torch.nn.functional.normalize(matrix, dim=1) @ turn).abs().diagonal().min() > 0.95
+
+
+def test_the_prior_s_loss_is_that_of_z_and_of_each_layer() -> None:
+    """Of a y by its formula, in float64 and in float32; of ys the mean over layers; gradients are of the code alone."""
+    torch.manual_seed(0)
+    lia = toys.with_encoder(toys.stylegan(c_dim=3))
+    mapping, c = lia.mapping, torch.eye(3)[[0, 2]]
+    assert mapping is not None
+    mapping.core.randomise()  # type: ignore[operator]
+    mapping.class_shift.normal_()
+    ys = 3 * torch.randn(2, 4, 16)
+    of_layers = torch.stack([(1 + z_size(mapping.to_z(y, c))).log() for y in ys.unbind(dim=1)], dim=1)
+    torch.testing.assert_close(prior_loss(mapping, ys.double(), c), of_layers.mean(dim=1), rtol=1e-6, atol=1e-6)
+    code = ys[:, 0].clone().requires_grad_(True)
+    found = prior_loss(mapping, code, c)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), of_layers[:, 0], rtol=1e-4, atol=1e-5)
+    found.sum().backward()
+    assert code.grad is not None and code.grad.isfinite().all() and code.grad.abs().max() > 0
+    assert all(p.grad is None for p in mapping.parameters())
+
+
+@pytest.mark.parametrize("space", ["y", "ys", "z"])
+def test_a_weight_of_the_prior_keeps_codes_near(space: str) -> None:
+    """Searches without it go further out than with it; none of the networks' weights gets a gradient."""
+    lia = toys.with_encoder(toys.stylegan()).requires_grad_(True)
+    x = lia.sample(range(3), mapping="invertible").flip(2) * 2  # pictures that it cannot draw
+    free, kept = (lia.invert(x, steps=40, space=space, start="random", prior_weight=weight) for weight in (0.0, 3.0))
+    assert z_size(kept.z).mean() < 0.7 * z_size(free.z).mean()
+    assert lia.mapping is not None
+    total = (kept.images - x).square().mean(dim=(1, 2, 3)) + 3 * prior_loss(lia.mapping, kept.ys)
+    torch.testing.assert_close(kept.loss, total, rtol=1e-4, atol=1e-5)
+    assert all(p.grad is None for p in lia.parameters())
+
+
+def test_a_weight_of_the_prior_needs_a_mapping_and_labels() -> None:
+    x = torch.zeros(1, 3, 8, 8)
+    with pytest.raises(LIAError, match="prior_weight is 0.5, but this checkpoint has no invertible mapping.*lia-adapt convert"):
+        toys.stylegan().invert(x, prior_weight=0.5)
+    lia = toys.with_encoder(toys.stylegan(c_dim=3))
+    with pytest.raises(LIAError, match="prior_weight is -1; expected at least 0"):
+        lia.invert(x, torch.eye(3)[:1], prior_weight=-1)
+    with pytest.raises(LIAError, match="found no labels, expected c"):
+        lia.invert(x, prior_weight=0.5)

@@ -1,6 +1,7 @@
 """`encode`: files of codes of a folder of any size, whole, resumed, shared out, and bound to their generator."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,7 @@ def test_every_number_is_what_the_lia_says(lia: LIA, data: Path, tmp_path: Path)
     assert torch.allclose(lia.to_y(codes.tensors["z"]), y, atol=1e-4)
     assert torch.allclose(codes.tensors["mse"], (lia.reconstruct(x) - x).square().mean(dim=(1, 2, 3)), atol=1e-5)
     assert codes.tensors["typicality"].shape == (10,) and (codes.tensors["z_size"] > 0).all()
+    assert torch.allclose(codes.tensors["prior_p"], lia.prior_p(y), atol=2e-3)
     assert codes.placements[0]["size"] == [8, 10] or tuple(codes.placements[0]["size"]) == (8, 10)
 
 
@@ -132,3 +134,20 @@ def test_an_argument_is_taken_by_its_old_name_and_that_is_told(lia: LIA, data: P
     )
     assert read_codes(new).about == read_codes(old).about
     assert say_once.cache_info().currsize == 1
+
+
+def test_the_prior_s_p_is_told_but_of_files_of_before(
+    lia: LIA, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of a version that did not know it are kept, read and joined with others; then it is not told."""
+    monkeypatch.setattr(encode, "_SHARD", 4)
+    out = tmp_path / "codes.safetensors"
+    made = encode.encode(lia, data, out)
+    p = read_codes(out).tensors["prior_p"]
+    assert made.prior_p == float(p.median()) and made.improbable == pytest.approx(float((p < 0.01).double().mean()))
+    old = read_codes(made.paths[1])
+    del old.tensors["prior_p"]
+    old.save(made.paths[1])
+    again = encode.encode(lia, data, out)
+    assert math.isnan(again.prior_p) and math.isnan(again.improbable) and again.mse == made.mse
+    assert "prior_p" not in read_codes(out).tensors and "prior_p" in read_codes(again.paths[0]).tensors

@@ -101,6 +101,8 @@ def test_figures_of_codes(lia: LIA, folder: Path, figures: dict[str, Any]) -> No
     assert figures["of_each"]["typicality"] == pytest.approx(lia.typicality(y).tolist(), abs=2e-3)
     sizes = lia.to_z(y).square().mean(dim=1)
     assert figures["typicality"]["z_size"] == pytest.approx(float(sizes.median()), rel=1e-4)
+    assert figures["of_each"]["prior_p"] == pytest.approx(lia.prior_p(y).tolist(), abs=2e-3)
+    assert figures["typicality"]["prior_p"] == pytest.approx(float(lia.prior_p(y).median()), abs=0.02)
     scores = figures["of_each"]["typicality"]
     assert figures["typicality"]["unusual"] == pytest.approx(sum(score < 0.01 for score in scores) / COUNT)
     bins = [min(int(score * BINS), BINS - 1) for score in scores]

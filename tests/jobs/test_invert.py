@@ -11,8 +11,8 @@ from lia_adapter.codes import Codes, read_codes
 from lia_adapter.data import open_images
 from lia_adapter.errors import ConfigError, LIAError
 from lia_adapter.generators import fingerprint
-from lia_adapter.inversion import Inversion
-from lia_adapter.jobs.invert import invert_images
+from lia_adapter.inversion import Inversion, prior_loss
+from lia_adapter.jobs.invert import invert_figures, invert_images
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.typicality import z_size
 from lia_adapter.reports.images import write_invert_report
@@ -54,8 +54,9 @@ def test_codes_draw_the_images_better_than_the_start(lia: LIA, folder: Path, tmp
     torch.testing.assert_close(found["z_size"], z_size(found["z"]))
     assert codes.names == tuple(f"{i:03d}.png" for i in range(5))
     assert lia.typicality is not None and torch.equal(found["typicality"], lia.typicality(found["y"]))
+    assert torch.equal(found["prior_p"], lia.prior_p(found["y"]))
     same(read_codes(out), codes)
-    write_invert_report(codes, out)
+    assert "of the right kind" in write_invert_report(codes, out).read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.html", "c.json", "c.png", "c.safetensors"]
 
 
@@ -184,3 +185,32 @@ def test_codes_and_parts_of_the_last_release_are_known(lia: LIA, folder: Path, t
     }  # fmt: skip
     with pytest.raises(ConfigError, match="has no key 'step'; did you mean 'steps'"):
         invert_images(lia, folder, tmp_path / "d.safetensors", step=1)
+
+
+def test_the_prior_s_weight_is_a_key_that_tells_runs_apart(lia: LIA, folder: Path, tmp_path: Path) -> None:
+    free, kept = (
+        invert_images(lia, folder, tmp_path / "c.safetensors", space="ys", steps=8, start="random", prior_weight=weight)
+        for weight in (0.0, 2.0)  # the second finds the file of the first and begins anew
+    )
+    assert kept.about == {**free.about, "prior_weight": 2.0} and "prior" not in free.tensors
+    assert lia.mapping is not None
+    torch.testing.assert_close(kept.tensors["prior"], prior_loss(lia.mapping, kept.tensors["ys"]))
+    assert kept.tensors["prior"].mean() < prior_loss(lia.mapping, free.tensors["ys"]).mean()
+    total = kept.tensors["mse"] + 2 * kept.tensors["prior"]
+    torch.testing.assert_close(kept.tensors["loss"], total, rtol=1e-4, atol=1e-5)
+    figures = json.loads((tmp_path / "c.json").read_text(), parse_constant=no_constant)
+    assert figures["mean"]["prior"] == pytest.approx(float(kept.tensors["prior"].mean()))
+    assert "2 times the prior" in write_invert_report(kept, tmp_path / "c.safetensors").read_text()
+    with pytest.raises(LIAError, match="prior_weight is 2, but this checkpoint has no invertible mapping.*lia-adapt convert"):
+        invert_images(toys.stylegan(), folder, tmp_path / "d.safetensors", prior_weight=2.0)
+    with pytest.raises(ConfigError, match="prior_weight is -1"):
+        invert_images(lia, folder, tmp_path / "d.safetensors", prior_weight=-1)
+
+
+def test_codes_of_before_have_no_p_and_that_is_said(lia: LIA, folder: Path, tmp_path: Path) -> None:
+    codes = invert_images(lia, folder, tmp_path / "c.safetensors", steps=1)
+    figures = json.loads((tmp_path / "c.json").read_text())
+    assert figures["left_out"] == {} and figures["of_each"]["prior_p"] == pytest.approx(codes.tensors["prior_p"].tolist())
+    del codes.tensors["prior_p"]
+    assert "prior p" in invert_figures(codes)["left_out"]
+    assert "prior p: these codes were found by a version" in write_invert_report(codes, tmp_path / "c.safetensors").read_text()

@@ -24,10 +24,12 @@ from lia_adapter.errors import ConfigError, LIAError
 from lia_adapter.generators import Discriminator, fingerprint, wrap
 from lia_adapter.generators.base import checkpointed
 from lia_adapter.generators.discriminator import lower_discriminator
+from lia_adapter.inversion import prior_loss
 from lia_adapter.jobs.train_encoder import train_encoder_lia
 from lia_adapter.lia import LIA
 from lia_adapter.loading import load
 from lia_adapter.reports.encoder import encoder_verdict
+from lia_adapter.resize import resize
 from lia_adapter.training.encoder import EncoderTraining
 from lia_adapter.training.encoder_checks import Checks
 from lia_adapter.training.encoder_config import EncoderConfig
@@ -156,6 +158,7 @@ from pathlib import Path
 from tests import toys
 from tests.jobs.test_train_encoder import config, converted
 from lia_adapter import ranks
+from lia_adapter.inversion import prior_loss
 from lia_adapter.jobs.train_encoder import train_encoder_lia
 import torch
 
@@ -199,6 +202,7 @@ from pathlib import Path
 from tests.jobs.test_train_encoder import config, converted
 from lia_adapter.errors import LIAError
 from lia_adapter import ranks
+from lia_adapter.inversion import prior_loss
 from lia_adapter.jobs.train_encoder import train_encoder_lia
 
 def progress(name, done, total):
@@ -368,3 +372,43 @@ def test_a_plan_is_kept_for_a_resumed_run(tmp_path: Path) -> None:
     assert Checks.kept(tmp_path / "run" / "checks.json", "another") is None
     (tmp_path / "run" / "checks.json").write_text("{")
     assert Checks.kept(tmp_path / "run" / "checks.json", "this run") is None
+
+
+@pytest.mark.parametrize("adversarial", [0.0, 0.1])
+@pytest.mark.parametrize("space", ["y", "ys"])
+def test_the_prior_s_weight_adds_its_loss_and_its_gradient(pictures: Path, adversarial: float, space: str) -> None:
+    """By the formula on the codes of the same batch; 0 leaves the run as it is."""
+    found = {}
+    for weight in (0.0, 2.0):
+        lia = converted()
+        images = open_images(pictures, (8, 8), 3)
+        settings = config(precision="float64", adversarial_weight=adversarial, space=space, prior_weight=weight)
+        training = EncoderTraining(lia, images, settings, None)
+        losses = training.step(Microbatch(0, range(8), None, lambda done: None))
+        found[weight] = losses, torch.autograd.grad(losses["loss"], list(training.encoder.parameters()))
+        codes = copy.deepcopy(training.encoder)(training._floats(training.stream.batch(range(8), None)[0], resize))
+    losses, gradients = found[2.0]
+    assert lia.mapping is not None and "loss/prior" not in found[0.0][0]
+    expected = prior_loss(lia.mapping, codes).mean()
+    torch.testing.assert_close(losses["loss/prior"], expected, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(losses["loss"], found[0.0][0]["loss"] + 2 * expected, rtol=1e-6, atol=1e-9)
+    assert any(not torch.equal(a, b) for a, b in zip(gradients, found[0.0][1], strict=True))
+
+
+def test_the_prior_s_weight_in_a_whole_run(tmp_path: Path) -> None:
+    """Conditional, in bfloat16; a mapping of which it is not known whether it trains stays as it is."""
+    data = toys.pictures(tmp_path / "d", 8)
+    (data / "dataset.json").write_text(json.dumps({"labels": [[f"{i:03d}.png", i % 3] for i in range(8)]}))
+    lia = converted(c_dim=3)
+    assert lia.mapping is not None
+    lia.mapping.requires_grad_(True)
+    before = fingerprint(lia.mapping)
+    runs = [
+        train_encoder_lia(lia, data, config(images=200, prior_weight=weight, precision="bfloat16"), folder=tmp_path / "run")
+        for weight in (0.1, 30.0)  # the second finds the state of the first and begins anew
+    ]
+    first, second = (run.metrics["encoder"]["losses"]["loss/prior"] for run in runs)
+    assert len(first) == len(second) == 25 and second[-1] < first[-1]
+    assert fingerprint(lia.mapping) == before and all(p.grad is None and p.requires_grad for p in lia.mapping.parameters())
+    with pytest.raises(LIAError, match="prior_weight is 0.1, but this checkpoint has no invertible mapping.*lia-adapt convert"):
+        train_encoder_lia(toys.stylegan(), data, config(prior_weight=0.1))

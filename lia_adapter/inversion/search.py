@@ -1,0 +1,58 @@
+"""The search for the codes of images, in each of the spaces that there are."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lia_adapter.encoder import one_code
+from lia_adapter.generators import Generator, broadcast
+from lia_adapter.inversion.loss import ReconstructionLoss, prior_loss, size_loss
+from lia_adapter.inversion.optimise import Y_RATE, Inversion, optimise
+from lia_adapter.mapping import InvertibleMapping
+
+__all__ = ["search"]
+
+
+def search(
+    generator: Generator,
+    mapping: InvertibleMapping,
+    first: Tensor,
+    x: Tensor,
+    c: Tensor | None,
+    loss: ReconstructionLoss,
+    *,
+    coordinates: tuple[Tensor, Tensor] | None,
+    steps: int,
+    prior_weight: float = 0.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Inversion:
+    """Optimises codes, as many as there is memory for.
+
+    Args:
+        generator: Draws them.
+        mapping: Gives them a z.
+        first: What to begin with: y [N, y_dim], ys [N, num_ws, y_dim], or z [N, y_dim] where there are no coordinates.
+        x: The images wanted [N, C, H, W] in [-1, 1].
+        c: Labels [N, c_dim] of a conditional generator.
+        loss: What is minimised.
+        coordinates: Mean [y_dim] and matrix [y_dim, y_dim] of those to search y or ys in; None: the search is in z.
+        steps: See `optimise`.
+        prior_weight: Of `prior_loss`, or in z of `size_loss`, which is added to the loss; 0: none.
+        progress: See `optimise`.
+    """
+
+    def to_y(codes: Tensor) -> Tensor:
+        """Coordinates -> y or ys."""
+        return mapping.to_y(codes, c) if coordinates is None else coordinates[0] + codes @ coordinates[1]
+
+    def penalty(codes: Tensor) -> Tensor:
+        return prior_weight * (size_loss(codes) if coordinates is None else prior_loss(mapping, to_y(codes), c))
+
+    codes = first if coordinates is None else (first - coordinates[0]) @ torch.linalg.inv(coordinates[1])
+    found, losses = optimise(
+        lambda codes: generator.synthesis(broadcast(to_y(codes), generator.num_ws)), codes, x, loss,
+        steps=steps, rate=0.1 if coordinates is None else Y_RATE, penalty=penalty if prior_weight else None, progress=progress,
+    )  # fmt: skip
+    ys = broadcast(to_y(found), generator.num_ws).contiguous()
+    return Inversion(ys, mapping.to_z(one_code(ys), c), generator.synthesis(ys), losses)
