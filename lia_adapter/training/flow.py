@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lia_adapter.generators import MappingSampler
-from lia_adapter.mapping import DenseCore, InvertibleMapping
+from lia_adapter.linalg import symmetric_root
+from lia_adapter.mapping import AdditiveCouplings, AffineCouplings, DenseCore, InvertibleMapping
 from lia_adapter.metrics.distances import Moments
 from lia_adapter.training.convert_config import ConvertConfig
 from lia_adapter.training.loop import Average, Microbatch, step_generator
@@ -21,6 +22,7 @@ _STATISTICS, _CALIBRATION, _ALIGNMENT, _HELD_OUT = (
 )  # first numbers of random streams that no step has
 _PART = 8192  # codes drawn at once for statistics
 _LEAST = 1e-6  # a variance, as a fraction of the largest: where z is shorter than y, some of y's are 0
+_LARGEST = 64  # components
 _HALF_LIFE = 70  # steps that the averaged weights remember
 _HELD_OUT_CODES = 10_000
 
@@ -35,8 +37,9 @@ class FlowFit:
     Likelihood looks at codes that there are. What it makes of the rest of z's space it does not see: samples shrink, as
     means of what is not told by others do. So the mean and the covariance of samples are part of the loss.
 
-    u = y in its principal components, the largest first, each of variance 1. What is calibrated afterwards is mean and variance
-    along them alone: a measured covariance of D² entries would carry the error of the samples that it is measured on.
+    u = y in its principal components, the largest first, each of variance 1. What is calibrated afterwards is the mean, the
+    variances, and the covariance of the largest components, which make the picture: one of D² entries would carry the error of
+    the samples that it is measured on.
 
     Attributes:
         module: All that changes.
@@ -79,13 +82,13 @@ class FlowFit:
             self.average.load_state_dict(trained)
         self.mapping.core = self.average
         self._calibrate()
-        cross = torch.zeros(self.original.dim, self.original.dim, dtype=torch.float64, device=self.device)
+        cross = torch.zeros(self.original.dim, self.original.dim, dtype=torch.float64)
         for i in range(_parts(self.config.statistics_samples)):
             z, y, c = self.original.pairs(_PART, self._random(_ALIGNMENT + i))
             found, _ = self.average.undo(self._whitened(y, c), c)
-            cross += (found.t() @ z).double()  # Procrustes (Schönemann 1966), of samples that are not kept
+            cross += (found.t() @ z).cpu()  # Procrustes (Schönemann 1966), of samples that are not kept
         u, _, vt = torch.linalg.svd(cross)
-        self.average.rotation.copy_(self.average.rotation.double() @ u @ vt)
+        self.average.rotation.copy_(u @ vt)  # no turn until now
         return self.mapping
 
     def _whiten(self) -> None:
@@ -113,15 +116,17 @@ class FlowFit:
         self.noise = (thickness.sqrt()[:, None] * vectors.t()).to(mapping.colour)
 
     def _calibrate(self) -> None:
-        """Gives samples the mean and the variance of y along each principal component."""
+        """Gives samples the mean, the variances and, for the largest components, the covariance of y; the least affine move."""
         moments, n = Moments(), _parts(self.config.kept_samples)
         for i in range(n):
             z, _, c = self.original.pairs(_PART, self._random(_CALIBRATION + i))
             moments.add(self.average.run(z, c)[0])
-        std, mapping = moments.covariance.diagonal().sqrt().to(self.inverse), self.mapping
-        mapping.colour.div_(std)
-        mapping.offset.sub_(mapping.colour @ moments.mean.to(self.inverse))
-        self.inverse = self.inverse * std
+        found = moments.covariance.diagonal().diag()
+        found[:_LARGEST, :_LARGEST] = moments.covariance[:_LARGEST, :_LARGEST]
+        mapping, root = self.mapping, symmetric_root(found).to(self.inverse)
+        mapping.colour.copy_(torch.linalg.solve(root, mapping.colour, left=False))
+        mapping.offset.sub_(mapping.colour @ moments.mean.to(root))
+        self.inverse = self.inverse @ root
 
     def _noised(self, n: int, random: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """u [n, y_dim] of fresh codes with noise, and their labels."""
@@ -134,7 +139,7 @@ class FlowFit:
         shift = self.mapping.offset if c is None else self.mapping.offset + c @ self.mapping.class_shift
         return (y - shift) @ self.inverse
 
-    def _nats(self, core: nn.Module, u: Tensor, c: Tensor | None) -> Tensor:
+    def _nats(self, core: AdditiveCouplings | AffineCouplings, u: Tensor, c: Tensor | None) -> Tensor:
         z, kept = core.undo(u, c)  # kept: log|det du/dz|
         nats: Tensor = (0.5 * z.square().sum(dim=1) + kept).mean() / self.original.dim
         return nats
