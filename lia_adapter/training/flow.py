@@ -83,7 +83,7 @@ class FlowFit:
         self.mapping.core = self.average
         self._calibrate()
         cross = torch.zeros(self.original.dim, self.original.dim, dtype=torch.float64)
-        for i in range(_parts(self.config.statistics_samples)):
+        for i in range(_parts(self.config.kept_samples)):
             z, y, c = self.original.pairs(_PART, self._random(_ALIGNMENT + i))
             found, _ = self.average.undo(self._whitened(y, c), c)
             cross += (found.t() @ z).cpu()  # Procrustes (Schönemann 1966), of samples that are not kept
@@ -137,7 +137,8 @@ class FlowFit:
     def _whitened(self, y: Tensor, c: Tensor | None) -> Tensor:
         """y [N, y_dim] -> u [N, y_dim]: as `InvertibleMapping.to_core`, by a product."""
         shift = self.mapping.offset if c is None else self.mapping.offset + c @ self.mapping.class_shift
-        return (y - shift) @ self.inverse
+        u: Tensor = (y - shift) @ self.inverse
+        return u
 
     def _nats(self, core: AdditiveCouplings | AffineCouplings, u: Tensor, c: Tensor | None) -> Tensor:
         z, kept = core.undo(u, c)  # kept: log|det du/dz|

@@ -84,7 +84,7 @@ def test_converted_synthesis_is_the_checkpoints_bit_for_bit(workshop: Path) -> N
 
 def test_progress_and_figures_are_told(workshop: Path, tmp_path: Path) -> None:
     result = run("convert", workshop / "toy.pkl", "-o", "f.safetensors", *QUICK, cwd=tmp_path)
-    assert re.search(r"fit affine 30/30, \d+ s", result.stderr)
+    assert re.search(r"fit flow 30/30, \d+ s", result.stderr)
     assert "x its noise floor" in result.stdout
     assert "wrote f.safetensors" in result.stdout
 
@@ -235,7 +235,7 @@ def test_doctor_tells_what_runs_where(tmp_path: Path) -> None:
         (["toy.pkl", "steps=many"], "steps"),
         (["toy.pkl", "steps"], "expected key=value"),
         (["toy.pkl", "--recipe", "convrt"], "convert"),
-        (["toy.pkl", "--coupling", "cubic"], "expected one of auto, dense"),
+        (["toy.pkl", "--coupling", "cubic"], "expected one of auto, flow"),
         (["toy.pkl", "--coupling", "dense"], "coupling=flow"),
         (["toy.pkl", "--features", "page.pkl"], "page.pkl"),
         (["toy.pkl", "--data", "page.pkl"], "neither a folder, nor a zip"),
