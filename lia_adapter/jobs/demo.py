@@ -33,7 +33,7 @@ _UNSEEN = "last 10000"  # toy faces that neither the generator nor the encoder w
 _SEEN = "first 10000"  # enough for the encoder; how usual codes are is measured on all of them
 FITTED, _SHOWN, _EDITED, _STEPS = 3000, 16, 4, 7
 MOVED = ("hair_colour", "hair_length", "skin", "turn", "tilt", "glasses")  # those that a model of this size has learnt well
-_CONVERT: Mapping[str, Any] = {"steps": 150, "statistics_samples": 30_000, "image_seconds": 10.0, "eval_seeds": 1}
+_CONVERT: Mapping[str, Any] = {"steps": 600, "statistics_samples": 30_000, "image_seconds": 10.0, "eval_seeds": 1}
 _ENCODER: Mapping[str, Any] = {
     "images": 40_000, "width": 32, "split": _SEEN, "statistics_samples": 20_000, "known_answers": 500,
 }  # fmt: skip

@@ -69,7 +69,9 @@ class FlowFit:
         nats = self._nats(self.core, u, c)
         drawn, _ = self.core.run(torch.randn(u.shape, generator=random, device=self.device), c)
         moments = _apart(drawn)
-        return {"loss": nats + self.config.moments_weight * moments, "nats": nats, "moments": moments}
+        # What a batch says of a covariance is the surer, the more codes it has for each entry of one.
+        weight = self.config.moments_weight * self.config.batch / self.original.dim
+        return {"loss": nats + weight * moments, "nats": nats, "moments": moments}
 
     @torch.no_grad()
     def finish(self) -> InvertibleMapping:
