@@ -21,7 +21,7 @@ class InvertibleMapping(nn.Module):
     """The bijection between a code's z ~ N(0, I) and y; see the package's docstring.
 
     Args:
-        coupling: dense, additive or affine; sigmoid in files of LIA's own code.
+        coupling: flow, affine, additive or dense; sigmoid in files of LIA's own code.
         y_dim: Entries of z and y.
         c_dim: Entries of the label, 0 for none.
         **core: Further arguments of the core's class.
