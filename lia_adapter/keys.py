@@ -25,7 +25,7 @@ RESIZE_MODES = ("crop", "letterbox", "stretch")
 """How images come to a size: the middle is cut out; all of it, with black bars (LIA's LSUN cars); all of it, distorted."""
 COUPLINGS = ("flow", "affine", "additive", "dense")
 """Cores of the invertible mapping: those that are fitted."""
-MAPPINGS = ("additive", "affine", "mlp")
+MAPPINGS = ("additive", "affine", "dense", "mlp")
 """What a generator may learn with; mlp is StyleGAN's own, which has no inverse."""
 SPACES = ("y", "ys")
 """What an encoder finds: one code an image, or one a layer."""

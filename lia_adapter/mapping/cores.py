@@ -79,6 +79,24 @@ class DenseCore(_Core):
             "label_features": self.embed_bias.shape[0] if self.c_dim else 0,
         }  # fmt: skip
 
+    @property
+    def gain(self) -> float:
+        """Of a layer that keeps the scale of what passes: leaky ReLU leaves (1 + alpha²) / 2 of a mean square (He 2015)."""
+        return math.sqrt(2 / (1 + self.alpha**2))
+
+    def randomise(self) -> None:
+        """Draws weights for a mapping that learns along with its generator: orthogonal ones, which squeeze no direction."""
+        for weight in self.weights:
+            nn.init.orthogonal_(weight, self.gain)
+        if self.c_dim:
+            nn.init.normal_(self.embed_weight)
+            nn.init.normal_(self.label_weight, std=self.dim**-0.5)
+
+    def unevenness(self) -> Tensor:
+        """How far weights are from what `randomise` draws: the mean square of singular values² / gain² less 1 (Brock 2017); []."""
+        one = torch.eye(self.dim).to(self.weights[0])
+        return torch.stack([(w.t() @ w / self.gain**2 - one).square().sum() / self.dim for w in self.weights]).mean()
+
     def _shift(self, c: Tensor | None, like: Tensor) -> Tensor | float:
         """What the label adds before the first activation: as in StyleGAN2-ADA, embedded and normalised."""
         if c is None or not self.c_dim:

@@ -17,7 +17,7 @@ from lia_adapter.canonical import LR_MULTIPLIER, discriminator2, generator2
 from lia_adapter.data import ImageSet, Stream, to_floats
 from lia_adapter.generators import Discriminator, StyleGAN2, picture_bytes
 from lia_adapter.generators.stylegan2 import Noise
-from lia_adapter.mapping import AdditiveCouplings, AffineCouplings, InvertibleMapping
+from lia_adapter.mapping import DenseCore, InvertibleMapping
 from lia_adapter.training.adversarial import generator_loss, gradient_penalty
 from lia_adapter.training.augment import Augment, adjust
 from lia_adapter.training.gan_config import TrainConfig
@@ -30,6 +30,7 @@ _CODES, _NOISE, _REAL, _DRAWN, _PATH, _PATH_NOISE, _DIRECTION = range(7)  # rand
 _STREAMS = 8
 _AUGMENT_EVERY = 4  # steps between changes of the augmentation's strength (Karras 2020, ADA, app. D)
 _PATH_DECAY = 0.01  # of the moving mean of path lengths (Karras 2020, app. B)
+_EVEN = 0.1  # weight of the unevenness of dense layers
 _CODES_DRAWN = 1000  # to find the scale of y
 
 
@@ -37,9 +38,9 @@ _CODES_DRAWN = 1000  # to find the scale of y
 def start_like_stylegan(mapping: InvertibleMapping) -> None:
     """Scales the entries of y so that it begins as StyleGAN's does: of mean square 1, most of it in a few directions.
 
-    The covariance of y from a network of random dense layers has eigenvalues that fall like (1 + k / 6)^-2. Couplings keep
-    the prior's, which are all alike, and a generator learns more slowly when every entry of y changes its images as much as
-    every other. The large ones alternate between the two halves that couplings change by turns.
+    The covariance of y from a network of random dense layers has eigenvalues that fall like (1 + k / 6)^-2. Couplings and
+    orthogonal layers keep the prior's, which are all alike, and a generator learns more slowly when every entry of y changes
+    its images as much as every other. The large ones alternate between the two halves that couplings change by turns.
     """
     deviations = 1 / (1 + torch.arange(mapping.y_dim) / 6)
     mapping.colour.copy_(torch.diag(torch.cat([deviations[0::2], deviations[1::2]])))
@@ -66,7 +67,6 @@ class Players(nn.Module):
             assert discriminator is not None  # noqa: S101
             self.generator, self.discriminator = StyleGAN2(generator2(networks)), Discriminator(discriminator)
             if (mapping := self.generator.learnt_mapping) is not None:
-                assert isinstance(mapping.core, AdditiveCouplings | AffineCouplings)  # noqa: S101
                 mapping.core.randomise()
                 start_like_stylegan(mapping)
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
@@ -102,8 +102,8 @@ class GanTraining:
         config, players = self.config, self.players
         mapping = list(self.generator.mapping.parameters())
         rest = [*self.generator.synthesis.parameters(), *self.discriminator.parameters()]
-        # Those of affine couplings are plain dense layers: what StyleGAN's and LIA's carry in their weights comes here.
-        slower = LR_MULTIPLIER if config.mapping == "affine" else 1.0
+        # Those of affine couplings and dense ones are plain layers: what StyleGAN's and LIA's carry in their weights comes here.
+        slower = {"affine": LR_MULTIPLIER, "dense": LR_MULTIPLIER / config.y_dim**0.5}.get(config.mapping, 1.0)
         groups: list[dict[str, Any]] = [{"params": mapping, "lr": slower * config.learning_rate}, {"params": rest}]
         return Job(
             "generator",
@@ -159,9 +159,14 @@ class GanTraining:
             losses["loss/path"] = config.path_every * self._path_penalty(part.step, few, None if c is None else c[: len(few)])
         # What the generator learns from is a gradient, not a value: its value is that of "loss/G".
         players = losses["loss/G"] + (surrogate - surrogate.detach()) + losses["loss/D_drawn"] + losses["loss/D_real"]
-        losses["loss"] = players + losses["loss/r1"] + config.path_weight * losses["loss/path"]
+        losses["loss"] = players + losses["loss/r1"] + config.path_weight * losses["loss/path"] + self._unevenness()
         self._adjust(part)
         return losses
+
+    def _unevenness(self) -> Tensor | float:
+        """Keeps a dense mapping far from one that squeezes some directions of z to nothing, and has no inverse in practice."""
+        mapping = self.generator.learnt_mapping
+        return _EVEN * mapping.core.unevenness() if mapping is not None and isinstance(mapping.core, DenseCore) else 0.0
 
     def _against_drawn(
         self, drawn: Tensor, c: Tensor | None, step: int, rows: Sequence[int]

@@ -20,8 +20,8 @@ class TrainConfig(ImageKeys):
     width: int = key("of the images, likewise")
     channels: int = key("1 for gray", 3)
     c_dim: int = key("classes, whose labels the data set must have", 0)
-    mapping: str = key("additive: LIA's couplings; affine ones; or mlp, StyleGAN's, to be converted afterwards", "additive")
-    depth: int | None = key("couplings (none: LIA's 4, affine 6), or layers of mlp (none: 8)", None, none=0)
+    mapping: str = key("additive: LIA's couplings; affine ones; dense: StyleGAN's layers, kept invertible; or mlp, its own, to be converted", "additive")
+    depth: int | None = key("couplings (none: LIA's 4, affine 6), or layers of dense (none: 4) or mlp (none: 8)", None, none=0)
     z_dim: int = key("numbers of z", 512)
     y_dim: int = key("numbers of y; equal to z_dim, but for mlp", 512)
     noise: bool = key("noise images in all layers", True)
@@ -95,8 +95,10 @@ class TrainConfig(ImageKeys):
 
         invertible = None
         if self.mapping != "mlp":
-            depth = {} if self.depth is None else {"depth": self.depth}
-            invertible = InvertibleMapping(self.mapping, self.y_dim, self.c_dim, **depth).config()
+            core: dict[str, int] = {} if self.depth is None else {"depth": self.depth}
+            if self.mapping == "dense":
+                core = {"layers": self.depth or 4} | ({"label_features": self.y_dim} if self.c_dim else {})
+            invertible = InvertibleMapping(self.mapping, self.y_dim, self.c_dim, **core).config()
         return stylegan2_config(
             (self.height, self.width), z_dim=self.z_dim, y_dim=self.y_dim, c_dim=self.c_dim, channels=self.channels,
             mapping_layers=self.depth or 8, invertible=invertible, noise=self.noise,

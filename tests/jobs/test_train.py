@@ -115,7 +115,7 @@ def test_regularisers_come_now_and_then_with_their_whole_weight(pictures: Path) 
 # -- runs
 
 
-@pytest.mark.parametrize("mapping", ["additive", "affine", "mlp"])
+@pytest.mark.parametrize("mapping", ["additive", "affine", "dense", "mlp"])
 def test_it_learns_what_pictures_look_like(pictures: Path, mapping: str) -> None:
     lia = train_lia(config(mapping=mapping, data=str(pictures), images=1600, metrics=4, metric_images=24), None, CPU)
     curve = lia.metrics["training"]["curve"]
@@ -125,7 +125,7 @@ def test_it_learns_what_pictures_look_like(pictures: Path, mapping: str) -> None
     assert curve[-1][1] < 0.5 * start
 
 
-@pytest.mark.parametrize("mapping", ["additive", "affine"])
+@pytest.mark.parametrize("mapping", ["additive", "affine", "dense"])
 def test_the_generator_learns_with_a_mapping_that_has_an_inverse(tmp_path: Path, pictures: Path, mapping: str) -> None:
     lia = train_lia(config(mapping=mapping, data=str(pictures)), None, CPU)
     assert isinstance(lia.mapping, InvertibleMapping) and lia.mapping is lia.generator.mapping
