@@ -14,9 +14,10 @@ from lia_adapter.budget import in_parts
 from lia_adapter.codes import Codes, given, join_codes, read_codes, shard_paths
 from lia_adapter.data import Batch, ImageSet, in_batches, none_readable, open_images
 from lia_adapter.encoder import one_code
-from lia_adapter.errors import LIAError
+from lia_adapter.errors import LIAError, argument
 from lia_adapter.generators import fingerprint
 from lia_adapter.generators.labels import Label
+from lia_adapter.inversion import Posterior
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.images import mse
 from lia_adapter.metrics.typicality import z_size
@@ -97,6 +98,8 @@ def encode(
     label: Label | None = None,
     bits: int | None = None,
     batch: int | None = None,
+    samples: int = 0,
+    project: bool = False,
     progress: Progress | None = None,
 ) -> Encoded:
     """Encodes images into files of codes; files that an earlier run of the same arguments finished are kept.
@@ -110,17 +113,26 @@ def encode(
         label: The class of all images of a conditional generator, or the numbers of their label, instead of the data set's own.
         bits: Of integer images of more than 8 bits; see `open_images`.
         batch: Images a pass, at most; None: what memory and speed allow.
+        samples: Other codes of each image to find (`Posterior.samples`), n: samples_y [N, n, y_dim] and samples_z, their
+            samples_mse [N, n], and samples_ys of an encoder into ys.
+        project: Write the nearest usual code in place of the encoder's answer (`Posterior.usual`), whose error is kept as
+            own_mse [N].
         progress: Is told what is done.
 
     Returns:
         The files, and what was found in the images, of all processes.
 
     Raises:
-        LIAError: No encoder, no readable image, or a file that cannot be written.
+        LIAError: No encoder, no readable image, or a file that cannot be written; a negative number of samples, or a checkpoint
+            before conversion, which has no prior.
     """
     generator = lia.generator
     if lia.encoder is None:
         raise LIAError("this file has no encoder. Run lia-adapt train-encoder on it first.")
+    if samples < 0:
+        raise LIAError(f"{argument('samples')} is {samples}; expected 0, for none, or more.")
+    if (samples or project) and lia.mapping is None:
+        raise LIAError("the prior of codes is that of an invertible mapping: run lia-adapt convert on this file first.")
     images = open_images(
         data, generator.resolution, generator.channels, resize_mode=resize_mode, split=split, c_dim=generator.c_dim,
         label=label, bits=bits,
@@ -129,6 +141,7 @@ def encode(
     about = {
         "how": "encode", "data": str(data), "identity": images.identity(), "fit": resize_mode, "split": split,
         **given(label, bits), "encoder_sha256": fingerprint(lia.encoder), "lia": lia.provenance.get("source"),
+        **({"samples": samples} if samples else {}), **({"project": True} if project else {}),
     }  # fmt: skip
     owner = fingerprint(generator)
     n = lia.at_once("reconstruct", batch)
@@ -138,7 +151,7 @@ def encode(
         if codes is None:
             numbers = range(i * _SHARD, min((i + 1) * _SHARD, len(images)))
             tell = None if progress is None else lambda done, first=numbers.start: progress("encode", first + done, len(images))
-            codes = _encode_numbers(lia, images, numbers, about, owner, batch=n, progress=tell)
+            codes = _encode_numbers(lia, images, numbers, about, owner, batch=n, samples=samples, project=project, progress=tell)
             codes.save(paths[i])
         parts.append(codes)
     return Encoded.of(paths, ranks.gathered([_Shard.of(codes) for codes in parts]))
@@ -158,6 +171,8 @@ def _encode_numbers(
     owner: str,
     *,
     batch: int,
+    samples: int,
+    project: bool,
     progress: Callable[[int], None] | None = None,
 ) -> Codes:
     """Codes of some images of a set; those that cannot be read are listed in `unreadable`."""
@@ -165,29 +180,61 @@ def _encode_numbers(
 
     def codes_of(part: Batch) -> Codes:
         codes = lia.encode(part.x)
+        extra: dict[str, Tensor] = {}
+        if samples or project:
+            codes, extra = _by_the_prior(lia, codes, part, samples, project, tell)
         y = one_code(codes)
         z = lia.to_z(y, part.c)
         tensors = {
             "y": y, "z": z, "mse": mse(lia.synthesize(codes), part.x), "typicality": lia.typicality_of(y), "z_size": z_size(z),
             "prior_p": lia.prior_p(y, part.c),
-        }  # fmt: skip
+        } | extra  # fmt: skip
         tensors |= {"ys": codes} if codes.ndim == 3 else {}
         tensors |= {} if part.c is None else {"c": part.c}
         names = tuple(images.names[n] for n in part.numbers)
         places = tuple(placement.to_json() for placement in part.placements)
         return Codes(names, {name: t.cpu() for name, t in tensors.items()}, places, owner, dict(about))
 
+    def tell(number: int) -> None:
+        if progress:
+            progress(number + 1 - numbers.start)
+
     parts: list[Codes] = []
     for part in in_batches(images, numbers, batch, lia.device):
         parts += in_parts(codes_of, part, len(part))
-        if progress:
-            progress(part.numbers[-1] + 1 - numbers.start)
+        tell(part.numbers[-1])
     if not parts:
         raise none_readable(images)
     tried = {images.names[n] for n in numbers}
     unreadable = {name: why for name, why in images.unreadable.items() if name in tried}
     whole = join_codes(parts)
     return Codes(whole.names, whole.tensors, whole.placements, owner, dict(about), unreadable)
+
+
+def _by_the_prior(
+    lia: LIA, codes: Tensor, part: Batch, samples: int, project: bool, tell: Callable[[int], None]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Codes of the images of a batch, the nearest usual ones if those are asked for, and what is kept beside them."""
+    assert lia.mapping is not None  # noqa: S101  (`encode` saw to it)
+    answered: list[Tensor] = []
+    extra: dict[str, list[Tensor]] = {}
+    for i, number in enumerate(part.numbers):
+        # Of each image its own, so that neither batches nor processes change what it gets.
+        random = torch.Generator(lia.device).manual_seed(number)
+        code, c = codes[i : i + 1], None if part.c is None else part.c[i : i + 1]
+        posterior = Posterior(lia.generator, lia.mapping, code, part.x[i : i + 1].to(lia.device), c, random)
+        if project:
+            code = posterior.usual().codes
+            extra.setdefault("own_mse", []).append(torch.tensor([posterior.mse]))
+        if samples:
+            found = posterior.samples(samples, random)
+            many = {"y": one_code(found.codes), "z": found.z, "mse": found.mse}
+            many |= {"ys": found.codes} if found.codes.ndim == 3 else {}
+            for name, values in many.items():
+                extra.setdefault(f"samples_{name}", []).append(values[None])
+        answered.append(code)
+        tell(number)
+    return torch.cat(answered), {name: torch.cat(values) for name, values in extra.items()}
 
 
 def unusual_names(codes: Codes) -> list[str]:

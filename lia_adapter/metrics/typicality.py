@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lia_adapter.linalg import covariance_root
 
-__all__ = ["Typicality", "z_size"]
+__all__ = ["Typicality", "usual_size", "z_size"]
 
 _QUANTILES = 1001
 _FLOOR = 1e-4  # of the largest eigenvalue: directions in which the training codes hardly differ must not decide alone
@@ -20,6 +20,12 @@ _FLOOR = 1e-4  # of the largest eigenvalue: directions in which the training cod
 def z_size(z: Tensor) -> Tensor:
     """|z|² / D of z [N, D], [N], float64: its expectation under the prior N(0, I) is 1."""
     return z.double().square().mean(dim=1)
+
+
+def usual_size(dim: int) -> float:
+    """|z|² / D that 95 % of the prior's own z stay below: χ²'s quantile (Wilson & Hilferty 1931), off by 1 % where D is 2."""
+    part = 2 / (9 * dim)
+    return float((1 - part + 1.6449 * part**0.5) ** 3)
 
 
 class Typicality(nn.Module):
