@@ -337,7 +337,7 @@ def evaluate(
     from lia_adapter.devices import device_name
     from lia_adapter.jobs.estimates import Work, count_images, estimate
     from lia_adapter.jobs.evaluate import evaluate as job
-    from lia_adapter.jobs.evaluate import write_evaluation
+    from lia_adapter.jobs.evaluate_examples import write_evaluation
     from lia_adapter.jobs.run import checked_out
     from lia_adapter.loading import load
     from lia_adapter.reports.images import write_evaluate_report
@@ -355,7 +355,7 @@ def evaluate(
         lia, data, resize_mode=resize_mode, split=split, label=label, bits=bits, features=features, fid=fid, batch=batch,
         progress=progress,
     )  # fmt: skip
-    page = write_evaluate_report(figures, write_evaluation(lia, figures, target), target)
+    page = write_evaluate_report(figures, write_evaluation(lia, figures, target, progress), target)
     click.echo(evaluation_lines(figures))
     _echo_unreadable(figures["images"]["unreadable"])
     click.echo(f"wrote {target}; open {page} in a browser")

@@ -1,11 +1,12 @@
 """The other codes of a picture: which of z its pixels tell, and what the prior says of the rest.
 
-A picture moves with some directions of z and hardly with others, of which an encoder, trained on pictures, answers the mean: its
-z is the prior's mode there, and no sample of the prior. Around a code z₀ the picture is nearly linear, x(z) = x(z₀) + J (z - z₀),
-so that with the prior N(0, I) and an error of variance s a pixel the posterior is a normal one (Laplace's approximation): along
-an eigenvector of JᵀJ of eigenvalue λ it has the mean z₀ λ / (λ + s) and the variance s / (λ + s).
+A picture moves with some directions of z and hardly with others, of which an encoder, trained on pictures, answers the mean:
+there, its z is the prior's mode, and no sample of the prior. Around a code z₀ the picture is nearly linear,
+x(z) = x(z₀) + J (z - z₀), so that with the prior N(0, I) and an error of variance s a pixel the posterior is normal (Laplace's
+approximation): along an eigenvector of JᵀJ of eigenvalue λ it has the mean z₀ λ / (λ + s) and the variance s / (λ + s).
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -97,7 +98,8 @@ class Posterior:
         noise = torch.randn(n, self.z.shape[1], generator=random, device=self.z.device, dtype=torch.float64)
         budget = added * self.mse
         for _ in range(_HALVINGS):
-            found = self._answers(self._posterior(self._variance(lambda s: self._added(s) <= budget), noise))
+            s = self._variance(functools.partial(self._adds_at_most, budget))
+            found = self._answers(self._posterior(s, noise))
             if float(found.mse.mean()) <= (1 + added) * self.mse:
                 return found
             budget /= 2
@@ -107,7 +109,7 @@ class Posterior:
     def usual(self) -> Answers:
         """The nearest usual code: of those no larger than 95 % of the prior's, the one that moves the picture least.
 
-        That is the mean of a posterior, by the method of Lagrange: of the one with the smallest error of a pixel that is enough.
+        That is the mean of a posterior (by Lagrange's method), of the one with the smallest error of a pixel that is enough.
         """
         most = usual_size(self.z.shape[1])
         if float(z_size(self.z)) <= most:
@@ -188,6 +190,9 @@ class Posterior:
         count = self.z.shape[1] - len(values)
         seen = (values * (share + (share * along[0]).square())).sum()
         return float(seen + self.rest * (count * others + others**2 * left.square().sum()))
+
+    def _adds_at_most(self, budget: float, s: float) -> bool:
+        return self._added(s) <= budget
 
     def _variance(self, small: Callable[[float], bool]) -> float:
         """The largest error of a pixel s for which something holds that holds for small ones, by bisection of its logarithm."""

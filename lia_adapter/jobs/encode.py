@@ -151,7 +151,9 @@ def encode(
         if codes is None:
             numbers = range(i * _SHARD, min((i + 1) * _SHARD, len(images)))
             tell = None if progress is None else lambda done, first=numbers.start: progress("encode", first + done, len(images))
-            codes = _encode_numbers(lia, images, numbers, about, owner, batch=n, samples=samples, project=project, progress=tell)
+            codes = _encode_numbers(
+                lia, images, numbers, about, owner, batch=n, samples=samples, project=project, progress=tell
+            )
             codes.save(paths[i])
         parts.append(codes)
     return Encoded.of(paths, ranks.gathered([_Shard.of(codes) for codes in parts]))

@@ -17,7 +17,8 @@ from lia_adapter.errors import LIAError
 from lia_adapter.generators import fingerprint, pictures_at_once
 from lia_adapter.generators.labels import Label
 from lia_adapter.jobs.encode import UNUSUAL
-from lia_adapter.jobs.run import checked_out, write_results
+from lia_adapter.jobs.evaluate_examples import write_evaluation
+from lia_adapter.jobs.run import checked_out
 from lia_adapter.lia import LIA
 from lia_adapter.lia_file import versions
 from lia_adapter.metrics.distances import frechet_distance, frechet_of_rows
@@ -30,11 +31,9 @@ from lia_adapter.metrics.recovery import KnownAnswers
 from lia_adapter.metrics.swd import Patches, patch_bytes
 from lia_adapter.metrics.typicality import z_size
 from lia_adapter.notes import renamed
-from lia_adapter.pictures import paired_grid, png_bytes
 from lia_adapter.progress import Progress
-from lia_adapter.resize import resize
 
-__all__ = ["BINS", "Pair", "evaluate", "example_pairs", "write_evaluation"]
+__all__ = ["BINS", "evaluate"]
 
 BINS = 20  # of the histogram of typicality
 _LEAST = 10  # images, below which no figure of a set says anything
@@ -44,11 +43,6 @@ _SWD_IMAGES = 2048  # its patches fill 0.4 MB an image of 256², and a set's are
 _SHARE = 0.25  # of the memory that may be taken, for these
 _KNOWN_ANSWERS = 1000
 _PASSES = 4  # over the images, of drawing: reconstructions, samples, and known answers twice
-
-_SHOWN = 8  # images of a kind
-
-Pair = tuple[Tensor, Tensor]
-"""Images and their reconstructions, each [n, C, H, W]."""
 
 
 @renamed("fit", "resize_mode")
@@ -169,65 +163,6 @@ def evaluate(
     if target is not None:
         write_evaluation(lia, figures, target)
     return figures
-
-
-def write_evaluation(lia: LIA, figures: Mapping[str, Any], out: Path) -> dict[str, Pair]:
-    """Writes figures, and beside them a picture of typical, best and worst reconstructions.
-
-    Args:
-        lia: That was measured.
-        figures: What `evaluate` returned.
-        out: The .json.
-
-    Returns:
-        What `example_pairs` returns.
-
-    Raises:
-        LIAError: An image cannot be read again, or a file cannot be written.
-    """
-    pairs = example_pairs(lia, figures)
-    sides = (torch.cat(side) for side in zip(*pairs.values(), strict=True))
-    write_results(out, png_bytes(paired_grid(*sides)), figures)
-    return pairs
-
-
-def example_pairs(lia: LIA, figures: Mapping[str, Any]) -> dict[str, Pair]:
-    """Typical, best and worst reconstructions, by perceptual distance where there is one, else by squared error.
-
-    Args:
-        lia: That was measured.
-        figures: What `evaluate` returned.
-
-    Returns:
-        Images of at most 256 pixels a side and their reconstructions, by "Typical", "Best" and "Worst".
-
-    Raises:
-        LIAError: An image cannot be read again.
-    """
-    measure = "perceptual" if "perceptual" in figures["of_each"] else "mse"
-    order = torch.tensor(figures["of_each"][measure]).argsort(stable=True).tolist()
-    n = min(_SHOWN, len(order))
-    middle = (len(order) - n) // 2
-    chosen = {"Typical": order[middle : middle + n], "Best": order[:n], "Worst": order[-n:][::-1]}
-    return {title: _example(lia, figures, places) for title, places in chosen.items()}
-
-
-def _example(lia: LIA, figures: Mapping[str, Any], places: Sequence[int]) -> Pair:
-    """Some images and their reconstructions, by their places in the figures."""
-    g, about = lia.generator, figures["images"]
-    images = open_images(
-        about["data"], g.resolution, g.channels, resize_mode=about["fit"], split=about["split"], bits=about.get("bits")
-    )
-    number = {name: i for i, name in enumerate(images.names)}
-    x = []
-    for place in places:
-        item = images.load(number[figures["of_each"]["name"][place]])
-        if item is None:
-            name, why = next(iter(images.unreadable.items()))
-            raise LIAError(f"cannot read {name!r} of {images.path} any more: {why}. Run lia-adapt evaluate again.")
-        x.append(item.x)
-    pairs = [(image[None], lia.reconstruct(image[None]).cpu()) for image in x]  # one by one: few, and maybe large
-    return torch.cat([resize(a) for a, _ in pairs]), torch.cat([resize(b) for _, b in pairs])
 
 
 class _Seen:

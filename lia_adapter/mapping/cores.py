@@ -1,6 +1,8 @@
 """Cores: the step of a mapping that is trained, which bends z into u; see the package's docstring."""
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,6 +14,9 @@ from lia_adapter.linalg import solve_rows
 from lia_adapter.mapping.steps import Solve
 
 __all__ = ["CORES", "AdditiveCouplings", "AffineCouplings", "DenseCore", "ShuffledCouplings", "SigmoidCouplings"]
+
+
+_LARGE = 64  # components whose joint distribution the picture shows; see benchmarks/RESULTS.md
 
 
 class _Core(nn.Module):
@@ -93,7 +98,7 @@ class DenseCore(_Core):
             nn.init.normal_(self.label_weight, std=self.dim**-0.5)
 
     def unevenness(self) -> Tensor:
-        """How far weights are from what `randomise` draws: the mean square of singular values² / gain² less 1 (Brock 2017); []."""
+        """How far weights are from what `randomise` draws: mean square of singular values² / gain² less 1 (Brock 2017), []."""
         one = torch.eye(self.dim).to(self.weights[0])
         return torch.stack([(w.t() @ w / self.gain**2 - one).square().sum() / self.dim for w in self.weights]).mean()
 
@@ -183,14 +188,6 @@ class _Couplings(_Core):
         """Shift and bounded log-scale (None: no scale) of the changed half, from the kept half [N, D // 2]."""
         raise AssertionError("a subclass defines it")
 
-    def reorder(self, i: int, x: Tensor) -> Tensor:
-        """The entries of x [N, D] as coupling i splits them, on the way to z."""
-        return x.flip(1)
-
-    def restore(self, i: int, x: Tensor) -> Tensor:
-        """The inverse of `reorder`."""
-        return x.flip(1)
-
     def _network(self, i: int, kept: Tensor, c: Tensor | None) -> Tensor:
         """Runs network i in the dtype of its weights, whatever the dtype of the chain."""
         x = torch.cat([kept, c.to(kept)], dim=1) if self.c_dim and c is not None else kept
@@ -207,14 +204,14 @@ class _Couplings(_Core):
             changed = changed - shift
             if log_scale is not None:
                 changed, log_det = changed * (-log_scale).exp(), log_det - log_scale.sum(dim=1)
-            x = self.restore(i, torch.cat([kept, changed], dim=1))
+            x = torch.cat([kept, changed], dim=1).flip(1)
         return x, log_det
 
     def undo(self, u: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """u [N, D], c [N, c_dim] -> z and log|det du/dz| (of the other direction) but for the rotation's part."""
         x, log_det = u, u.new_zeros(len(u))
         for i in range(self.depth):
-            kept, changed = self.reorder(i, x).split([self.first, self.dim - self.first], dim=1)
+            kept, changed = x.flip(1).split([self.first, self.dim - self.first], dim=1)
             shift, log_scale = self.coupling(i, kept, c)
             if log_scale is not None:
                 changed, log_det = changed * log_scale.exp(), log_det - log_scale.sum(dim=1)
@@ -289,47 +286,94 @@ class AffineCouplings(_Couplings):
 
     def __init__(self, dim: int, depth: int = 6, width: int = 256, c_dim: int = 0) -> None:
         super().__init__(dim, depth, width, c_dim)
-        self.layers = nn.ModuleList()
-        for _ in range(depth):
-            last = nn.Linear(width, 2 * (dim - self.first))
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
-            self.layers.append(nn.Sequential(nn.Linear(self.first + c_dim, width), nn.LeakyReLU(0.2), last))
+        self.layers = nn.ModuleList(_dense_layers([self.first + c_dim, width], 2 * (dim - self.first)) for _ in range(depth))
 
     def last_std(self) -> float:
         """Xavier's."""
         return float(self.width**-0.5)
 
-    def coupling(self, i: int, kept: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def coupling(self, i: int, kept: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
         """Shift and log-scale."""
         shift, log_scale = self._network(i, kept, c).chunk(2, dim=1)
         return shift, 0.5 * torch.tanh(log_scale)
 
 
-class ShuffledCouplings(AffineCouplings):
-    """Affine couplings that split the entries anew each time: u in the order of y's principal components, z in any.
+def _dense_layers(sizes: Sequence[int], outputs: int) -> nn.Sequential:
+    """Dense layers of the given sizes with leaky ReLU, and a last one of zeros."""
+    last = nn.Linear(sizes[-1], outputs)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    hidden = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.LeakyReLU(0.2))]
+    return nn.Sequential(*hidden, last)
 
-    In pairs: one half is changed by the other, then the other by the one. Between pairs the entries are dealt like cards onto
-    two piles, so that each pair splits them by another digit of their number: first the large components from the small
-    ones, which they tell the most of, then every second from its neighbour, and so on. That is exact and costs nothing.
+
+class ShuffledCouplings(AffineCouplings):
+    """Affine couplings in two scales that split the entries anew each time: u in the order of principal components.
+
+    The first entries, the large components, make the picture: they get couplings of their own, which see no others, so that
+    their density is fitted as it is, and what is easily told of the small ones cannot bend it (the factors of RealNVP's scales,
+    Dinh 2017, sec. 3.6). The others are changed in the light of all the large ones and of half of themselves.
+
+    In pairs: one half is changed by the other, then the other by the one. Between pairs the entries of a scale are dealt like
+    cards onto two piles, so that each pair splits them by another digit of their number. That is exact and costs nothing.
+
+    Args:
+        dim: Entries of z and u.
+        depth: Couplings of each scale.
+        width: Hidden units of a network, of which those of the large components have two layers.
+        c_dim: Entries of the label; 0 for none.
+        large: Entries of the first scale; None: 64, or half where there are few.
     """
 
-    def __init__(self, dim: int, depth: int = 6, width: int = 256, c_dim: int = 0) -> None:
-        super().__init__(dim, depth, width, c_dim)
-        entries = torch.arange(dim)
-        swapped, dealt = entries.roll(-self.first), torch.cat([entries[0::2], entries[1::2]])
-        for i in range(depth):
-            here = entries if i == 0 else swapped if i % 2 else swapped.argsort()[dealt]
-            self.register_buffer(f"order_{i}", here, persistent=False)
-            self.register_buffer(f"back_{i}", here.argsort(), persistent=False)
+    def __init__(self, dim: int, depth: int = 6, width: int = 256, c_dim: int = 0, large: int | None = None) -> None:
+        super().__init__(dim, 0, width, c_dim)
+        self.large = min(_LARGE, dim // 2) if large is None else large
+        self.scale_depth = depth
+        small, all_large = torch.arange(self.large, dim), torch.arange(self.large)
+        splits = [(torch.cat([all_large, kept]), changed) for kept, changed in _dealt(small, depth)]
+        splits += _dealt(all_large, depth)
+        splits = [(kept, changed) for kept, changed in splits if len(kept) and len(changed)]  # of two or three entries
+        self.depth = len(splits)
+        for i, (kept, changed) in enumerate(splits):
+            sizes = [len(kept) + c_dim, width] + [width] * (int(kept[-1]) < self.large)
+            self.layers.append(_dense_layers(sizes, 2 * len(changed)))
+            self.register_buffer(f"kept_{i}", kept, persistent=False)
+            self.register_buffer(f"changed_{i}", changed, persistent=False)
 
-    def reorder(self, i: int, x: Tensor) -> Tensor:
-        """As the pair i // 2 splits them."""
-        return x[:, self.get_buffer(f"order_{i}")]
+    def config(self) -> dict[str, Any]:
+        """The arguments of this class, as JSON."""
+        return {"dim": self.dim, "depth": self.scale_depth, "width": self.width, "c_dim": self.c_dim, "large": self.large}
 
-    def restore(self, i: int, x: Tensor) -> Tensor:
-        """The inverse of `reorder`."""
-        return x[:, self.get_buffer(f"back_{i}")]
+    def run(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """z [N, D], c [N, c_dim] -> u and log|det du/dz| but for the rotation's part."""
+        x, log_det = self.solve(self.rotation.to(z).t(), z), z.new_zeros(len(z))
+        for i in reversed(range(self.depth)):
+            kept, changed = self.get_buffer(f"kept_{i}"), self.get_buffer(f"changed_{i}")
+            shift, log_scale = self.coupling(i, x[:, kept], c)
+            x = x.index_copy(1, changed, (x[:, changed] - shift) * (-log_scale).exp())
+            log_det = log_det - log_scale.sum(dim=1)
+        return x, log_det
+
+    def undo(self, u: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """u [N, D], c [N, c_dim] -> z and log|det du/dz| (of the other direction) but for the rotation's part."""
+        x, log_det = u, u.new_zeros(len(u))
+        for i in range(self.depth):
+            kept, changed = self.get_buffer(f"kept_{i}"), self.get_buffer(f"changed_{i}")
+            shift, log_scale = self.coupling(i, x[:, kept], c)
+            x = x.index_copy(1, changed, x[:, changed] * log_scale.exp() + shift)
+            log_det = log_det - log_scale.sum(dim=1)
+        return x @ self.rotation.to(x), log_det
+
+
+def _dealt(entries: Tensor, depth: int) -> list[tuple[Tensor, Tensor]]:
+    """The kept and the changed entries of each coupling of a scale."""
+    splits = []
+    for i in range(depth):
+        halves = entries.tensor_split(2)
+        splits.append((halves[i % 2], halves[1 - i % 2]))
+        if i % 2:
+            entries = torch.cat([entries[0::2], entries[1::2]])
+    return splits
 
 
 CORES: dict[str, type[DenseCore] | type[AdditiveCouplings] | type[AffineCouplings]] = {

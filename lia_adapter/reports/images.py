@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from lia_adapter.codes import Codes
-from lia_adapter.jobs.evaluate import Pair
+from lia_adapter.jobs.evaluate_examples import VARIATION, Examples
 from lia_adapter.jobs.invert import SHOWN, invert_figures
 from lia_adapter.jobs.reconstruct import GRID
-from lia_adapter.pictures import paired_grid, png_bytes
+from lia_adapter.pictures import COLUMNS, image_grid, paired_grid, png_bytes
 from lia_adapter.reports.page import html_picture, page_picture, row, unreadable_list, write_page
 
 __all__ = ["write_evaluate_report", "write_invert_report", "write_reconstruct_report"]
@@ -94,12 +94,12 @@ _PRIOR_P = (
 _STARTS = {"encoder": "the encoder's codes", "mean": "the mean", "random": "random codes"}
 
 
-def write_evaluate_report(figures: Mapping[str, Any], examples: Mapping[str, Pair], out: Path) -> Path:
+def write_evaluate_report(figures: Mapping[str, Any], examples: Examples, out: Path) -> Path:
     """Writes the page of `evaluate` beside `out`.
 
     Args:
         figures: What `evaluate` returned.
-        examples: What `example_pairs` returned: typical, best and worst reconstructions.
+        examples: What `write_evaluation` returned.
         out: The .json.
 
     Returns:
@@ -109,10 +109,14 @@ def write_evaluate_report(figures: Mapping[str, Any], examples: Mapping[str, Pai
         LIAError: The file cannot be written.
     """
     by = "perceptual distance" if "perceptual" in figures["of_each"] else "squared error"
-    pictures = "".join(
-        f"<h3>{title}</h3>\n{html_picture(png_bytes(paired_grid(*pair)), f'{title} reconstructions')}\n"
-        for title, pair in examples.items()
+    pictures = {
+        title: f"<h3>{title}</h3>\n{html_picture(png_bytes(paired_grid(*pair)), f'{title} reconstructions')}\n"
+        for title, pair in examples.pairs.items()
+    }
+    by_error, by_prior = (
+        "".join(pictures[title] for title in titles) for titles in (("Typical", "Best", "Worst"), ("Likeliest", "Least likely"))
     )
+    variations, paths = (png_bytes(image_grid(x, COLUMNS)) for x in (examples.variations, examples.paths))
     images, typicality, answer = figures["images"], figures["typicality"], figures["known_answer"]
     versions = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
     page = f"""<h1>How well {_lia_name(figures)} redraws images</h1>
@@ -120,7 +124,18 @@ def write_evaluate_report(figures: Mapping[str, Any], examples: Mapping[str, Pai
 drawn again. {_verdict(figures["mse"], answer["mse"])}</p>
 <h2>Originals above, reconstructions below</h2>
 <p>The best and the worst by {by}, and those in the middle.</p>
-{pictures}
+{by_error}
+<h2>By the prior</h2>
+<p>The images whose codes the generator's mapping makes the most and the least of; the order of all is in
+{html.escape(out.name)}, prior_p of of_each.</p>
+{by_prior}
+<h3>Variations</h3>
+<p>A reconstruction on the left, and beside it codes that the prior has near its own: z is moved by {VARIATION:.0%} of the
+prior's standard deviation.</p>
+{html_picture(variations, "variations of reconstructions")}
+<h3>From one to another</h3>
+<p>In equal steps through z, on a great circle: all that lie between are as usual as the ends.</p>
+{html_picture(paths, "paths from one reconstruction to another")}
 <h2>Figures</h2>
 <table><tr><th>Measure<th>Value</tr>{_evaluate_rows(figures)}</table>
 <h2>How usual the images are</h2>

@@ -102,7 +102,7 @@ class GanTraining:
         config, players = self.config, self.players
         mapping = list(self.generator.mapping.parameters())
         rest = [*self.generator.synthesis.parameters(), *self.discriminator.parameters()]
-        # Those of affine couplings and dense ones are plain layers: what StyleGAN's and LIA's carry in their weights comes here.
+        # Affine couplings and dense ones are plain layers: what StyleGAN's and LIA's carry in their weights comes here.
         slower = {"affine": LR_MULTIPLIER, "dense": LR_MULTIPLIER / config.y_dim**0.5}.get(config.mapping, 1.0)
         groups: list[dict[str, Any]] = [{"params": mapping, "lr": slower * config.learning_rate}, {"params": rest}]
         return Job(

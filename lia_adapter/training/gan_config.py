@@ -20,7 +20,10 @@ class TrainConfig(ImageKeys):
     width: int = key("of the images, likewise")
     channels: int = key("1 for gray", 3)
     c_dim: int = key("classes, whose labels the data set must have", 0)
-    mapping: str = key("additive: LIA's couplings; affine ones; dense: StyleGAN's layers, kept invertible; or mlp, its own, to be converted", "additive")
+    mapping: str = key(
+        "additive: LIA's couplings; affine ones; dense: StyleGAN's layers, kept invertible; or mlp, its own, to be converted",
+        "additive",
+    )
     depth: int | None = key("couplings (none: LIA's 4, affine 6), or layers of dense (none: 4) or mlp (none: 8)", None, none=0)
     z_dim: int = key("numbers of z", 512)
     y_dim: int = key("numbers of y; equal to z_dim, but for mlp", 512)

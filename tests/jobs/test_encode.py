@@ -17,7 +17,7 @@ from lia_adapter.generators import fingerprint
 from lia_adapter.jobs import encode
 from lia_adapter.jobs.encode import encode_images, unusual_names
 from lia_adapter.lia import LIA
-from lia_adapter.metrics.typicality import Typicality
+from lia_adapter.metrics.typicality import Typicality, usual_size
 from lia_adapter.notes import say_once
 from tests import toys
 
@@ -151,3 +151,20 @@ def test_the_prior_s_p_is_told_but_of_files_of_before(
     again = encode.encode(lia, data, out)
     assert math.isnan(again.prior_p) and math.isnan(again.improbable) and again.mse == made.mse
     assert "prior_p" not in read_codes(out).tensors and "prior_p" in read_codes(again.paths[0]).tensors
+
+
+def test_samples_and_the_nearest_usual_code_are_kept_beside(lia: LIA, data: Path, tmp_path: Path) -> None:
+    (path,) = encode_images(lia, data, tmp_path / "codes.safetensors", split="first 3", samples=2, project=True)
+    found = read_codes(path).tensors
+    (path,) = encode_images(lia, data, tmp_path / "plain.safetensors", split="first 3")
+    plain = read_codes(path).tensors
+    assert found["samples_y"].shape == found["samples_z"].shape == (3, 2, 16) and found["samples_mse"].shape == (3, 2)
+    assert torch.allclose(lia.to_y(found["samples_z"].flatten(0, 1)), found["samples_y"].flatten(0, 1), atol=1e-4)
+    assert (found["samples_mse"].mean(dim=1) <= 1.031 * plain["mse"]).all()
+    assert torch.allclose(found["own_mse"], plain["mse"], rtol=1e-4) and (found["z_size"] < usual_size(16) + 1e-6).all()
+    batches = read_codes(
+        encode_images(lia, data, tmp_path / "again.safetensors", split="first 3", samples=2, project=True, batch=1)[0]
+    )
+    assert torch.allclose(batches.tensors["samples_z"], found["samples_z"], atol=1e-3)
+    with pytest.raises(LIAError, match="samples is -1"):
+        encode_images(lia, data, tmp_path / "x.safetensors", samples=-1)

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from lia_adapter.errors import LIAError
 from lia_adapter.jobs import evaluate as module
-from lia_adapter.jobs.evaluate import BINS, evaluate, write_evaluation
+from lia_adapter.jobs.evaluate import BINS, evaluate
+from lia_adapter.jobs.evaluate_examples import write_evaluation
 from lia_adapter.jobs.run import report_paths
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.distances import frechet_distance
@@ -219,13 +220,15 @@ def test_the_report_shows_best_typical_and_worst(lia: LIA, folder: Path, figures
     order = np.argsort(figures["of_each"]["mse"])
     with Image.open(paths["png"]) as image:
         grid = np.asarray(image, dtype=np.float64)
-    assert grid.shape == (6 * 8, 8 * 8, 3)
+    assert grid.shape == (10 * 8, 8 * 8, 3)
     x = (tensors(folder).permute(0, 2, 3, 1).numpy() + 1) * 127.5
-    for row, number in {0: order[(COUNT - 8) // 2], 16: order[0], 32: order[-1]}.items():
+    likely = np.argsort(figures["of_each"]["prior_p"], kind="stable")
+    chosen = {0: order[(COUNT - 8) // 2], 16: order[0], 32: order[-1], 48: likely[-1], 64: likely[0]}
+    for row, number in chosen.items():
         assert np.abs(grid[row : row + 8, :8] - x[number]).max() <= 1
     page = paths["html"].read_text()
     assert not re.search(r'(src|href)="(?!data:)', page)
-    assert page.count("<img ") == 3 and page.count("<rect ") == BINS
+    assert page.count("<img ") == 7 and page.count("<rect ") == BINS
     assert "Not measured" in page and "no feature network was given" in page
 
 
