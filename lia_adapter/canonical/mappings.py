@@ -67,6 +67,7 @@ class InvertibleConfig(TypedDict):
     c_dim: int
     depth: NotRequired[int]
     width: NotRequired[int]
+    large: NotRequired[int]
     layers: NotRequired[int]
     alpha: NotRequired[float]
     label_features: NotRequired[int]

@@ -162,6 +162,7 @@ class Posterior:
         trace = float(seen.square().sum(dim=1).mean()) / pixels
         left = dim - probes
         rest = max(0.0, trace - float(values.sum())) / left if left else 0.0
+        rest = min(rest, max(0.0, float(values[0])))  # the trace is a mean of few, and the span has what moves most
         return (values.flip(0).clamp(min=0), span @ vectors.flip(1)), rest
 
     def _split(self, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -70,7 +70,13 @@ class InvertibleMapping(nn.Module):
 
     @staticmethod
     def from_config(config: InvertibleConfig) -> "InvertibleMapping":
-        """The inverse of `config`."""
+        """The inverse of `config`.
+
+        Raises:
+            LIAError: It is of a flow in one scale, which an unreleased version made.
+        """
+        if config["coupling"] == "flow" and "large" not in config:
+            raise LIAError("its mapping is a flow of an unreleased version, in one scale. Run lia-adapt convert again.")
         return InvertibleMapping(**config)
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:

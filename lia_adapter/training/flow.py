@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lia_adapter.generators import MappingSampler
 from lia_adapter.linalg import symmetric_root
 from lia_adapter.mapping import AdditiveCouplings, AffineCouplings, DenseCore, InvertibleMapping
-from lia_adapter.metrics.distances import Moments
+from lia_adapter.metrics.distances import Moments, sliced_wasserstein
 from lia_adapter.training.convert_config import ConvertConfig
 from lia_adapter.training.loop import Average, Microbatch, step_generator
 
@@ -25,6 +25,7 @@ _LEAST = 1e-6  # a variance, as a fraction of the largest: where z is shorter th
 _LARGEST = 64  # components
 _HALF_LIFE = 70  # steps that the averaged weights remember
 _HELD_OUT_CODES = 10_000
+_ALLOWED = 1.05  # times the distance of samples: it is measured on so many codes
 
 
 class FlowFit:
@@ -75,12 +76,16 @@ class FlowFit:
 
     @torch.no_grad()
     def finish(self) -> InvertibleMapping:
-        """The averaged mapping, if it is likelier than its start, turned towards the seeds: no Gaussian notices that."""
+        """The averaged mapping, if that is better than its start, turned towards the seeds: no Gaussian notices that.
+
+        Better is likelier, without samples that are farther from y: likelihood alone would accept those.
+        """
         held_out = self._noised(_HELD_OUT_CODES, self._random(_HELD_OUT))
         trained = copy.deepcopy(self.average.state_dict())
-        after = self._nats(self.average, *held_out)
+        nats, apart = self._judged(*held_out)
         self.average.load_state_dict(self.start)
-        if after < self._nats(self.average, *held_out):
+        nats_before, apart_before = self._judged(*held_out)
+        if nats < nats_before and apart < _ALLOWED * apart_before:
             self.average.load_state_dict(trained)
         self.mapping.core = self.average
         self._calibrate()
@@ -92,6 +97,11 @@ class FlowFit:
         u, _, vt = torch.linalg.svd(cross)
         self.average.rotation.copy_(u @ vt)  # no turn until now
         return self.mapping
+
+    def _judged(self, u: Tensor, c: Tensor | None) -> tuple[float, float]:
+        """Nats a dimension of held-out u [n, y_dim], and how far as many samples are from them."""
+        z = torch.randn(u.shape, generator=self._random(_HELD_OUT + 1), device=self.device)
+        return float(self._nats(self.average, u, c)), sliced_wasserstein(u, self.average.run(z, c)[0])
 
     def _whiten(self) -> None:
         """Measures the affine step: of labels, the linear regression of y on c; of the rest, the principal components.

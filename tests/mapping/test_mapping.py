@@ -215,3 +215,22 @@ def test_equations_can_be_solved_in_another_way() -> None:
     assert len(calls) == 2
     assert torch.allclose(mapping.to_y(expected), y, atol=1e-9)
     assert len(calls) == 3  # of the couplings' rotation
+
+
+def test_a_flow_of_one_scale_is_told_from_a_torn_file() -> None:
+    with pytest.raises(LIAError, match=r"unreleased version, in one scale. Run lia-adapt convert again"):
+        InvertibleMapping.from_config({"coupling": "flow", "y_dim": 8, "c_dim": 0, "depth": 6, "width": 256})
+
+
+@pytest.mark.parametrize("dim", [2, 3, 5, 16, 200])
+def test_small_components_of_a_flow_change_no_large_ones(dim: int) -> None:
+    mapping = InvertibleMapping("flow", dim)
+    large = min(64, dim // 2)
+    with torch.no_grad():
+        for parameter in mapping.core.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    z = torch.randn(4, dim, dtype=torch.float64)
+    moved = z + torch.cat([torch.zeros(large), torch.ones(dim - large)])
+    a, b = mapping.core.run(z)[0], mapping.core.run(moved)[0]
+    assert torch.equal(a[:, :large], b[:, :large]) and not torch.isclose(a[:, large:], b[:, large:]).any()
+    torch.testing.assert_close(mapping.core.undo(a)[0], z)
