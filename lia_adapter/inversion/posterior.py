@@ -26,6 +26,7 @@ __all__ = ["ADDED_ERROR", "Answers", "Posterior"]
 ADDED_ERROR = 0.03
 """How much larger than that of the code itself the error of samples may be, as a share of it."""
 _PROBES = 128  # directions of a picture's pixels that are traced back to z: gradients
+_CORRECTIONS = 8
 _STEP = 0.05  # of finite differences, in standard deviations of z
 _HALVINGS = 6  # of the added error, where the picture is not linear enough
 _BISECTIONS = 60
@@ -65,7 +66,10 @@ class Posterior:
         mse: Of what the code draws to the picture.
         visible: Eigenvalues of JᵀJ a pixel, falling [k], and their eigenvectors [y_dim, k], float64.
         rest: That of each other direction, on average.
+        moves: J times the eigenvectors [pixels, k], of the picture as `draw_reduced` draws it.
     """
+
+    moves: Tensor
 
     @torch.no_grad()
     def __init__(
@@ -96,13 +100,12 @@ class Posterior:
             added: The share of the code's own squared error.
         """
         noise = torch.randn(n, self.z.shape[1], generator=random, device=self.z.device, dtype=torch.float64)
-        budget = added * self.mse
-        for _ in range(_HALVINGS):
-            s = self._variance(functools.partial(self._adds_at_most, budget))
-            found = self._answers(self._posterior(s, noise))
+        at_first = self._variance(functools.partial(self._adds_at_most, added * self.mse))
+        for i in range(_HALVINGS):
+            s = self._variance(functools.partial(self._adds_at_most, added * self.mse / 2**i))
+            found = self._answers(self._corrected(self._posterior(s, noise), at_first))
             if float(found.mse.mean()) <= (1 + added) * self.mse:
                 return found
-            budget /= 2
         return self._answers(self.z.expand(n, -1))  # nothing is left to the prior
 
     @torch.no_grad()
@@ -159,6 +162,7 @@ class Posterior:
 
         columns = torch.cat(list(in_parts(moved, span.t(), pictures_at_once(self.generator, reduced=True))))
         values, vectors = torch.linalg.eigh((columns @ columns.t()).double() / pixels)
+        self.moves = columns.t() @ vectors.flip(1).to(columns)
         trace = float(seen.square().sum(dim=1).mean()) / pixels
         left = dim - probes
         rest = max(0.0, trace - float(values.sum())) / left if left else 0.0
@@ -169,6 +173,28 @@ class Posterior:
         """z [n, y_dim] along the eigenvectors [n, k], and what is left of it [n, y_dim]."""
         along = z @ self.visible[1]
         return along, z - along @ self.visible[1].t()
+
+    def _corrected(self, z: Tensor, damping: float) -> Tensor:
+        """Samples [n, y_dim] whose pictures differ from the code's by what was to be expected of a linear picture.
+
+        What is not seen around the code is seen a standard deviation away, as mappings bend. So the visible coordinates make up
+        for the rest: damped Gauss-Newton steps by the Jacobian of the code (Levenberg 1944).
+        """
+        values, vectors = self.visible
+        here = self._draw(self.z, reduced=True).flatten(1)
+
+        def step(z: Tensor, wanted: Tensor) -> Tensor:
+            missed = wanted - self._draw(z, reduced=True).flatten(1)
+            along = (missed @ self.moves).double() / len(self.moves)
+            return z + (along / (values + damping)) @ vectors.t()
+
+        def corrected(z: Tensor) -> Tensor:
+            wanted = here + ((z - self.z) @ vectors).to(here) @ self.moves.t()
+            for _ in range(_CORRECTIONS):
+                z = step(z, wanted)
+            return z
+
+        return torch.cat(list(in_parts(corrected, z, pictures_at_once(self.generator, reduced=True))))
 
     def _posterior(self, s: float, noise: Tensor) -> Tensor:
         """Samples [n, y_dim] from standard normal ones."""
