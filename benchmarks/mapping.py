@@ -1,6 +1,6 @@
 """Mappings side by side: every measure of `convert`, over several fits of each, on the checkpoints that are given.
 
-    python benchmarks/mapping.py CHECKPOINT... [--coupling NAME ...] [--fits 3] [--json FILE] [KEY=VALUE ...]
+    python benchmarks/mapping.py CHECKPOINT... [--coupling NAME ...] [--fits 3] [--features FILE] [--json FILE] [KEY=VALUE ...]
 
 Each checkpoint is fitted with each coupling (auto where none is named), as often as --fits says, with the seeds 0, 1, 2, ...;
 keys are those of recipes/convert.toml. A file that `convert` wrote is measured as it is. Figures of a fit are means over three
@@ -23,7 +23,7 @@ from lia_adapter.cli.terminal import ProgressLine  # noqa: E402
 from lia_adapter.config import load_recipe, parse_overrides  # noqa: E402
 from lia_adapter.jobs.convert import convert_lia, open_source  # noqa: E402
 from lia_adapter.jobs.run import write_json  # noqa: E402
-from lia_adapter.metrics.features import PixelFeatures  # noqa: E402
+from lia_adapter.metrics.features import Features, load_features  # noqa: E402
 from lia_adapter.metrics.mapping import compare_mappings  # noqa: E402
 from lia_adapter.reports.prior import number  # noqa: E402
 from lia_adapter.training.convert_config import ConvertConfig  # noqa: E402
@@ -51,12 +51,14 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
 """Of each row its title, the measure, the figure of it, and what is right: words, or another figure of the measure."""
 
 
-def fits(lia: LIA, couplings: Sequence[str], count: int, given: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def fits(
+    lia: LIA, couplings: Sequence[str], count: int, given: Mapping[str, Any], features: Features
+) -> dict[str, list[dict[str, Any]]]:
     """Figures of each fit of a checkpoint, by coupling; of a converted file its own."""
     if lia.mapping is not None:
         config, start = load_recipe(ConvertConfig, "convert", given), time.monotonic()
         figures = compare_mappings(
-            lia.generator, lia.mapping, PixelFeatures(),
+            lia.generator, lia.mapping, features,
             samples=config.eval_samples, seeds=config.eval_seeds, statistics_samples=config.kept_samples,
             image_seconds=config.image_seconds, device=lia.device, progress=ProgressLine(),
         )  # fmt: skip
@@ -65,7 +67,7 @@ def fits(lia: LIA, couplings: Sequence[str], count: int, given: Mapping[str, Any
     found: dict[str, list[dict[str, Any]]] = {}
     for coupling in couplings:
         recipes = (load_recipe(ConvertConfig, "convert", {**given, "coupling": coupling, "seed": i}) for i in range(count))
-        found[coupling] = [convert_lia(lia, config, progress=ProgressLine()).metrics for config in recipes]
+        found[coupling] = [convert_lia(lia, config, features=features, progress=ProgressLine()).metrics for config in recipes]
     return found
 
 
@@ -93,6 +95,7 @@ def main() -> None:
     parser.add_argument("inputs", nargs="+", metavar="CHECKPOINT or KEY=VALUE")
     parser.add_argument("--coupling", nargs="+", default=["auto"], metavar="NAME")
     parser.add_argument("--fits", type=int, default=3)
+    parser.add_argument("--features", type=Path, help="torchvision's squeezenet1_0, to compare pictures by; else pixels")
     parser.add_argument("--json", type=Path)
     args = parser.parse_intermixed_args()
     if args.fits < 1:
@@ -100,7 +103,7 @@ def main() -> None:
     given = parse_overrides([text for text in args.inputs if "=" in text])
     results = {}
     for source in (text for text in args.inputs if "=" not in text):
-        results[source] = fits(open_source(source), args.coupling, args.fits, given)
+        results[source] = fits(open_source(source), args.coupling, args.fits, given, load_features(args.features))
         print(table(Path(source).name, results[source]), end="\n\n", flush=True)
         if args.json is not None:
             write_json(args.json, results)

@@ -25,6 +25,7 @@ _LEAST = 1e-6  # a variance, as a fraction of the largest: where z is shorter th
 _LARGEST = 64  # components
 _HALF_LIFE = 70  # steps that the averaged weights remember
 _HELD_OUT_CODES = 10_000
+_NEW = 0.03  # weight of a batch in the moments of samples: they are of about 60
 _ALLOWED = 1.05  # times the distance of samples: it is measured on so many codes
 
 
@@ -59,7 +60,9 @@ class FlowFit:
         self._whiten()
         self.average = copy.deepcopy(self.core).requires_grad_(False)
         self.start = copy.deepcopy(self.average.state_dict())
-        self.trained, self.module = self.core, nn.ModuleDict({"core": self.core, "average": self.average})
+        self.drawn = _Drawn(original.dim).to(device)
+        self.trained = self.core
+        self.module = nn.ModuleDict({"core": self.core, "average": self.average, "drawn": self.drawn})
         self.averages = (Average(self.core, self.average, _HALF_LIFE * config.batch),)
         self.learning_rate = config.coupling_learning_rate * self.core.weight_scale
 
@@ -69,10 +72,8 @@ class FlowFit:
         u, c = self._noised(len(part.numbers), random)
         nats = self._nats(self.core, u, c)
         drawn, _ = self.core.run(torch.randn(u.shape, generator=random, device=self.device), c)
-        moments = _apart(drawn)
-        # What a batch says of a covariance is the surer, the more codes it has for each entry of one.
-        weight = self.config.moments_weight * self.config.batch / self.original.dim
-        return {"loss": nats + weight * moments, "nats": nats, "moments": moments}
+        moments, towards = self.drawn.apart(drawn)
+        return {"loss": nats + self.config.moments_weight * towards, "nats": nats, "moments": moments}
 
     @torch.no_grad()
     def finish(self) -> InvertibleMapping:
@@ -80,15 +81,17 @@ class FlowFit:
 
         Better is likelier, without samples that are farther from y: likelihood alone would accept those.
         """
-        held_out = self._noised(_HELD_OUT_CODES, self._random(_HELD_OUT))
-        trained = copy.deepcopy(self.average.state_dict())
-        nats, apart = self._judged(*held_out)
+        u, c = self._noised(_HELD_OUT_CODES, self._random(_HELD_OUT))
+        z = torch.randn(u.shape, generator=self._random(_HELD_OUT + 1), device=self.device)
+        mean, root = self._moments()
+        drawn = torch.linalg.solve(root, (self.average.run(z, c)[0] - mean).t()).t()
+        farther = sliced_wasserstein(u, drawn) > _ALLOWED * sliced_wasserstein(u, z)  # at the start samples are z
+        trained, nats = copy.deepcopy(self.average.state_dict()), self._nats(self.average, u, c)
         self.average.load_state_dict(self.start)
-        nats_before, apart_before = self._judged(*held_out)
-        if nats < nats_before and apart < _ALLOWED * apart_before:
+        if nats < self._nats(self.average, u, c) and not farther:
             self.average.load_state_dict(trained)
+            self._calibrate(mean, root)
         self.mapping.core = self.average
-        self._calibrate()
         cross = torch.zeros(self.original.dim, self.original.dim, dtype=torch.float64)
         for i in range(_parts(self.config.kept_samples)):
             z, y, c = self.original.pairs(_PART, self._random(_ALIGNMENT + i))
@@ -97,11 +100,6 @@ class FlowFit:
         u, _, vt = torch.linalg.svd(cross)
         self.average.rotation.copy_(u @ vt)  # no turn until now
         return self.mapping
-
-    def _judged(self, u: Tensor, c: Tensor | None) -> tuple[float, float]:
-        """Nats a dimension of held-out u [n, y_dim], and how far as many samples are from them."""
-        z = torch.randn(u.shape, generator=self._random(_HELD_OUT + 1), device=self.device)
-        return float(self._nats(self.average, u, c)), sliced_wasserstein(u, self.average.run(z, c)[0])
 
     def _whiten(self) -> None:
         """Measures the affine step: of labels, the linear regression of y on c; of the rest, the principal components.
@@ -127,17 +125,21 @@ class FlowFit:
         self.inverse = (vectors / scale).to(mapping.colour)
         self.noise = (thickness.sqrt()[:, None] * vectors.t()).to(mapping.colour)
 
-    def _calibrate(self) -> None:
-        """Gives samples the mean, the variances and, for the largest components, the covariance of y; the least affine move."""
-        moments, n = Moments(), _parts(self.config.kept_samples)
-        for i in range(n):
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        """Mean [D] and root of the covariance [D, D] of samples; of the small components, only of their variances."""
+        moments = Moments()
+        for i in range(_parts(self.config.kept_samples)):
             z, _, c = self.original.pairs(_PART, self._random(_CALIBRATION + i))
             moments.add(self.average.run(z, c)[0])
         found = moments.covariance.diagonal().diag()
         found[:_LARGEST, :_LARGEST] = moments.covariance[:_LARGEST, :_LARGEST]
-        mapping, root = self.mapping, symmetric_root(found).to(self.inverse)
+        return moments.mean.to(self.inverse), symmetric_root(found).to(self.inverse)
+
+    def _calibrate(self, mean: Tensor, root: Tensor) -> None:
+        """Gives samples of these moments the mean, the variances and, of the large components, the covariance of y."""
+        mapping = self.mapping
         mapping.colour.copy_(torch.linalg.solve(root, mapping.colour, left=False))
-        mapping.offset.sub_(mapping.colour @ moments.mean.to(root))
+        mapping.offset.sub_(mapping.colour @ mean)
         self.inverse = self.inverse @ root
 
     def _noised(self, n: int, random: torch.Generator) -> tuple[Tensor, Tensor | None]:
@@ -161,16 +163,30 @@ class FlowFit:
         return step_generator(self.config.seed, number, self.device)
 
 
-def _apart(u: Tensor) -> Tensor:
-    """|mean|² + |covariance - I|² of the distribution of samples u [n, D], a dimension; [].
+class _Drawn(nn.Module):
+    """Moving mean and second moments of samples u [n, D], of which those of a flow that is right are 0 and I.
 
-    Its halves are independent, so that products of what is measured on the one and on the other are right on average; squares
-    of a batch's own errors would not be, and their least is at samples that are too small.
+    A batch of some hundreds tells each entry of a covariance to a tenth, and a loss of its own deviations would mostly follow
+    its noise. So the deviations come from the last some thousands, and their gradient from the batch.
     """
-    a, b = u.tensor_split(2)
-    one = torch.eye(u.shape[1], device=u.device, dtype=u.dtype)
-    apart = (a.mean(dim=0) * b.mean(dim=0)).sum() + ((a.t() @ a / len(a) - one) * (b.t() @ b / len(b) - one)).sum()
-    return apart / u.shape[1]
+
+    mean: Tensor
+    second: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("second", torch.eye(dim))
+
+    def apart(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """|mean|² + |second moments - I|² a dimension [], and what has their gradient []."""
+        dim, mean, second = u.shape[1], u.mean(dim=0), u.t() @ u / len(u)
+        with torch.no_grad():
+            self.mean.lerp_(mean, _NEW)
+            self.second.lerp_(second, _NEW)
+            far = self.second - torch.eye(dim).to(u)
+        towards = 2 * ((self.mean * mean).sum() + (far * second).sum()) / dim
+        return (self.mean.square().sum() + far.square().sum()) / dim, towards
 
 
 def _parts(samples: int) -> int:
