@@ -1,20 +1,28 @@
-"""Inversion: from an image to the code that draws it, by optimisation."""
+"""Inversion: from an image to what draws it, by optimisation: a code, and what a method finds beside it."""
 
+from lia_adapter.inversion.drawing import Stage, noise_sizes, redraw
 from lia_adapter.inversion.loss import ReconstructionLoss, check_prior_weight, prior_loss
+from lia_adapter.inversion.methods import METHODS
 from lia_adapter.inversion.optimise import Y_RATE, Inversion, optimise, search_coordinates
 from lia_adapter.inversion.posterior import ADDED_ERROR, Answers, Posterior
+from lia_adapter.inversion.problem import Problem
 from lia_adapter.inversion.search import search
 
 __all__ = [
     "ADDED_ERROR",
+    "METHODS",
     "Y_RATE",
     "Answers",
     "Inversion",
     "Posterior",
+    "Problem",
     "ReconstructionLoss",
+    "Stage",
     "check_prior_weight",
+    "noise_sizes",
     "optimise",
     "prior_loss",
+    "redraw",
     "search",
     "search_coordinates",
 ]

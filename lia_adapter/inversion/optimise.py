@@ -1,13 +1,14 @@
 """Inversion by optimisation: the code whose image is nearest to a given one, from any start (LIA, eq. 13)."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from lia_adapter.generators import Generator, MappingSampler
+from lia_adapter.inversion.descend import descend, warm_and_cool
 from lia_adapter.inversion.loss import ReconstructionLoss
 from lia_adapter.metrics.recovery import pixel_spectrum
 from lia_adapter.progress import Progress
@@ -18,7 +19,6 @@ Y_RATE = 0.8
 """Rate for `optimise` in the coordinates of `search_coordinates`."""
 _SPECTRUM_CODES = 32
 _PACE, _LEAST = 0.25, 1e-6  # exponent, and the least eigenvalue as a share of the largest
-_WARM_UP, _COOL_DOWN = 0.05, 0.25  # shares of the steps (Karras 2020, app. D)
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,21 @@ class Inversion:
         z: [N, y_dim], float64: of the mean of ys over its layers.
         images: What the generator draws from ys [N, C, H, W].
         loss: Of each image [N].
+        kept: What else it takes to draw the images, [N, …] each: see `redraw`.
     """
 
     ys: Tensor
     z: Tensor
     images: Tensor
     loss: Tensor
+    kept: dict[str, Tensor] = field(default_factory=dict)
 
     @staticmethod
     def joined(parts: "Sequence[Inversion]") -> "Inversion":
         """One of several, one image after the other."""
-        return Inversion(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Inversion)))
+        ys, z, images, loss = (torch.cat([getattr(part, name) for part in parts]) for name in ("ys", "z", "images", "loss"))
+        kept = {name: torch.cat([part.kept[name] for part in parts]) for name in parts[0].kept}
+        return Inversion(ys, z, images, loss, kept)
 
 
 def search_coordinates(
@@ -91,25 +95,11 @@ def optimise(
     Returns:
         Of every image the best code seen [N, …] and its loss [N]: a start that is good already is never made worse.
     """
-    codes = start.detach().clone().requires_grad_(True)
-    best, least = codes.detach().clone(), torch.full((len(x),), torch.inf, device=x.device)
-    adam = torch.optim.Adam([codes], lr=rate, betas=(0.9, 0.99))
-    for step in range(steps + 1):
-        with torch.enable_grad():
-            losses = loss(draw(codes), x)
-            if penalty:
-                losses = losses + penalty(codes)
-            total = losses.sum()
-        found = losses.detach().to(least)
-        better = found < least
-        least = torch.where(better, found, least)
-        best[better] = codes.detach()[better]
-        if progress:
-            progress(step, steps)
-        if step == steps:
-            break
-        done = step / steps
-        adam.param_groups[0]["lr"] = rate * min(1.0, (done + 1 / steps) / _WARM_UP, (1 - done) / _COOL_DOWN)
-        (codes.grad,) = torch.autograd.grad(total, codes)  # of nothing else, whatever weights would take one
-        adam.step()
-    return best, least
+
+    def losses(found: Mapping[str, Tensor], step: int) -> Tensor:
+        codes = found["codes"]
+        total = loss(draw(codes), x)
+        return total + penalty(codes) if penalty else total
+
+    best, least = descend({"codes": start}, losses, steps=steps, rate=rate, schedule=warm_and_cool, progress=progress)
+    return best["codes"], least

@@ -340,6 +340,11 @@ class ShuffledCouplings(AffineCouplings):
             self.register_buffer(f"kept_{i}", kept, persistent=False)
             self.register_buffer(f"changed_{i}", changed, persistent=False)
 
+    def parameters_of_large(self) -> list[nn.Parameter]:
+        """The parameters of the couplings of large components."""
+        layers = (layer for i, layer in enumerate(self.layers) if int(self.get_buffer(f"kept_{i}")[-1]) < self.large)
+        return [parameter for layer in layers for parameter in layer.parameters()]
+
     def config(self) -> dict[str, Any]:
         """The arguments of this class, as JSON."""
         return {"dim": self.dim, "depth": self.scale_depth, "width": self.width, "c_dim": self.c_dim, "large": self.large}

@@ -74,7 +74,7 @@ def fit_mapping(
             f"fit {coupling}",
             fit.module,
             fit.step,
-            adam(fit.trained, fit.learning_rate),
+            fit.optimizer(),
             steps=steps,
             batch=config.batch,
             rate=cosine(steps),
@@ -105,9 +105,9 @@ class _Dense:
         stack, dim = dense_stack(original.generator), original.dim
         assert stack is not None  # noqa: S101  (pick_coupling saw to it)
         label = {"label_features": stack.label["embed_bias"].shape[0]} if stack.label else {}
-        self.original, self.config, self.learning_rate = original, config, config.dense_learning_rate
+        self.original, self.config = original, config
         mapping = InvertibleMapping("dense", dim, original.c_dim, layers=len(stack.weights), alpha=stack.alpha, **label)
-        self.mapping = self.module = self.trained = mapping.to(device)
+        self.mapping = self.module = mapping.to(device)
         self.samples = original.pairs(config.kept_samples, self._random(_STATISTICS))
         y = self.samples[1]
         assert isinstance(mapping.core, DenseCore)  # noqa: S101
@@ -141,6 +141,10 @@ class _Dense:
         reach = (1 + found.square().mean(dim=1)).log().mean()
         loss = seeds + moments + self.config.reach_weight * reach
         return {"loss": loss, "seeds": seeds, "moments": moments, "reach": reach}
+
+    def optimizer(self) -> torch.optim.Adam:
+        """Of the weights of the layers."""
+        return adam(self.mapping, self.config.dense_learning_rate)
 
     def finish(self) -> InvertibleMapping:
         """The mapping, calibrated."""
