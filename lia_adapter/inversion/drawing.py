@@ -113,17 +113,11 @@ def _named(generator: Generator) -> dict[str, nn.Parameter]:
 def drawing_weights(generator: Generator) -> dict[str, Tensor]:
     """The parameters that images depend on, by names that begin with the number of their module."""
     named = _named(generator)
-    before = {name: parameter.requires_grad for name, parameter in named.items()}
-    try:
-        for parameter in named.values():
-            parameter.requires_grad_(True)
-        like = next(iter(named.values()))
-        with torch.enable_grad():
-            x = generator.synthesis(like.new_zeros(1, generator.num_ws, generator.y_dim))
-            found = torch.autograd.grad(x.sum(), list(named.values()), allow_unused=True)
-    finally:
-        for name, parameter in named.items():
-            parameter.requires_grad_(before[name])
+    leaves = {name: parameter.detach().requires_grad_(True) for name, parameter in named.items()}
+    like = next(iter(leaves.values()))
+    with torch.enable_grad(), with_weights(generator, leaves):
+        x = generator.synthesis(like.new_zeros(1, generator.num_ws, generator.y_dim))
+        found = torch.autograd.grad(x.sum(), list(leaves.values()), allow_unused=True)
     return {name: parameter for (name, parameter), gradient in zip(named.items(), found, strict=True) if gradient is not None}
 
 
