@@ -15,8 +15,9 @@ from lia_adapter import projected
 from lia_adapter.data import Placement
 from lia_adapter.encoder import one_code
 from lia_adapter.errors import CheckpointError, ConfigError, LIAError, argument
-from lia_adapter.generators import fingerprint
+from lia_adapter.generators import broadcast, fingerprint, truncate
 from lia_adapter.generators.labels import Label
+from lia_adapter.inversion import kept_names, redraw
 from lia_adapter.lia import LIA
 from lia_adapter.lia_file import reason
 from lia_adapter.tensorfile import read_tensor_file, write_tensor_file
@@ -24,6 +25,7 @@ from lia_adapter.tensorfile import read_tensor_file, write_tensor_file
 __all__ = [
     "Codes",
     "check_generator",
+    "draw_codes",
     "is_codes_file",
     "join_codes",
     "open_codes",
@@ -43,7 +45,8 @@ class Codes:
         names: Of the images, within their data set.
         tensors: y [N, y_dim]; z [N, y_dim] (float64); mse [N], of the reconstruction on [-1, 1]; typicality [N] in [0, 1], NaN
             where the LIA has no encoder; z_size [N]; and, where there are any, ys [N, num_ws, y_dim], c [N, c_dim] and prior_p
-            [N] in [0, 1] (`LIA.prior_p`), which files of earlier versions lack. Codes of another program are y, or y and ys,
+            [N] in [0, 1] (`LIA.prior_p`), which files of earlier versions lack; and what a method of inversion keeps beside
+            codes (`inversion.redraw`). Codes of another program are y, or y and ys,
             alone.
         placements: Where each image lies in its picture, as `Placement.to_json` says it.
         generator: Fingerprint of the generator that they belong to.
@@ -139,6 +142,26 @@ def open_codes(path: str | Path, lia: LIA, *, trust: bool = False) -> Codes:
     tensors = {"y": one_code(found)} | ({"ys": found} if found.ndim == 3 else {})
     about = {"how": "another program", "lia": lia.provenance.get("source")}
     return Codes(names, tensors, (whole,) * len(names), fingerprint(g), about)
+
+
+def draw_codes(lia: LIA, codes: Codes, part: range, psi: float = 1.0) -> Tensor:
+    """Draws some codes of a file, with what a method of inversion found beside them.
+
+    Args:
+        lia: Whose codes they are; see `open_codes`.
+        codes: The file's.
+        part: Which of them.
+        psi: Truncation; 1 is none.
+
+    Returns:
+        x [n, C, H, W], about in [-1, 1] (not clamped).
+    """
+    rows, g = slice(part.start, part.stop), lia.generator
+    ys = codes.ys[rows].to(lia.device)
+    kept = {name: codes.tensors[name][rows].to(lia.device) for name in kept_names(codes.tensors)}
+    if not kept:
+        return lia.synthesize(ys, psi=psi)
+    return redraw(g, truncate(broadcast(ys, g.num_ws), lia.centre(None), psi), kept)
 
 
 def given(label: Label | None, bits: int | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from lia_adapter.config import check_choices, check_least, key
 __all__ = [
     "COUPLINGS",
     "MAPPINGS",
+    "METHODS",
     "PRECISIONS",
     "RESIZE_MODES",
     "SCHEDULES",
@@ -31,6 +32,10 @@ SPACES = ("y", "ys")
 """What an encoder finds: one code an image, or one a layer."""
 SEARCH_SPACES = (*SPACES, "z")
 """What an inversion moves."""
+METHODS = (
+    "search", "projector", "image2stylegan", "in-domain", "force-in-domain", "multi-code", "layerwise", "features", "tune",
+)  # fmt: skip
+"""How an inversion is made; search is that of LIA, in y, ys or z."""
 SEED_MAPPINGS = ("original", "invertible")
 """What makes codes of seeds: the generator's own mapping, or the one that `convert` fitted."""
 STARTS = ("encoder", "mean", "random")

@@ -162,7 +162,7 @@ class LIA(nn.Module):
             raise LIAError("this checkpoint's mapping has no inverse. Run lia-adapt convert on it first.")
         return self.mapping.to_z(y.to(self.device), None if c is None else c.to(self.device))
 
-    def _centre(self, c: Tensor | None) -> Tensor:
+    def centre(self, c: Tensor | None) -> Tensor:
         """Centre of truncation: y_mean, [N, 1, y_dim] where there is one for each class (StyleGAN-XL); one for each layer."""
         means = self.generator.y_means
         mean = self.y_mean if means is None or c is None else means[c.argmax(dim=1)][:, None]
@@ -192,7 +192,7 @@ class LIA(nn.Module):
         """
         ys = broadcast(y_or_ys.to(self.device), self.generator.num_ws, self.generator.y_dim)
         if psi != 1:
-            ys = truncate(ys, self._centre(c), psi, cutoff)
+            ys = truncate(ys, self.centre(c), psi, cutoff)
         return self.generator.synthesis(ys, noise_mode=noise_mode)
 
     @torch.no_grad()
@@ -322,7 +322,7 @@ class LIA(nn.Module):
             before, here = sum(len(p.loss) for p in found), slice(part.start, part.stop)
             tell = None if progress is None else lambda step, _: progress(before * steps + step * len(part), len(x) * steps)
             images, label = x[here].to(self.device), None if c is None else c[here].to(self.device)
-            first = self._first(images, label, space, start, seeds[here])
+            first = self.first_codes(images, label, space, start, seeds[here])
             coordinates = None if space == "z" else self.find_coordinates() if steps else self.whitening()
             return search(
                 self.generator, mapping, first, images, label, compare,
@@ -339,7 +339,7 @@ class LIA(nn.Module):
         drawing = min(seconds_of(lambda: self.generator.synthesis(ys)) for _ in range(2))  # the first time is slower
         return allowance(passes * GRADIENT * drawing)
 
-    def _first(self, x: Tensor, c: Tensor | None, space: str, start: str, seeds: Sequence[int]) -> Tensor:
+    def first_codes(self, x: Tensor, c: Tensor | None, space: str, start: str, seeds: Sequence[int]) -> Tensor:
         """Codes of a space that the search for images begins with."""
         if start == "encoder":
             first = self.encode(x)

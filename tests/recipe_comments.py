@@ -20,7 +20,7 @@ _KEY = re.compile(r"((?:# )?(\w+) = [^#]*?) *(#.*)?")
 
 def config_of(recipe: str) -> Any:
     """The dataclass of what stands above all tables of a recipe."""
-    return _CONFIGS.get(recipe, TrainConfig)
+    return _CONFIGS.get("invert" if recipe.startswith("invert-") else recipe, TrainConfig)
 
 
 def commented(recipe: str, text: str) -> str:

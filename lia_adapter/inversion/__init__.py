@@ -1,8 +1,8 @@
 """Inversion: from an image to what draws it, by optimisation: a code, and what a method finds beside it."""
 
-from lia_adapter.inversion.drawing import Stage, noise_sizes, redraw
+from lia_adapter.inversion.drawing import Stage, kept_names, noise_sizes, redraw
 from lia_adapter.inversion.loss import ReconstructionLoss, check_prior_weight, prior_loss
-from lia_adapter.inversion.methods import METHODS
+from lia_adapter.inversion.methods import METHODS, ONE_CODE
 from lia_adapter.inversion.optimise import Y_RATE, Inversion, optimise, search_coordinates
 from lia_adapter.inversion.posterior import ADDED_ERROR, Answers, Posterior
 from lia_adapter.inversion.problem import Problem
@@ -11,6 +11,7 @@ from lia_adapter.inversion.search import search
 __all__ = [
     "ADDED_ERROR",
     "METHODS",
+    "ONE_CODE",
     "Y_RATE",
     "Answers",
     "Inversion",
@@ -19,6 +20,7 @@ __all__ = [
     "ReconstructionLoss",
     "Stage",
     "check_prior_weight",
+    "kept_names",
     "noise_sizes",
     "optimise",
     "prior_loss",

@@ -1,6 +1,6 @@
 """What a method may find beside codes, and how images are drawn with it: noise images, feature maps, several codes, weights."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -16,6 +16,7 @@ __all__ = [
     "WEIGHTS",
     "Stage",
     "drawing_weights",
+    "kept_names",
     "noise_sizes",
     "redraw",
     "tuned_weights",
@@ -164,6 +165,11 @@ def with_weights(generator: Generator, weights: Mapping[str, Tensor]) -> Iterato
         for owner, own, parameter in held:
             delattr(owner, own)
             owner._parameters[own] = parameter
+
+
+def kept_names(names: Iterable[str]) -> list[str]:
+    """Those of some tensors that `redraw` takes."""
+    return [name for name in names if name == SHIFT or name.startswith((NOISE, WEIGHTS))]
 
 
 def redraw(generator: Generator, ys: Tensor, kept: Mapping[str, Tensor], stage: Stage | None = None) -> Tensor:

@@ -11,7 +11,7 @@ from lia_adapter.inversion.problem import Problem
 from lia_adapter.inversion.projector import projector
 from lia_adapter.inversion.tune import tune
 
-__all__ = ["METHODS"]
+__all__ = ["METHODS", "ONE_CODE"]
 
 METHODS: dict[str, Callable[[Problem], Inversion]] = {
     "projector": projector,
@@ -24,3 +24,5 @@ METHODS: dict[str, Callable[[Problem], Inversion]] = {
     "tune": tune,
 }
 """All but the search in y, ys or z, which `LIA.invert` is."""
+ONE_CODE = ("projector", "multi-code")
+"""Those that find one y for all layers."""

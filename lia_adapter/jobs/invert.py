@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from lia_adapter.budget import in_parts
-from lia_adapter.codes import Codes, given, join_codes, read_codes
+from lia_adapter.codes import Codes, draw_codes, given, join_codes, read_codes
 from lia_adapter.config import load_recipe
 from lia_adapter.data import Batch, ImageSet, in_batches, none_readable, open_images
 from lia_adapter.encoder import one_code
 from lia_adapter.errors import CheckpointError, LIAError
 from lia_adapter.files import make_folder, sha256_file
 from lia_adapter.generators import fingerprint, graphs_at_once
-from lia_adapter.inversion import Inversion, ReconstructionLoss, check_prior_weight, prior_loss
+from lia_adapter.inversion import METHODS, ONE_CODE, Inversion, Problem, ReconstructionLoss, check_prior_weight, prior_loss
 from lia_adapter.jobs.invert_config import InvertConfig
 from lia_adapter.jobs.run import checked_out, write_results
 from lia_adapter.lia import LIA
@@ -98,9 +98,15 @@ def invert_lia(
         "mapping_sha256": None if lia.mapping is None else fingerprint(lia.mapping),
         "lia": lia.provenance.get("source"),
         **({"prior_weight": config.prior_weight} if config.prior_weight else {}),  # the last release did not know it
+        **({} if config.method == "search" else {
+            "method": config.method, "learning_rate": config.learning_rate, "codes": config.codes,
+        }),
     }  # fmt: skip
+    if config.method.endswith("in-domain") and lia.encoder is None:
+        raise LIAError(f"{config.method} asks the encoder at every step. Run lia-adapt train-encoder on this file first.")
     loss = ReconstructionLoss(network)
     n, _ = graphs_at_once(g, lambda drawn: loss(drawn, drawn.detach()), most=batch)
+    n = max(1, n // config.codes) if config.method == "multi-code" else n
     work = _Work(lia, images, config, loss, about, fingerprint(g), n)
     parts = out.with_name(f".{out.name}.parts")
     codes = work.kept(out)
@@ -143,11 +149,24 @@ class _Work:
 
     def invert(self, part: Batch, steps: int, progress: Callable[[int, int], None] | None = None) -> Inversion:
         """With a seed for each image, so that batches change no random start."""
+        if steps and self.config.method != "search":
+            return self._by_method(part, steps, progress)
         return self.lia.invert(
             part.x, part.c, steps=steps, space=self.config.space, start=self.config.start, loss=self.loss,
             prior_weight=self.config.prior_weight, seed=[self.config.seed + number for number in part.numbers],
             progress=progress,
         )  # fmt: skip
+
+    def _by_method(self, part: Batch, steps: int, progress: Callable[[int, int], None] | None) -> Inversion:
+        lia, config, seeds = self.lia, self.config, [self.config.seed + number for number in part.numbers]
+        assert lia.mapping is not None  # noqa: S101  (`invert_lia` saw to it)
+        problem = Problem(
+            lia.generator, lia.mapping, part.x, part.c, self.loss,
+            lia.first_codes(part.x, part.c, "ys", config.start, seeds), steps, seeds, rate=config.learning_rate,
+            prior_weight=config.prior_weight, codes=config.codes, encode=None if lia.encoder is None else lia.encode,
+            progress=progress,
+        )  # fmt: skip
+        return METHODS[config.method](problem)
 
     @torch.no_grad()
     def codes(self, part: Batch, numbers: range, progress: Callable[[int, int], None] | None) -> Codes:
@@ -160,7 +179,8 @@ class _Work:
             "typicality": self.lia.typicality_of(y), "prior_p": self.lia.prior_p(y, part.c),
             "loss": found.loss, "start_loss": before,
         }  # fmt: skip
-        tensors |= {"ys": found.ys} if self.config.space == "ys" else {}
+        one = self.config.space != "ys" if self.config.method == "search" else self.config.method in ONE_CODE
+        tensors |= found.kept | ({} if one else {"ys": found.ys})
         if self.config.prior_weight and self.lia.mapping is not None:
             tensors["prior"] = prior_loss(self.lia.mapping, found.ys, part.c)
         tensors |= {} if part.c is None else {"c": part.c}
@@ -200,8 +220,9 @@ class _Work:
                 break
         x, begun = (torch.cat(side)[:SHOWN] for side in zip(*rows, strict=True))
         drawn = in_parts(
-            lambda ys: resize(self.lia.synthesize(ys.to(self.lia.device))).cpu(), codes.ys[:SHOWN], self.lia.at_once("draw")
-        )
+            lambda part: resize(draw_codes(self.lia, codes, part)).cpu(), range(min(SHOWN, len(codes.names))),
+            self.lia.at_once("draw"),
+        )  # fmt: skip
         return [x, begun, torch.cat(list(drawn))]
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from lia_adapter.config import check_choices, check_least, check_seed, key
-from lia_adapter.keys import SEARCH_SPACES, STARTS, LabelledImageKeys
+from lia_adapter.config import check_choices, check_least, check_rates, check_seed, key
+from lia_adapter.keys import METHODS, SEARCH_SPACES, STARTS, LabelledImageKeys
 
 __all__ = ["InvertConfig"]
 
@@ -12,9 +12,12 @@ __all__ = ["InvertConfig"]
 class InvertConfig(LabelledImageKeys):
     """The keys of `recipes/invert.toml`."""
 
-    space: str = key("where to search: y, ys (a y of its own for every layer) or z", "y")
+    method: str = key("search, as LIA's; or one of the others that recipes are named by, such as projector", "search", new=True)
+    space: str = key("search: where, in y, ys (a y of its own for every layer) or z", "y")
     start: str = key("encoder: its codes; mean: of y; or random codes", "encoder")
     steps: int = key("of Adam", 500)
+    learning_rate: float | None = key("of Adam, but for search; none: the method's own", None, none=0, new=True)
+    codes: int = key("multi-code: codes of an image", 10, new=True)
     prior_weight: float = key("of log(1 + |z|²/D) of the code: keeps it where the prior has codes; 0: none", 0.0, new=True)
     seed: int = key("of random starts", 0)
     features: str | None = key(
@@ -23,6 +26,8 @@ class InvertConfig(LabelledImageKeys):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choices(self, {"space": SEARCH_SPACES, "start": STARTS})
-        check_least(self, {"steps": 0, "prior_weight": 0})
+        check_choices(self, {"method": METHODS, "space": SEARCH_SPACES, "start": STARTS})
+        check_least(self, {"steps": 0, "prior_weight": 0, "codes": 1})
+        if self.learning_rate is not None:
+            check_rates(self, "learning_rate")
         check_seed(self)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lia_adapter.budget import in_parts
-from lia_adapter.codes import Codes, given, is_codes_file, open_codes
+from lia_adapter.codes import Codes, draw_codes, given, is_codes_file, open_codes
 from lia_adapter.data import ImageSet, Placement, in_batches, none_readable, open_images, paste_back
 from lia_adapter.errors import ConfigError, LIAError, argument
 from lia_adapter.files import check_writable, make_folder
@@ -212,7 +212,7 @@ def _from_codes(
     lia: LIA, codes: Codes, images: ImageSet | None, numbers: Sequence[int] | None, psi: float, size: int
 ) -> Iterator[_Drawn]:
     first = 0
-    for drawn in in_parts(lambda ys: lia.synthesize(ys.to(lia.device), psi=psi).cpu(), codes.ys, size):
+    for drawn in in_parts(lambda part: draw_codes(lia, codes, part, psi).cpu(), range(len(codes.names)), size):
         for i, image in enumerate(drawn, first):
             item = None if images is None or numbers is None else images.load(numbers[i])
             yield _Drawn(i, image, None if item is None else item.x, Placement.from_json(codes.placements[i]))

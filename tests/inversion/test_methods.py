@@ -152,9 +152,11 @@ class Painter(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.style = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 6))
-        self.start, self.first = nn.Linear(6, 4 * 4 * 4), nn.Conv2d(4, 6, 3, padding=1)
-        self.second, self.last = nn.Conv2d(6, 5, 3, padding=1), nn.Conv2d(5, 3, 1)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.style = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 6))
+            self.start, self.first = nn.Linear(6, 4 * 4 * 4), nn.Conv2d(4, 6, 3, padding=1)
+            self.second, self.last = nn.Conv2d(6, 5, 3, padding=1), nn.Conv2d(5, 3, 1)
 
     def draw(self, y: Tensor) -> Tensor:
         x = self.first(self.start(y).reshape(-1, 4, 4, 4)).relu()

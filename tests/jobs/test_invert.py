@@ -7,14 +7,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lia_adapter.codes import Codes, read_codes
+from lia_adapter.codes import Codes, draw_codes, read_codes
 from lia_adapter.data import open_images
 from lia_adapter.errors import ConfigError, LIAError
 from lia_adapter.generators import fingerprint
 from lia_adapter.inversion import Inversion, prior_loss
 from lia_adapter.jobs.invert import invert_figures, invert_images
+from lia_adapter.jobs.reconstruct import reconstruct_images
+from lia_adapter.keys import METHODS
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.typicality import z_size
+from lia_adapter.progress import Progress
 from lia_adapter.reports.images import write_invert_report
 from tests import toys
 
@@ -214,3 +217,37 @@ def test_codes_of_before_have_no_p_and_that_is_said(lia: LIA, folder: Path, tmp_
     del codes.tensors["prior_p"]
     assert "prior p" in invert_figures(codes)["left_out"]
     assert "prior p: these codes were found by a version" in write_invert_report(codes, tmp_path / "c.safetensors").read_text()
+
+
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_every_method_is_a_recipe_whose_file_draws_what_was_found(folder: Path, tmp_path: Path, method: str) -> None:
+    lia = toys.with_encoder(toys.stylegan(resolution=16))
+    out = tmp_path / "c.safetensors"
+    more = {"codes": 2} if method == "multi-code" else {}
+
+    def run(to: Path, progress: Progress | None = None) -> Codes:
+        return invert_images(lia, folder, to, f"invert-{method}", steps=8, batch=2, progress=progress, **more)
+
+    def stop(name: str, done: int, total: int | None) -> None:
+        if name == "invert" and done > 20:
+            raise KeyboardInterrupt
+
+    codes = run(out)
+    x = torch.stack([item.x for i in range(5) if (item := open_images(folder, (16, 16), 3).load(i)) is not None])
+    drawn = draw_codes(lia, read_codes(out), range(5))
+    torch.testing.assert_close((drawn - x).square().mean(dim=(1, 2, 3)), codes.tensors["mse"], rtol=1e-4, atol=1e-6)
+    figures = reconstruct_images(lia, out, tmp_path / "drawn")
+    assert figures["mse"] == pytest.approx(float(codes.tensors["mse"].mean()), rel=1e-3)
+    again = tmp_path / "again.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        run(again, stop)
+    same(run(again), codes)
+
+
+def test_methods_say_what_they_need(folder: Path, tmp_path: Path) -> None:
+    lia = toys.with_encoder(toys.stylegan())
+    plain = LIA(lia.generator, lia.mapping, family=lia.family, config=lia.config)
+    with pytest.raises(LIAError, match="in-domain asks the encoder at every step. Run lia-adapt train-encoder"):
+        invert_images(plain, folder, tmp_path / "c.safetensors", "invert-in-domain", start="mean")
+    with pytest.raises(ConfigError, match="method is 'magic'; expected one of search, projector"):
+        invert_images(lia, folder, tmp_path / "c.safetensors", method="magic")
