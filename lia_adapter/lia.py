@@ -26,7 +26,7 @@ from lia_adapter.generators import (
     seed_to_z,
     truncate,
 )
-from lia_adapter.inversion import Inversion, ReconstructionLoss, check_prior_weight, search, search_coordinates
+from lia_adapter.inversion import IMAGE_LOSS, Inversion, ReconstructionLoss, check_prior_weight, search, search_coordinates
 from lia_adapter.keys import SEARCH_SPACES, SEED_MAPPINGS, STARTS
 from lia_adapter.lia_file import write_lia_file
 from lia_adapter.linalg import covariance_root
@@ -294,7 +294,7 @@ class LIA(nn.Module):
             steps: Of optimisation; 0 is none.
             space: Where to search: y, ys (a y of its own for every layer) or z.
             start: encoder, mean, or random.
-            loss: What is minimised; pixels alone where None.
+            loss: What is minimised; None: pixels and their pyramid (`IMAGE_LOSS`).
             prior_weight: Of log(1 + |z|² / D) of the codes (`prior_loss`), which is added to the loss; 0: none.
             seed: Of the random start of each image (not StyleGAN's), or of the first, where the others have those that follow.
             progress: Is told the steps done and to do, over all images.
@@ -310,7 +310,7 @@ class LIA(nn.Module):
         if mapping.c_dim and c is None:  # told before the search and not by what needs it first
             raise LIAError(f"this generator is class-conditional: found no labels, expected c [{len(x)}, {mapping.c_dim}].")
         seeds = range(seed, seed + len(x)) if isinstance(seed, int) else seed
-        compare = loss or ReconstructionLoss()
+        compare = loss or IMAGE_LOSS
         n, drawing = graphs_at_once(self.generator, lambda x: compare(x, x.detach())) if steps else (1, nullcontext)
         if steps and space != "z" and self.coordinates is None:
             self.find_coordinates(self.search_seconds(len(x) * steps))

@@ -1,7 +1,7 @@
 """Inversion: from an image to what draws it, by optimisation: a code, and what a method finds beside it."""
 
 from lia_adapter.inversion.drawing import Stage, kept_names, noise_sizes, redraw
-from lia_adapter.inversion.loss import ReconstructionLoss, check_prior_weight, prior_loss
+from lia_adapter.inversion.loss import IMAGE_LOSS, ReconstructionLoss, check_prior_weight, prior_loss
 from lia_adapter.inversion.methods import METHODS, ONE_CODE
 from lia_adapter.inversion.optimise import Y_RATE, Inversion, optimise, search_coordinates
 from lia_adapter.inversion.posterior import ADDED_ERROR, Answers, Posterior
@@ -10,6 +10,7 @@ from lia_adapter.inversion.search import search
 
 __all__ = [
     "ADDED_ERROR",
+    "IMAGE_LOSS",
     "METHODS",
     "ONE_CODE",
     "Y_RATE",

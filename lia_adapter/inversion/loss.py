@@ -9,10 +9,10 @@ from torch import Tensor
 
 from lia_adapter.errors import LIAError
 from lia_adapter.mapping import InvertibleMapping
-from lia_adapter.metrics.images import mse
+from lia_adapter.metrics.images import mse, pyramid_distance
 from lia_adapter.metrics.networks import FeatureNetwork, paper_perceptual, perceptual_distance
 
-__all__ = ["ReconstructionLoss", "check_prior_weight", "prior_loss", "size_loss"]
+__all__ = ["IMAGE_LOSS", "ReconstructionLoss", "check_prior_weight", "prior_loss", "size_loss"]
 
 
 @dataclass(frozen=True)
@@ -23,23 +23,27 @@ class ReconstructionLoss:
     network it is the distance of normalised features (Zhang 2018), whose scale is another: each has a weight of its own.
 
     Attributes:
-        network: None: pixels alone.
+        network: None: pixels, and their pyramid if it has a weight.
         pixel_weight: Of the squared error on [-1, 1].
         vgg_weight: Of the paper's perceptual distance.
         perceptual_weight: Of any other network's.
+        pyramid_weight: Of `pyramid_distance`, where there is no network; 0: none.
     """
 
     network: FeatureNetwork | None = None
     pixel_weight: float = 1.0
     vgg_weight: float = 5e-5
     perceptual_weight: float = 1.0
+    pyramid_weight: float = 0.0
 
     def parts(self, drawn: Tensor, x: Tensor) -> dict[str, Tensor]:
-        """Unweighted losses [N] of images [N, C, H, W] in [-1, 1], by name: pixel and, with a network, perceptual."""
+        """Unweighted losses [N] of images [N, C, H, W] in [-1, 1], by name: pixel, and perceptual (of a network) or pyramid."""
         found = {"loss/pixel": mse(drawn, x)}
         if self.network is not None:
             distance = paper_perceptual if self.network.is_paper else perceptual_distance
             found["loss/perceptual"] = distance(self.network, drawn, x)
+        elif self.pyramid_weight:
+            found["loss/pyramid"] = pyramid_distance(drawn, x)
         return found
 
     def weighted(self, parts: dict[str, Tensor]) -> Tensor:
@@ -48,11 +52,17 @@ class ReconstructionLoss:
         if self.network is not None:
             weight = self.vgg_weight if self.network.is_paper else self.perceptual_weight
             loss = loss + weight * parts["loss/perceptual"]
+        elif self.pyramid_weight:
+            loss = loss + self.pyramid_weight * parts["loss/pyramid"]
         return loss
 
     def __call__(self, drawn: Tensor, x: Tensor) -> Tensor:
         """Images [N, C, H, W] in [-1, 1] -> [N]."""
         return self.weighted(self.parts(drawn, x))
+
+
+IMAGE_LOSS = ReconstructionLoss(pyramid_weight=0.3)
+"""What an inversion minimises that has no network: squared errors alone make grey patches of what is hard to draw."""
 
 
 def size_loss(z: Tensor) -> Tensor:

@@ -16,7 +16,16 @@ from lia_adapter.encoder import one_code
 from lia_adapter.errors import CheckpointError, LIAError
 from lia_adapter.files import make_folder, sha256_file
 from lia_adapter.generators import fingerprint, graphs_at_once
-from lia_adapter.inversion import METHODS, ONE_CODE, Inversion, Problem, ReconstructionLoss, check_prior_weight, prior_loss
+from lia_adapter.inversion import (
+    IMAGE_LOSS,
+    METHODS,
+    ONE_CODE,
+    Inversion,
+    Problem,
+    ReconstructionLoss,
+    check_prior_weight,
+    prior_loss,
+)
 from lia_adapter.jobs.invert_config import InvertConfig
 from lia_adapter.jobs.run import checked_out, write_results
 from lia_adapter.lia import LIA
@@ -94,6 +103,7 @@ def invert_lia(
         "space": config.space, "start": config.start, "steps": config.steps, "seed": config.seed,
         "features": None if network is None else network.name,
         "features_sha256": None if config.features is None else sha256_file(config.features),
+        **({} if network else {"pyramid": IMAGE_LOSS.pyramid_weight}),  # runs of before it had pixels alone
         "encoder_sha256": None if lia.encoder is None else fingerprint(lia.encoder),
         "mapping_sha256": None if lia.mapping is None else fingerprint(lia.mapping),
         "lia": lia.provenance.get("source"),
@@ -104,7 +114,7 @@ def invert_lia(
     }  # fmt: skip
     if config.method.endswith("in-domain") and lia.encoder is None:
         raise LIAError(f"{config.method} asks the encoder at every step. Run lia-adapt train-encoder on this file first.")
-    loss = ReconstructionLoss(network)
+    loss = IMAGE_LOSS if network is None else ReconstructionLoss(network)
     n, _ = graphs_at_once(g, lambda drawn: loss(drawn, drawn.detach()), most=batch)
     n = max(1, n // config.codes) if config.method == "multi-code" else n
     work = _Work(lia, images, config, loss, about, fingerprint(g), n)

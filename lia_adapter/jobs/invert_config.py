@@ -21,7 +21,9 @@ class InvertConfig(LabelledImageKeys):
     prior_weight: float = key("of log(1 + |z|²/D) of the code: keeps it where the prior has codes; 0: none", 0.0, new=True)
     seed: int = key("of random starts", 0)
     features: str | None = key(
-        "a torchvision network (.pth, .safetensors), to compare what it sees, too; none: pixels alone", None, none="none"
+        "a torchvision network (.pth, .safetensors), to compare what it sees, too; none: a pyramid of the pixels",
+        None,
+        none="none",
     )
 
     def __post_init__(self) -> None:

@@ -57,7 +57,9 @@ def write_invert_report(codes: Codes, out: Path) -> Path:
     """
     figures = invert_figures(codes)
     about, means, count = figures["about"], figures["mean"], len(codes.names)
-    loss = html.escape(f"pixels and {about['features']}" if about["features"] else "pixels alone")
+    loss = html.escape(
+        f"pixels and {about['features']}" if about["features"] else "pixels and the bands of their Laplacian pyramid"
+    )
     weight = about.get("prior_weight")
     loss += f"; and {weight:g} times the prior's part" if weight else ""
     rows = [

@@ -24,9 +24,7 @@ class ConvertConfig:
     reach_weight: float = key("dense: how strongly codes of the original mapping must keep a z that the prior knows", 0.03)
     reach_noise: float = key("dense: noise on those codes, in standard deviations of y", 0.1)
     coupling_learning_rate: float = key("flow, affine, additive: of Adam(0.9, 0.99), by maximum likelihood", 3e-4)
-    moments_weight: float = key(
-        "the same: how strongly samples must have y's mean and covariance; times batch / D", 0.1, new=True
-    )
+    moments_weight: float = key("the same: how strongly samples must have y's mean and covariance", 0.1, new=True)
     noise: float = key("the same: on the codes, in standard deviations of y", 0.0315, new=True)
     refine_steps: int = key("with data: adversarial steps against the checkpoint's own discriminator, after the fit", 200)
     refine_learning_rate: float = key("of these", 1e-5)

@@ -11,11 +11,12 @@ from lia_adapter.codes import Codes, draw_codes, read_codes
 from lia_adapter.data import open_images
 from lia_adapter.errors import ConfigError, LIAError
 from lia_adapter.generators import fingerprint
-from lia_adapter.inversion import Inversion, prior_loss
+from lia_adapter.inversion import IMAGE_LOSS, Inversion, prior_loss
 from lia_adapter.jobs.invert import invert_figures, invert_images
 from lia_adapter.jobs.reconstruct import reconstruct_images
 from lia_adapter.keys import METHODS
 from lia_adapter.lia import LIA
+from lia_adapter.metrics.images import pyramid_distance
 from lia_adapter.metrics.typicality import z_size
 from lia_adapter.progress import Progress
 from lia_adapter.reports.images import write_invert_report
@@ -49,9 +50,11 @@ def test_codes_draw_the_images_better_than_the_start(lia: LIA, folder: Path, tmp
     error = (lia.synthesize(codes.ys) - x).double().square().mean(dim=(1, 2, 3))
     start = (lia.reconstruct(x) - x).double().square().mean(dim=(1, 2, 3))
     torch.testing.assert_close(found["mse"].double(), error, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(found["loss"].double(), error, rtol=1e-4, atol=1e-6)  # pixels alone
-    torch.testing.assert_close(found["start_loss"].double(), start, rtol=1e-3, atol=1e-5)
-    assert bool((found["loss"] <= found["start_loss"]).all()) and error.mean() < 0.9 * start.mean()
+    pyramids = [pyramid_distance(drawn, x).double() for drawn in (lia.synthesize(codes.ys), lia.reconstruct(x))]
+    torch.testing.assert_close(found["loss"].double(), error + IMAGE_LOSS.pyramid_weight * pyramids[0], rtol=1e-4, atol=1e-6)
+    begun = start + IMAGE_LOSS.pyramid_weight * pyramids[1]
+    torch.testing.assert_close(found["start_loss"].double(), begun, rtol=1e-3, atol=1e-5)
+    assert bool((found["loss"] <= found["start_loss"]).all()) and error.mean() < 0.95 * start.mean()
     assert ("ys" in found) == (space == "ys")
     torch.testing.assert_close(lia.to_y(found["z"]), found["y"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found["z_size"], z_size(found["z"]))
@@ -176,7 +179,7 @@ def test_a_conditional_lia_inverts_with_the_labels_of_the_data_set(tmp_path: Pat
 
 
 def test_codes_and_parts_of_the_last_release_are_known(lia: LIA, folder: Path, tmp_path: Path) -> None:
-    """What a run is known by has the words and values that it always had."""
+    """What a run is known by has the words and values that it always had, but for its loss, which is another without features."""
     codes = invert_images(lia, folder, tmp_path / "c.safetensors", steps=1, split="first 2", fit="stretch", seed=3, bits=None)
     assert lia.encoder is not None and isinstance(lia.mapping, nn.Module)
     images = open_images(folder, (8, 8), 3, split="first 2", resize_mode="stretch")
@@ -184,7 +187,7 @@ def test_codes_and_parts_of_the_last_release_are_known(lia: LIA, folder: Path, t
         "how": "invert", "data": str(folder), "identity": images.identity(), "fit": "stretch", "split": "first 2",
         "label": None, "space": "y", "start": "encoder", "steps": 1, "seed": 3, "features": None, "features_sha256": None,
         "encoder_sha256": fingerprint(lia.encoder), "mapping_sha256": fingerprint(lia.mapping),
-        "lia": lia.provenance.get("source"),
+        "lia": lia.provenance.get("source"), "pyramid": IMAGE_LOSS.pyramid_weight,
     }  # fmt: skip
     with pytest.raises(ConfigError, match="has no key 'step'; did you mean 'steps'"):
         invert_images(lia, folder, tmp_path / "d.safetensors", step=1)
@@ -199,7 +202,8 @@ def test_the_prior_s_weight_is_a_key_that_tells_runs_apart(lia: LIA, folder: Pat
     assert lia.mapping is not None
     torch.testing.assert_close(kept.tensors["prior"], prior_loss(lia.mapping, kept.tensors["ys"]))
     assert kept.tensors["prior"].mean() < prior_loss(lia.mapping, free.tensors["ys"]).mean()
-    total = kept.tensors["mse"] + 2 * kept.tensors["prior"]
+    pyramid = pyramid_distance(lia.synthesize(kept.ys), images_of(folder))
+    total = kept.tensors["mse"] + IMAGE_LOSS.pyramid_weight * pyramid + 2 * kept.tensors["prior"]
     torch.testing.assert_close(kept.tensors["loss"], total, rtol=1e-4, atol=1e-5)
     figures = json.loads((tmp_path / "c.json").read_text(), parse_constant=no_constant)
     assert figures["mean"]["prior"] == pytest.approx(float(kept.tensors["prior"].mean()))

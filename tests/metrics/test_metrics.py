@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lia_adapter.metrics.classifier import classifier_accuracy
 from lia_adapter.metrics.distances import frechet_distance, frechet_of_rows, sliced_wasserstein
+from lia_adapter.metrics.images import pyramid_distance
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -124,3 +125,15 @@ def test_distances_between_rows_are_those_between_the_sets_of_them(n: int, dim: 
     distance = frechet_of_rows(a, b)
     for rows in (torch.arange(n), torch.arange(0, n, 2), torch.randperm(n, generator=random)[:4]):
         assert distance(rows) == pytest.approx(frechet_distance(a[rows].double(), b[rows].double()), rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [(7, 9), (8, 12), (33, 20)])
+def test_a_pyramid_sees_edges_that_squares_do_not(size: tuple[int, int]) -> None:
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 2, *size, generator=random)
+    assert torch.equal(pyramid_distance(x, x), torch.zeros(3))
+    torch.testing.assert_close(pyramid_distance(x + 0.5, x), torch.full((3,), 0.5))  # a shift lies in the last level alone
+    torch.testing.assert_close(pyramid_distance(3 * x, 0 * x), 3 * pyramid_distance(x, 0 * x))
+    if min(size) >= 8:
+        flat, fine = 0.1 * torch.ones(1, 1, *size), 0.1 * (-1.0) ** torch.arange(size[1]).expand(1, 1, *size)
+        assert float(pyramid_distance(fine, 0 * fine)) > 0.9 * float(pyramid_distance(flat, 0 * flat))
