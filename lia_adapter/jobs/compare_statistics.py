@@ -48,7 +48,7 @@ MEASURES = {
     "lpips": Measure("LPIPS", "", "the same with the learned weights of LPIPS 0.1, at 256 pixels a side at most", -1),
     "identity": Measure("Identity", "", "cosine similarity of what a network makes of both; 1 is the same", 1),
     "frechet": Measure("Fréchet", "", "distance between the reconstructions and the images as sets of features", -1, ".4g"),
-    "kid": Measure("KID", "× 1000", "kernel distance between these sets, unbiased; below 0 by chance", -1, ".3f"),
+    "kid": Measure("KID", "× 1000", "kernel distance between these sets, as parts of their scale; below 0 by chance", -1, ".3f"),
     "swd": Measure("SWD", "× 1000", "sliced Wasserstein distance between patches, mean over scales", -1, ".2f"),
     "typicality": Measure("Typicality", "", "rank of the codes among those of training images; 0.5 is usual", 0, ".3f"),
     "prior_p": Measure("Prior p", "", "share of the generator's own codes that are less likely; 0.5 is usual", 0, ".3f"),
@@ -128,7 +128,9 @@ def _set_figures(real: Tensor, drawn: Tensor) -> dict[str, Callable[[Tensor], fl
     if n > 1:
         count = min(n, _KID_IMAGES)
         spread = torch.arange(count) * n // count
-        distance, place = kernel_of_rows(real[spread], drawn[spread]), torch.full([n], -1)
+        # The kernel is made for entries of about 1, such as Inception's, and those of other networks may go into the hundreds.
+        scale = real.double().square().mean().sqrt().clamp(min=1e-12)
+        distance, place = kernel_of_rows(real[spread] / scale, drawn[spread] / scale), torch.full([n], -1)
         place[spread] = torch.arange(count)
 
         def kid(rows: Tensor) -> float:
@@ -180,14 +182,14 @@ def verdicts(figures: Mapping[str, Any], count: int) -> list[str]:
             elif measure.better:
                 (better if (between[0] > 0) == (measure.better > 0) else worse).append(measure.title)
             else:
-                other.append(f"higher by {measure.title}" if between[0] > 0 else f"lower by {measure.title}")
+                other.append(f"a {'higher' if between[0] > 0 else 'lower'} {measure.title}")
         if better:
             said.append(f"{name} is better than {first} by {_listed(better)}.")
         if worse:
             said.append(f"{name} is worse than {first} by {_listed(worse)}.")
         if other:
             said.append(
-                f"Codes of {name} are {_listed(other)} than those of {first}, which is neither better nor worse by itself."
+                f"Codes of {name} have {_listed(other)} than those of {first}, which is neither better nor worse by itself."
             )
         if open_:
             them = f"these {count:,} images show" if count > 1 else "one image shows"

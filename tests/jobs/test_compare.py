@@ -14,12 +14,15 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from lia_adapter.errors import ConfigError, LIAError
+from lia_adapter.jobs import compare_statistics
 from lia_adapter.jobs.compare import compare
 from lia_adapter.jobs.compare_measures import Measures
 from lia_adapter.jobs.compare_methods import pairs
 from lia_adapter.jobs.compare_statistics import MEASURES, verdicts
 from lia_adapter.jobs.encode import encode
 from lia_adapter.lia import LIA
+from lia_adapter.metrics.distances import frechet_distance
+from lia_adapter.metrics.features import load_features
 from lia_adapter.metrics.images import mse
 from lia_adapter.metrics.kernel import kernel_distance
 from lia_adapter.metrics.networks import load_network, perceptual_distance
@@ -140,9 +143,22 @@ def test_kid_is_the_kernel_distance_of_features(lia: LIA, folder: Path, tmp_path
     def pixels(x: torch.Tensor) -> torch.Tensor:
         return x.float().repeat_interleave(2, dim=2).repeat_interleave(2, dim=3).flatten(1)
 
-    expected = 1e3 * kernel_distance(pixels(tensors(folder)), pixels(tensors(other)))
+    real, dark = pixels(tensors(folder)), pixels(tensors(other))
+    scale = real.square().mean().sqrt()
+    expected = 1e3 * kernel_distance(real / scale, dark / scale)
     assert values(found, "dark")["kid"] == pytest.approx(expected, rel=1e-4)
     assert "fewer than 2 for each of the 768" in found["methods"]["dark"]["left_out"]["frechet"]
+
+
+def test_the_frechet_distance_of_images_enough(lia: LIA, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare_statistics, "_LEAST_SHARE", 0)
+    other = darker(folder, tmp_path / "other", 20)
+    found = compare(lia, folder, also={"dark": other, "same": folder})
+    features = [load_features(None)(tensors(path).float()) for path in (folder, other)]
+    assert values(found, "dark")["frechet"] == pytest.approx(frechet_distance(*features), rel=1e-4)
+    assert values(found, "same")["frechet"] == pytest.approx(0, abs=1e-3)
+    low, high = found["differences"]["dark"]["frechet"]["interval"]
+    assert low < found["differences"]["dark"]["frechet"]["value"] < high
 
 
 def test_names_pair_without_their_endings() -> None:
@@ -183,7 +199,7 @@ def test_verdicts_need_an_interval_without_zero() -> None:
     assert said == [
         "b is better than a by MSE.",
         "b is worse than a by SSIM.",
-        "Codes of b are higher by Prior p than those of a, which is neither better nor worse by itself.",
+        "Codes of b have a higher Prior p than those of a, which is neither better nor worse by itself.",
         "Between b and a there is no difference by KID and LEC that these 40 images show.",
     ]
 
