@@ -48,7 +48,7 @@ MEASURES = {
     "lpips": Measure("LPIPS", "", "the same with the learned weights of LPIPS 0.1, at 256 pixels a side at most", -1),
     "identity": Measure("Identity", "", "cosine similarity of what a network makes of both; 1 is the same", 1),
     "frechet": Measure("Fréchet", "", "distance between the reconstructions and the images as sets of features", -1, ".4g"),
-    "kid": Measure("KID", "× 1000", "kernel distance between these sets, as parts of their scale; below 0 by chance", -1, ".3f"),
+    "kid": Measure("KID", "× 1000", "kernel distance between these sets, as part of their scale; below 0 by chance", -1, ".3f"),
     "swd": Measure("SWD", "× 1000", "sliced Wasserstein distance between patches, mean over scales", -1, ".2f"),
     "typicality": Measure("Typicality", "", "rank of the codes among those of training images; 0.5 is usual", 0, ".3f"),
     "prior_p": Measure("Prior p", "", "share of the generator's own codes that are less likely; 0.5 is usual", 0, ".3f"),
