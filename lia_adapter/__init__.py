@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lia_adapter.checkpoints import Checkpoint, read_checkpoint
     from lia_adapter.errors import CheckpointError, ConfigError, DownloadError, LIAError, WrapError
     from lia_adapter.generators import Generator, wrap
+    from lia_adapter.jobs.compare import compare
     from lia_adapter.jobs.convert import convert
     from lia_adapter.jobs.dataset import make_dataset
     from lia_adapter.jobs.encode import encode_images
@@ -37,6 +38,7 @@ __all__ = [
     "InvertibleMapping",
     "LIAError",
     "WrapError",
+    "compare",
     "convert",
     "encode_images",
     "evaluate",
@@ -59,6 +61,7 @@ _PLACES = {
     "checkpoints": ("Checkpoint", "read_checkpoint"),
     "errors": ("CheckpointError", "ConfigError", "DownloadError", "LIAError", "WrapError"),
     "generators": ("Generator", "wrap"),
+    "jobs.compare": ("compare",),
     "jobs.convert": ("convert",),
     "jobs.dataset": ("make_dataset",),
     "jobs.encode": ("encode_images",),

@@ -19,7 +19,7 @@ __all__ = ["main"]
 COMMANDS = {
     "convert": "convert", "train-encoder": "train", "encode": "images", "reconstruct": "images", "invert": "images",
     "evaluate": "images", "sample": "images", "inspect": "about", "export": "export", "dataset": "data", "train": "train",
-    "demo": "about", "doctor": "about",
+    "demo": "about", "doctor": "about", "compare": "compare",
 }  # fmt: skip
 """Which module of this room has each command."""
 

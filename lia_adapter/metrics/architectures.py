@@ -18,7 +18,7 @@ from lia_adapter.checkpoints.files import read_document, read_file
 from lia_adapter.checkpoints.values import as_mapping, as_tensor
 from lia_adapter.errors import LIAError
 
-__all__ = ["Architecture", "NetworkFile", "identify", "read_network_file"]
+__all__ = ["Architecture", "NetworkFile", "identify", "read_network_file", "without_weights"]
 
 _HEADS = ("classifier", "fc", "head", "heads", "aux1", "aux2", "AuxLogits")
 _TRANSFORMERS = ("vit_", "swin_", "maxvit_")
@@ -105,7 +105,7 @@ def identify(file: NetworkFile) -> Architecture:
     nearest: tuple[int, str, str] | None = None
     names = models.list_models(module=models)
     for name in sorted(names, key=lambda name: (name not in file.name, len(name))):
-        network = _without_weights(name)
+        network = without_weights(name)
         expected = _trunk(network.state_dict())
         problems = _differences(expected, found)
         if not problems:
@@ -174,7 +174,8 @@ class _NoWeights(TorchFunctionMode):
         return func(*args, **{**(kwargs or {}), **({"device": "meta"} if func is torch.empty else {})})
 
 
-def _without_weights(name: str) -> nn.Module:
+def without_weights(name: str) -> nn.Module:
+    """torchvision's network of a name, on the meta device."""
     from torchvision import models
 
     # As torchvision itself builds them for its weights, which were TensorFlow's and want inputs of another scale.

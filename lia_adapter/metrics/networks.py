@@ -32,6 +32,7 @@ class FeatureNetwork(nn.Module):
 
     Attributes:
         name: Which network it is, for people.
+        architecture: torchvision's name of it, such as "vgg16".
         layers: Names of the layers that are tapped, finest first.
         least: Images are enlarged until their short side has so many pixels. With fewer, the last layers see next to
             nothing: most networks halve the image five times, so that 64 pixels leave 2 (Inception, which pads nothing,
@@ -47,6 +48,7 @@ class FeatureNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.name = f"{architecture.title} (torchvision {architecture.name}{', Caffe weights' if conv4_3 else ''})"
+        self.architecture = architecture.name
         self.layers = tuple(layers)
         self.least = least
         self.is_paper = conv4_3 is not None
@@ -65,7 +67,7 @@ class FeatureNetwork(nn.Module):
         Returns:
             Maps [N, C_i, H_i, W_i].
         """
-        found = self.trunk(self._input(resize(x, self.least)))
+        found = self.trunk(self.prepared(resize(x, self.least)))
         return [found[layer] for layer in self.layers]
 
     def paper_features(self, x: Tensor) -> Tensor:
@@ -89,14 +91,15 @@ class FeatureNetwork(nn.Module):
             raise LIAError(
                 f"images of {x.shape[2]}x{x.shape[3]} are too small for VGG16's conv4_3, which needs 8x8. Give features=none."
             )
-        found: Tensor = self.conv4_3(self._input(resize(x)))["conv4_3"]
+        found: Tensor = self.conv4_3(self.prepared(resize(x)))["conv4_3"]
         return found
 
     def train(self, mode: bool = True) -> "FeatureNetwork":
         """Stays in eval mode, in which batches do not matter and nothing is dropped."""
         return super().train(False)
 
-    def _input(self, x: Tensor) -> Tensor:
+    def prepared(self, x: Tensor) -> Tensor:
+        """Images [N, C, H, W] in [-1, 1], gray or RGB, as the network was trained on them [N, 3, H, W]."""
         x = x.to(self.mean.dtype)
         x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
         return (x * 0.5 + 0.5 - self.mean) / self.std

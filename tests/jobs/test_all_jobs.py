@@ -42,6 +42,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("invert", "toy.safetensors", "in", "--split", "first 1", "--steps", "1"), "inverted.safetensors"),
         (("reconstruct", "toy.safetensors", "in"), "reconstructions"),
         (("evaluate", "toy.safetensors", "--data", "in"), "evaluation.json"),
+        (("compare", "toy.safetensors", "in", "--also", "same=in"), "comparison.json"),
         (("dataset", "in", "--size", "8x8"), "dataset.zip"),
     ],
 )

@@ -377,7 +377,7 @@ def test_a_torch_file_is_not_executed(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.slow
 def test_no_two_networks_of_torchvision_have_the_same_names_and_shapes() -> None:
     names = models.list_models(module=models)
-    trunks = {name: architectures._trunk(architectures._without_weights(name).state_dict()) for name in names}
+    trunks = {name: architectures._trunk(architectures.without_weights(name).state_dict()) for name in names}
     assert len(trunks) >= 80 and all(trunks.values())
     assert len({str(sorted(trunk.items())) for trunk in trunks.values()}) == len(names)
 
