@@ -141,10 +141,13 @@ def open_codes(path: str | Path, lia: LIA, *, trust: bool = False) -> Codes:
     return Codes(names, tensors, (whole,) * len(names), fingerprint(g), about)
 
 
-def given(label: Label | None, bits: int | None) -> dict[str, Any]:
+def given(
+    label: Label | None, bits: int | None, align: str | None = None, landmarks: str | Path | None = None
+) -> dict[str, Any]:
     """What a user said of the images, for `about`."""
     plain = label if label is None or isinstance(label, int) else list(label)
-    return {"label": plain} | ({} if bits is None else {"bits": bits})
+    aligned = {} if align is None else {"align": align, "landmarks": str(landmarks)}
+    return {"label": plain} | ({} if bits is None else {"bits": bits}) | aligned
 
 
 def join_codes(parts: Sequence[Codes]) -> Codes:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lia_adapter.config import check_choices, check_least, check_seed, key
-from lia_adapter.keys import SEARCH_SPACES, STARTS, LabelledImageKeys
+from lia_adapter.keys import ALIGNMENTS, SEARCH_SPACES, STARTS, LabelledImageKeys
 
 __all__ = ["InvertConfig"]
 
@@ -16,6 +16,10 @@ class InvertConfig(LabelledImageKeys):
     start: str = key("encoder: its codes; mean: of y; or random codes", "encoder")
     steps: int = key("of Adam", 500)
     prior_weight: float = key("of log(1 + |z|²/D) of the code: keeps it where the prior has codes; 0: none", 0.0, new=True)
+    align: str | None = key(
+        "ffhq cuts faces out as FFHQ has them, by their landmarks; none: as resize_mode says", None, new=True
+    )
+    landmarks: str | None = key("the .json that tells where eyes and mouths are, for align", None, new=True)
     seed: int = key("of random starts", 0)
     features: str | None = key(
         "a torchvision network (.pth, .safetensors), to compare what it sees, too; none: pixels alone", None, none="none"
@@ -23,6 +27,6 @@ class InvertConfig(LabelledImageKeys):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choices(self, {"space": SEARCH_SPACES, "start": STARTS})
+        check_choices(self, {"space": SEARCH_SPACES, "start": STARTS} | ({} if self.align is None else {"align": ALIGNMENTS}))
         check_least(self, {"steps": 0, "prior_weight": 0})
         check_seed(self)
