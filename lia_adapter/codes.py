@@ -164,10 +164,13 @@ def draw_codes(lia: LIA, codes: Codes, part: range, psi: float = 1.0) -> Tensor:
     return redraw(g, truncate(broadcast(ys, g.num_ws), lia.centre(None), psi), kept)
 
 
-def given(label: Label | None, bits: int | None) -> dict[str, Any]:
+def given(
+    label: Label | None, bits: int | None, align: str | None = None, landmarks: str | Path | None = None
+) -> dict[str, Any]:
     """What a user said of the images, for `about`."""
     plain = label if label is None or isinstance(label, int) else list(label)
-    return {"label": plain} | ({} if bits is None else {"bits": bits})
+    aligned = {} if align is None else {"align": align, "landmarks": str(landmarks)}
+    return {"label": plain} | ({} if bits is None else {"bits": bits}) | aligned
 
 
 def join_codes(parts: Sequence[Codes]) -> Codes:

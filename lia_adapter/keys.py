@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lia_adapter.config import check_choices, check_least, key
 
 __all__ = [
+    "ALIGNMENTS",
     "COUPLINGS",
     "MAPPINGS",
     "METHODS",
@@ -24,6 +25,8 @@ __all__ = [
 
 RESIZE_MODES = ("crop", "letterbox", "stretch")
 """How images come to a size: the middle is cut out; all of it, with black bars (LIA's LSUN cars); all of it, distorted."""
+ALIGNMENTS = ("ffhq",)
+"""How faces are cut out of photographs by their landmarks."""
 COUPLINGS = ("flow", "affine", "additive", "dense")
 """Cores of the invertible mapping: those that are fitted."""
 MAPPINGS = ("additive", "affine", "dense", "mlp")

@@ -113,13 +113,13 @@ def png_bytes(image: Image.Image) -> bytes:
 
 
 def save_png(path: str | Path, image: Image.Image) -> None:
-    """Writes a PNG, whole or not at all.
+    """Writes a PNG, whole or not at all, with the colour profile (icc_profile) and the EXIF data (exif) that its `info` holds.
 
     Raises:
         LIAError: The file cannot be written.
     """
     with atomic_write(path) as temporary:
-        image.save(temporary, format="PNG", compress_level=_FAST)
+        image.save(temporary, format="PNG", compress_level=_FAST, exif=image.info.get("exif", b""))
 
 
 def one_hot(classes: Sequence[int], c_dim: int) -> Tensor | None:

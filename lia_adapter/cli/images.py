@@ -9,6 +9,7 @@ import click
 
 from lia_adapter.cli.options import (
     Job,
+    alignment,
     assume,
     batch,
     bits,
@@ -95,6 +96,7 @@ def sample(
 @click.argument("images")
 @out("The codes, .safetensors", "codes.safetensors")
 @resize_mode()
+@alignment
 @split()
 @_LABELS
 @bits
@@ -113,6 +115,8 @@ def encode(
     images: str,
     out: str | None,
     resize_mode: str,
+    align: str | None,
+    landmarks: str | None,
     split: str,
     label: "Label | None",
     bits: int | None,
@@ -148,8 +152,8 @@ def encode(
                 echo_estimate(estimate(opened, Work(drawn=count, encoded=count)))
             return
         found = job(
-            opened, images, target, resize_mode=resize_mode, split=split, label=label, bits=bits, batch=batch,
-            samples=samples, project=project, progress=progress,
+            opened, images, target, resize_mode=resize_mode, align=align, landmarks=landmarks, split=split, label=label,
+            bits=bits, batch=batch, samples=samples, project=project, progress=progress,
         )  # fmt: skip
         if not first:
             return
@@ -167,6 +171,7 @@ def encode(
 @click.argument("source", metavar="IMAGES|CODES")
 @out("Folder for the pictures", "reconstructions")
 @resize_mode(None, " Default crop.")
+@alignment
 @split(None, " Default all.")
 @_LABELS
 @bits
@@ -183,6 +188,8 @@ def reconstruct(
     source: str,
     out: str | None,
     resize_mode: str | None,
+    align: str | None,
+    landmarks: str | None,
     split: str | None,
     label: "Label | None",
     bits: int | None,
@@ -219,8 +226,8 @@ def reconstruct(
         echo_estimate(estimate(lia, Work(drawn=count, encoded=0 if known else count)))
         return
     figures = reconstruct_images(
-        lia, source, folder, resize_mode=resize_mode, split=split, label=label, bits=bits, trust_codes=trust_codes, psi=trunc,
-        paste=not no_paste, batch=batch, progress=progress,
+        lia, source, folder, resize_mode=resize_mode, align=align, landmarks=landmarks, split=split, label=label, bits=bits,
+        trust_codes=trust_codes, psi=trunc, paste=not no_paste, batch=batch, progress=progress,
     )  # fmt: skip
     page = write_reconstruct_report(figures, folder)
     if figures["mse"] is not None:
@@ -242,6 +249,7 @@ def reconstruct(
 @click.option("--steps", type=click.IntRange(min=0), help="Of optimisation.")
 @click.option("--features", type=Path, help="A torchvision network (.pth, .safetensors), to compare what it sees, too.")
 @resize_mode(None)
+@alignment
 @split(None)
 @_LABELS
 @bits

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from lia_adapter.data.exif import kept_exif
 from lia_adapter.data.kinds import FORMATS, prepare, why_not_read
 from lia_adapter.errors import LIAError
 
@@ -55,7 +56,7 @@ def own_bits(deep: Deep) -> int:
 
 
 def decode(data: bytes, *, alpha: bool = False, bits: Bits = own_bits) -> Image.Image:
-    """Reads an image file.
+    """Reads an image file. In `info` of the picture are its colour profile (icc_profile) and EXIF data (exif), if it has any.
 
     Args:
         data: The file's bytes, of one of the formats that `kinds` names; of an animation, the first picture is taken.
@@ -70,11 +71,12 @@ def decode(data: bytes, *, alpha: bool = False, bits: Bits = own_bits) -> Image.
     """
     with _opened(data) as image:
         deep = _deep(image, data)
+        if "exif" not in image.info and (exif := kept_exif(image)):  # TIFF has it in its own tags
+            image.info["exif"] = exif
         if deep is None:
             return upright(image, alpha=alpha, bits=bits)
         made = _eight_bits(deep, bits)
-        if "exif" in image.info:  # which way is up
-            made.info["exif"] = image.info["exif"]
+        made.info |= _noted(image)  # which way is up, among others
         return upright(made, alpha=alpha)
 
 
@@ -92,7 +94,8 @@ def upright(image: Image.Image, *, alpha: bool = False, bits: Bits = own_bits) -
     """The picture as it is to be looked at, in mode L where it is gray and RGB where it is not.
 
     It is turned as its EXIF orientation says, transparency is laid over white, CMYK and palettes become RGB, and more than 8
-    bits become 8: whole numbers by their largest value, floating-point numbers from 0..1.
+    bits become 8: whole numbers by their largest value, floating-point numbers from 0..1. Colours stay those of its profile
+    (see `to_srgb`), which its `info` still holds, as it does EXIF data.
 
     Args:
         image: In any of Pillow's modes. It does not change.
@@ -104,7 +107,22 @@ def upright(image: Image.Image, *, alpha: bool = False, bits: Bits = own_bits) -
     """
     image.load()  # some formats find their EXIF data only then, and TIFF turns itself
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        exif = kept_exif(image)
         image = ImageOps.exif_transpose(image)
+        image.info["exif"] = exif or b""
+    result = _plain(image, alpha, bits)
+    if result is not image:
+        result.info |= _noted(image)
+    return result
+
+
+def _noted(image: Image.Image) -> dict[str | tuple[int, int], Any]:
+    """What came with an image that a picture made of it has, too."""
+    return {name: image.info[name] for name in ("icc_profile", "exif") if image.info.get(name)}
+
+
+def _plain(image: Image.Image, alpha: bool, bits: Bits) -> Image.Image:
+    """An upright image in 8 bits, see `upright`."""
     if image.mode == "F":
         return _from_floats(image)
     if (deep := _deep(image)) is not None:

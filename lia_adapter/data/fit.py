@@ -1,4 +1,4 @@
-"""A picture of any size to a generator's size, and what the generator drew back into the picture."""
+"""A picture of any size to a generator's size; `paste` is the way back."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -9,13 +9,29 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lia_adapter.data.colour import to_srgb
 from lia_adapter.data.decode import upright
+from lia_adapter.data.square import Square, cut
 from lia_adapter.errors import ConfigError, LIAError
 from lia_adapter.keys import RESIZE_MODES
 
-__all__ = ["Placement", "check_fit", "fit_image", "fit_pixels", "paste_back", "to_floats", "to_pixels"]
+__all__ = [
+    "ALIGNED",
+    "MODES",
+    "Placement",
+    "check_fit",
+    "fit_image",
+    "fit_pixels",
+    "for_pillow",
+    "resized",
+    "to_floats",
+    "to_pixels",
+]
 
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+"""Pillow's, by channels."""
+ALIGNED = "aligned"
+"""The fit of an image that is a square cut out of its picture, turned."""
 
 
 @dataclass(frozen=True)
@@ -23,20 +39,26 @@ class Placement:
     """Where a fitted image is in its picture. Boxes are (top, left, bottom, right) in whole pixels, ends exclusive.
 
     Attributes:
-        fit: One of `RESIZE_MODES`.
+        fit: One of `RESIZE_MODES`, or `ALIGNED`.
         size: (H, W) of the upright picture.
-        box: The part of the picture that the image shows.
+        box: The part of the picture that the image shows; of an aligned one, the least that its square fits in.
         inner: The part of the image that shows it; the rest are bars.
+        square: What an aligned image shows.
+        converted: Whether its colours came to sRGB through the picture's profile.
     """
 
     fit: str
     size: tuple[int, int]
     box: tuple[int, int, int, int]
     inner: tuple[int, int, int, int]
+    square: Square | None = None
+    converted: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Its values as JSON can say them."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(self).items()}
+        """Its values as JSON can say them; of those that the first release did not know, only what is not the default."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+        return {key: value for key, value in values.items() if value or key not in ("square", "converted")}
 
     @staticmethod
     def from_json(values: Any) -> "Placement":
@@ -46,15 +68,19 @@ class Placement:
             LIAError: It is something else, or a box that does not lie in its picture.
         """
         try:
-            placement = Placement(values["fit"], *(tuple(values[key]) for key in ("size", "box", "inner")))
+            square = None if values.get("square") is None else Square(*values["square"])
+            size, box, inner = (tuple(values[key]) for key in ("size", "box", "inner"))
+            placement = Placement(values["fit"], size, box, inner, square, values.get("converted", False))
             height, width = placement.size
             numbers = (height, width, *placement.box, *placement.inner)
-            if not (all(type(n) is int for n in numbers) and placement.fit in RESIZE_MODES and len(numbers) == 10):
+            if not (all(type(n) is int for n in numbers) and len(numbers) == 10 and type(placement.converted) is bool):
+                raise ValueError
+            if placement.fit not in (RESIZE_MODES if square is None else (ALIGNED,)) or not (square is None or square.is_one()):
                 raise ValueError
             for (top, left, bottom, right), (h, w) in ((placement.box, (height, width)), (placement.inner, (2**31, 2**31))):
                 if not (0 <= top < bottom <= h and 0 <= left < right <= w):
                     raise ValueError
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise LIAError(
                 f"cannot read the placement of an image: {values!r:.200}. Make the file that holds it again."
             ) from None
@@ -67,7 +93,7 @@ def check_fit(channels: int, resize_mode: str) -> None:
     Raises:
         ConfigError: A number of channels that is neither 1, 3 nor 4, or a resize mode that is not one of `RESIZE_MODES`.
     """
-    if channels not in _MODES:
+    if channels not in MODES:
         raise ConfigError(f"images are gray (1 channel), RGB (3) or RGBA (4), but the generator draws {channels} channels.")
     if resize_mode not in RESIZE_MODES:
         raise ConfigError(f"there is no resize mode {resize_mode!r}; expected {', '.join(RESIZE_MODES)}.")
@@ -92,14 +118,34 @@ def fit_image(image: Image.Image, size: tuple[int, int], channels: int, resize_m
     return to_floats(pixels), placement
 
 
-def fit_pixels(image: Image.Image, size: tuple[int, int], channels: int, resize_mode: str) -> tuple[Tensor, Placement]:
-    """As `fit_image`, but uint8 [C, H, W]: the same image, not yet on the scale of [-1, 1]."""
+def fit_pixels(
+    image: Image.Image, size: tuple[int, int], channels: int, resize_mode: str, square: Square | None = None
+) -> tuple[Tensor, Placement]:
+    """As `fit_image`, but uint8 [C, H, W]: the same image, not yet on the scale of [-1, 1].
+
+    Args:
+        image: See `fit_image`.
+        size: See `fit_image`; where there is a square, H = W.
+        channels: See `fit_image`.
+        resize_mode: See `fit_image`.
+        square: What to cut out instead of what the resize mode says.
+
+    Raises:
+        LIAError: See `fit_image`; or the square's middle is not in the picture.
+    """
     check_fit(channels, resize_mode)
-    picture = upright(image, alpha=channels == 4).convert(_MODES[channels])
-    placement = _place((picture.height, picture.width), size, resize_mode)
-    part = _resized(picture.crop(_for_pillow(placement.box)), placement.inner)
-    canvas = Image.new(picture.mode, (size[1], size[0]))  # black
-    canvas.paste(part, _for_pillow(placement.inner))
+    picture = upright(image, alpha=channels == 4)
+    if square is None:
+        placement = _place((picture.height, picture.width), size, resize_mode)
+        part = picture.crop(for_pillow(placement.box))
+    else:
+        box = square.box_in((picture.height, picture.width))
+        placement = Placement(ALIGNED, (picture.height, picture.width), box, (0, 0, *size), square)
+        part = cut(picture, square, size[0])
+    plain = to_srgb(part)
+    placement = dataclasses.replace(placement, converted=plain is not part)
+    canvas = Image.new(MODES[channels], (size[1], size[0]))  # black
+    canvas.paste(resized(plain.convert(canvas.mode), placement.inner), for_pillow(placement.inner))
     pixels = np.asarray(canvas).reshape(*size, channels)  # [H, W, C]
     # By numpy, not torch: this runs in threads, and torch would give each of them a team of its own.
     return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C")), placement
@@ -113,36 +159,6 @@ def to_floats(pixels: Tensor) -> Tensor:
 def to_pixels(x: Tensor) -> Tensor:
     """The inverse of `to_floats`: values in [-1, 1] of any shape -> uint8, rounded; what is outside is clipped."""
     return (x * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8)
-
-
-def paste_back(original: Image.Image, x: Tensor, placement: Placement) -> Image.Image:
-    """Puts an image back to where `fit_image` took it from: bars fall away, and what it does not show stays.
-
-    Args:
-        original: The picture that was fitted.
-        x: [C, H, W] in [-1, 1], of the size that it was fitted to; values outside are clipped.
-        placement: From `fit_image`.
-
-    Returns:
-        A picture of the original's size, upright; gray if both are, RGBA if the image is, else RGB.
-
-    Raises:
-        LIAError: The picture or the image are not of the sizes that the placement says.
-    """
-    channels, height, width = x.shape
-    picture = upright(original, alpha=channels == 4)
-    if (picture.height, picture.width) != placement.size:
-        found, expected = f"{picture.width} x {picture.height}", f"{placement.size[1]} x {placement.size[0]}"
-        raise LIAError(f"the picture has {found} pixels, but the one that was fitted had {expected}. Pass the same picture.")
-    top, left, bottom, right = placement.inner
-    if channels not in _MODES or bottom > height or right > width:
-        raise LIAError(f"an image of shape {list(x.shape)} can't be pasted back: it was fitted to more than that.")
-    values = x[:, top:bottom, left:right].detach().float().cpu().numpy().transpose(1, 2, 0)  # [H, W, C]
-    pixels = np.rint(values * 127.5 + 127.5).clip(0, 255).astype(np.uint8)
-    part = _resized(Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels), placement.box)
-    result = picture.copy() if picture.mode == part.mode else picture.convert("RGBA" if channels == 4 else "RGB")
-    result.paste(part.convert(result.mode), _for_pillow(placement.box))
-    return result
 
 
 def _place(size: tuple[int, int], target: tuple[int, int], resize_mode: str) -> Placement:
@@ -164,11 +180,13 @@ def _middle(size: tuple[int, int], part: tuple[float, float]) -> tuple[int, int,
     return top, left, top + height, left + width
 
 
-def _for_pillow(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+def for_pillow(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """A box as Pillow has it: (left, top, right, bottom)."""
     top, left, bottom, right = box
     return left, top, right, bottom
 
 
-def _resized(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+def resized(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """A picture of the size of a box, by Lanczos."""
     top, left, bottom, right = box
     return image.resize((right - left, bottom - top), Image.Resampling.LANCZOS)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from lia_adapter.data.align import Alignment
 from lia_adapter.data.decode import decode
 from lia_adapter.data.depth import Depths
 from lia_adapter.data.fit import Placement, fit_pixels, to_floats
@@ -63,7 +64,7 @@ class ImageSet(Protocol):
         """Reads an image; None if that can't be done, and `unreadable` then says why."""
 
     def original(self, index: int) -> Image.Image:
-        """The whole picture, upright, in mode L or RGB or, of a set of 4 channels, RGBA.
+        """The whole picture, upright, in mode L or RGB or, of a set of 4 channels, RGBA, and in the colours of its own profile.
 
         Raises:
             LIAError: It can't be read.
@@ -89,9 +90,11 @@ class ImageFiles:
         labels: tuple[Tensor, int] | None,
         bits: int | None = None,
         every_name: Sequence[str] = (),
+        alignment: Alignment | None = None,
     ) -> None:
         self.path, self.names, self.resolution, self.channels = source.path, tuple(names), resolution, channels
         self._source, self._mode, self._labels, self._bits = source, resize_mode, labels, bits
+        self._alignment = alignment
         self._depths = Depths(source.read, every_name or names, source.path, bits)
         self._unreadable: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -111,7 +114,8 @@ class ImageFiles:
         if name in self._unreadable:
             return None
         try:
-            return Item(*fit_pixels(self._decoded(name), self.resolution, self.channels, self._mode))
+            square = None if self._alignment is None else self._alignment.square(name)
+            return Item(*fit_pixels(self._decoded(name), self.resolution, self.channels, self._mode, square))
         except LIAError as error:
             with self._lock:
                 self._unreadable[name] = str(error)
@@ -145,6 +149,8 @@ class ImageFiles:
         digest = hashlib.sha256(f"{self.resolution} {self.channels} {self._mode}\n".encode())
         if self._bits is not None:
             digest.update(f"{self._bits} bits\n".encode())
+        if self._alignment is not None:
+            digest.update(self._alignment.identity(self.names))
         sizes = self._source.sizes
         for name in self.names:
             digest.update(f"{name!a} {sizes[name]}\n".encode())

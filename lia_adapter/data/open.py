@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lia_adapter.data.align import Alignment, read_alignment
 from lia_adapter.data.fit import check_fit
 from lia_adapter.data.images import ImageFiles, ImageSet
 from lia_adapter.data.labels import read_labels
@@ -32,8 +33,10 @@ def open_images(
     c_dim: int = 0,
     label: Label | None = None,
     bits: int | None = None,
+    align: str | None = None,
+    landmarks: str | Path | None = None,
 ) -> ImageSet:
-    """Opens a data set; its images are read later, one by one.
+    """Opens a data set; its images are read later, one by one. Their colours come to sRGB by their profiles, if they have any.
 
     Args:
         path: A folder (searched recursively), a dataset zip of NVlabs' form, a folder with an LMDB (`data.mdb`), one image
@@ -49,6 +52,9 @@ def open_images(
         label: The class of all images, or the numbers of their label, instead of the data set's own labels.
         bits: Of integer images of more than 8 bits, how many count: 2^bits - 1 is white. None: as many as the largest value
             takes of all images of the data set that are of the same kind of file.
+        align: "ffhq" cuts faces out as FFHQ has them, turned upright, in place of what the resize mode says; the resolution is
+            then a square. Images without landmarks are among the unreadable.
+        landmarks: The file that tells where faces are, see `lia_adapter.data.align.read_alignment`.
 
     Raises:
         LIAError: There is no such data set, it holds no images, its labels do not match, or an argument does not fit.
@@ -57,9 +63,12 @@ def open_images(
     check_given_label(label, c_dim)
     if bits is not None and not 1 <= bits <= 32:
         raise ConfigError(f"the images are said to have {bits} bits; expected 1 to 32.")
+    alignment = read_alignment(align, landmarks)
     if (match := re.fullmatch(r"toyfaces(?::([1-9][0-9]{0,8}))?", str(path))) is not None:
         if label is not None:
             raise ConfigError(f"toy faces bring labels of their own; leave out {argument('label')}.")
+        if alignment is not None:
+            raise ConfigError(f"toy faces are aligned as they are; leave out {argument('align')} and {argument('landmarks')}.")
         if c_dim not in (0, 2):
             raise LIAError(f"toy faces have labels of 2 entries, without and with glasses; expected c_dim 0 or 2, not {c_dim}.")
         names = [face_name(seed) for seed in range(int(match[1] or _TOY_FACES))]
@@ -70,10 +79,29 @@ def open_images(
         say_once(f"{source.path}: left out: {others}")
     labels = _labels(source, names, c_dim, label) if c_dim else None
     chosen = _split(split, names, source.path)
+    if alignment is not None:
+        _check_alignment(alignment, [names[i] for i in chosen], source.path, resolution, resize_mode)
     return ImageFiles(
         source, [names[i] for i in chosen], resolution, channels, resize_mode,
-        None if labels is None else (labels[chosen], c_dim), bits, names,
+        None if labels is None else (labels[chosen], c_dim), bits, names, alignment,
     )  # fmt: skip
+
+
+def _check_alignment(
+    alignment: Alignment, names: Sequence[str], path: Path, resolution: tuple[int, int], resize_mode: str
+) -> None:
+    if resize_mode != "crop":
+        raise ConfigError(
+            f"{argument('align')} says what is cut out, so that {argument('resize_mode')} says nothing. Leave it out."
+        )
+    if resolution[0] != resolution[1]:
+        size = f"{resolution[1]} x {resolution[0]}"
+        raise ConfigError(f"aligned faces are squares, but the generator draws {size}. Leave out {argument('align')}.")
+    if not any(name in alignment.squares for name in names):
+        raise ConfigError(
+            f"{alignment.path} has landmarks for none of the {len(names):,} images of {path}: it names "
+            f"{next(iter(alignment.squares))!r}, and the first image is {names[0]!r}. Name them as they are in {path}."
+        )
 
 
 def _labels(source: Source, names: Sequence[str], c_dim: int, label: Label | None) -> Tensor:

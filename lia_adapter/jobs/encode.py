@@ -97,6 +97,8 @@ def encode(
     split: str = "all",
     label: Label | None = None,
     bits: int | None = None,
+    align: str | None = None,
+    landmarks: str | Path | None = None,
     batch: int | None = None,
     samples: int = 0,
     project: bool = False,
@@ -112,6 +114,8 @@ def encode(
         split: Which images; see `open_images`.
         label: The class of all images of a conditional generator, or the numbers of their label, instead of the data set's own.
         bits: Of integer images of more than 8 bits; see `open_images`.
+        align: "ffhq" cuts faces out as FFHQ has them, by their landmarks.
+        landmarks: The file that tells where faces are; see `open_images`.
         batch: Images a pass, at most; None: what memory and speed allow.
         samples: Other codes of each image to find (`Posterior.samples`), n: samples_y [N, n, y_dim] and samples_z, their
             samples_mse [N, n], and samples_ys of an encoder into ys.
@@ -135,12 +139,12 @@ def encode(
         raise LIAError("the prior of codes is that of an invertible mapping: run lia-adapt convert on this file first.")
     images = open_images(
         data, generator.resolution, generator.channels, resize_mode=resize_mode, split=split, c_dim=generator.c_dim,
-        label=label, bits=bits,
+        label=label, bits=bits, align=align, landmarks=landmarks,
     )  # fmt: skip
     paths = shard_paths(Path(out), math.ceil(len(images) / _SHARD))
     about = {
         "how": "encode", "data": str(data), "identity": images.identity(), "fit": resize_mode, "split": split,
-        **given(label, bits), "encoder_sha256": fingerprint(lia.encoder), "lia": lia.provenance.get("source"),
+        **given(label, bits, align, landmarks), "encoder_sha256": fingerprint(lia.encoder), "lia": lia.provenance.get("source"),
         **({"samples": samples} if samples else {}), **({"project": True} if project else {}),
     }  # fmt: skip
     owner = fingerprint(generator)

@@ -27,7 +27,7 @@ from lia_adapter.inversion import (
     prior_loss,
 )
 from lia_adapter.jobs.invert_config import InvertConfig
-from lia_adapter.jobs.run import checked_out, write_results
+from lia_adapter.jobs.run import check_inputs_kept, checked_out, report_paths, write_results
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.images import mse
 from lia_adapter.metrics.networks import load_network
@@ -94,12 +94,13 @@ def invert_lia(
     out = checked_out(out, "")
     images = open_images(
         data, g.resolution, g.channels, resize_mode=config.resize_mode, split=config.split, c_dim=g.c_dim, label=config.label,
-        bits=config.bits,
+        bits=config.bits, align=config.align, landmarks=config.landmarks,
     )  # fmt: skip
+    check_inputs_kept(report_paths(out).values(), images.path, images.names)
     network = None if config.features is None else load_network(config.features).to(lia.device)
     about = {  # also what a run that goes on is known by
         "how": "invert", "data": str(data), "identity": images.identity(), "fit": config.resize_mode, "split": config.split,
-        **given(config.label, config.bits),
+        **given(config.label, config.bits, config.align, config.landmarks),
         "space": config.space, "start": config.start, "steps": config.steps, "seed": config.seed,
         "features": None if network is None else network.name,
         "features_sha256": None if config.features is None else sha256_file(config.features),

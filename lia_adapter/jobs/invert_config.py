@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lia_adapter.config import check_choices, check_least, check_rates, check_seed, key
-from lia_adapter.keys import METHODS, SEARCH_SPACES, STARTS, LabelledImageKeys
+from lia_adapter.keys import ALIGNMENTS, METHODS, SEARCH_SPACES, STARTS, LabelledImageKeys
 
 __all__ = ["InvertConfig"]
 
@@ -19,6 +19,10 @@ class InvertConfig(LabelledImageKeys):
     learning_rate: float | None = key("of Adam, but for search; none: the method's own", None, none=0, new=True)
     codes: int = key("multi-code: codes of an image", 10, new=True)
     prior_weight: float = key("of log(1 + |z|²/D) of the code: keeps it where the prior has codes; 0: none", 0.0, new=True)
+    align: str | None = key(
+        "ffhq cuts faces out as FFHQ has them, by their landmarks; none: as resize_mode says", None, new=True
+    )
+    landmarks: str | None = key("the .json that tells where eyes and mouths are, for align", None, new=True)
     seed: int = key("of random starts", 0)
     features: str | None = key(
         "a torchvision network (.pth, .safetensors), to compare what it sees, too; none: a pyramid of the pixels",
@@ -28,7 +32,8 @@ class InvertConfig(LabelledImageKeys):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choices(self, {"method": METHODS, "space": SEARCH_SPACES, "start": STARTS})
+        choices = {"method": METHODS, "space": SEARCH_SPACES, "start": STARTS}
+        check_choices(self, choices | ({} if self.align is None else {"align": ALIGNMENTS}))
         check_least(self, {"steps": 0, "prior_weight": 0, "codes": 1})
         if self.learning_rate is not None:
             check_rates(self, "learning_rate")

@@ -17,7 +17,7 @@ from lia_adapter.errors import ConfigError, LIAError, argument
 from lia_adapter.files import check_writable, make_folder
 from lia_adapter.generators import fingerprint
 from lia_adapter.generators.labels import Label
-from lia_adapter.jobs.run import report_paths, write_json, write_results
+from lia_adapter.jobs.run import check_inputs_kept, report_paths, write_json, write_results
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.images import mse
 from lia_adapter.notes import renamed
@@ -59,6 +59,8 @@ def reconstruct_images(
     split: str | None = None,
     label: Label | None = None,
     bits: int | None = None,
+    align: str | None = None,
+    landmarks: str | Path | None = None,
     trust_codes: bool = False,
     psi: float = 1.0,
     paste: bool = True,
@@ -72,12 +74,15 @@ def reconstruct_images(
         source: A folder, a data-set zip or one picture; or a .safetensors of codes, whose images are found where they were; or
             codes of another program (.npz, .npy, .pt), see `read_projected`.
         out: Folder, made where there is none. Of a.jpg it gets a.png and, where the picture is more than the fitted image,
-            a.pasted.png, the whole picture with the reconstruction in it; also grid.png and .json. What the same call wrote
-            before is replaced; pictures of another run are not.
+            a.pasted.png, the whole picture with the reconstruction in it, its colour profile and EXIF data (see `paste_back`);
+            also grid.png and .json. What the same call wrote before is replaced; pictures of another run, and those that are
+            read, are not.
         resize_mode: Of images, how they come to the size: crop, the default, letterbox or stretch.
         split: Of images: which; all by default; see `open_images`.
         label: The class of all images of a conditional generator, or the numbers of their label, instead of the data set's own.
         bits: Of integer images of more than 8 bits; see `open_images`.
+        align: Of images: "ffhq" cuts faces out as FFHQ has them, by their landmarks.
+        landmarks: The file that tells where faces are; see `open_images`.
         trust_codes: See `open_codes`.
         psi: Truncation; 1 is none.
         paste: Whether to paste back.
@@ -96,9 +101,13 @@ def reconstruct_images(
         if resize_mode is not None or split is not None:
             mode, split_ = argument("resize_mode"), argument("split")
             raise ConfigError(f"{source.name} holds codes, which know how images were read. Leave {mode} and {split_} out.")
+        if align is not None or landmarks is not None:
+            both = f"{argument('align')} and {argument('landmarks')}"
+            raise ConfigError(f"{source.name} holds codes, which know how images were read. Leave {both} out.")
         codes = open_codes(source, lia, trust=trust_codes)
         images, problem = _originals(lia, codes)
         names: Sequence[str] = codes.names
+        data = codes.about.get("data", "")
         numbers = None if images is None else _numbers(images, codes)
         work = _from_codes(lia, codes, images, numbers, psi, lia.at_once("draw", batch))
     else:
@@ -107,17 +116,19 @@ def reconstruct_images(
             raise LIAError("this file has no encoder. Run lia-adapt train-encoder on it first, or give a file of codes.")
         images = open_images(
             source, g.resolution, g.channels, resize_mode=resize_mode or "crop", split=split or "all", c_dim=g.c_dim,
-            label=label, bits=bits,
+            label=label, bits=bits, align=align, landmarks=landmarks,
         )  # fmt: skip
-        names = images.names
+        names, data = images.names, images.path
         work = _from_images(lia, images, psi, lia.at_once("reconstruct", batch))
     stems = picture_stems(names)
     run = {
         "source": str(source), "generator_sha256": fingerprint(g), "fit": resize_mode, "split": split, "psi": psi,
-        **given(label, bits),
+        **given(label, bits, align, landmarks),
         "encoder_sha256": None if lia.encoder is None else fingerprint(lia.encoder),
     }  # fmt: skip
     make_folder(out)
+    outputs = [out / f"{stem}{ending}" for stem in stems for ending in (".png", ".pasted.png")]
+    check_inputs_kept([*outputs, *report_paths(out / GRID).values()], str(data), names)
     _refuse_others(out, stems, run)
     for path in report_paths(out / GRID).values():
         check_writable(path)
@@ -226,7 +237,7 @@ def _originals(lia: LIA, codes: Codes) -> tuple[ImageSet | None, str]:
         data, mode, split = (str(about[key]) for key in ("data", "fit", "split"))
         images = open_images(
             data, g.resolution, g.channels, resize_mode=mode, split=split, c_dim=g.c_dim, label=about.get("label"),
-            bits=about.get("bits"),
+            bits=about.get("bits"), align=about.get("align"), landmarks=about.get("landmarks"),
         )  # fmt: skip
     except KeyError:
         return None, "The codes do not say where their images are."

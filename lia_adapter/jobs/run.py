@@ -1,7 +1,8 @@
 """What all jobs share: the names of what they write."""
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from lia_adapter.errors import ConfigError, argument
 from lia_adapter.files import atomic_write, check_writable
 from lia_adapter.tensorfile import finite
 
-__all__ = ["checked_out", "report_paths", "run_folder", "write_json", "write_results"]
+__all__ = ["check_inputs_kept", "checked_out", "report_paths", "run_folder", "write_json", "write_results"]
 
 
 def checked_out(out: str | Path | None, default: str, ending: str = ".safetensors", *, report: bool = True) -> Path:
@@ -36,6 +37,37 @@ def report_paths(out: Path) -> dict[str, Path]:
     """The files of a report, by ending: f.safetensors and f.json have f.png, f.html and f.json."""
     stem = out.name.removesuffix(".safetensors").removesuffix(".json")
     return {ending: out.with_name(f"{stem}.{ending}") for ending in ("png", "html", "json")}
+
+
+def check_inputs_kept(outputs: Iterable[Path], data: str | Path, names: Iterable[str]) -> None:
+    """Sees to it that no picture that is read is written over, by whatever name: links, or letters of another case, too.
+
+    Args:
+        outputs: What a job writes.
+        data: The data set that it reads, a folder or a file.
+        names: Of the images in it.
+
+    Raises:
+        ConfigError: One of the outputs is one of the images, or the file that holds them.
+    """
+    there = {found: path for path in outputs if (found := _file_of(path)) is not None}
+    if not there:
+        return
+    root = Path(data)
+    for path in (root,) if root.is_file() else (root / name for name in names):
+        if (found := _file_of(path)) in there:
+            wrong = there[found]
+            same = "" if wrong == path else f", which is the same file as {path}"
+            raise ConfigError(f"{argument('out')} would write over the picture {wrong}{same}. Choose another place.")
+
+
+def _file_of(path: Path) -> tuple[int, int] | None:
+    """What a file system knows a file by (`os.path.samefile`); None where there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def run_folder(out: Path) -> Path:

@@ -73,7 +73,7 @@ def test_crop_cuts_the_middle_out(size: tuple[int, int], target: tuple[int, int]
     x, placement = fit_image(Image.fromarray(pixels), target, 3, "crop")
     np.testing.assert_allclose(as_pixels(x), pixels[middle], atol=1e-4)
     original = Image.fromarray(pixels)
-    back = np.asarray(paste_back(original, -x, placement)).copy()
+    back = np.asarray(paste_back(original, -x, placement, feather=0)).copy()
     np.testing.assert_array_equal(np.asarray(original), pixels)  # it does not change
     np.testing.assert_array_equal(back[middle], 255 - pixels[middle])
     back[middle] = pixels[middle]
@@ -141,7 +141,7 @@ def test_any_size_to_any_size_and_back(h: int, w: int, height: int, width: int, 
     flat = torch.full_like(x, 40 / 127.5 - 1)
     expected = np.asarray(picture).copy()
     expected[top:bottom, left:right] = 40
-    np.testing.assert_array_equal(np.asarray(paste_back(picture, flat, placement)), expected)
+    np.testing.assert_array_equal(np.asarray(paste_back(picture, flat, placement, feather=0)), expected)
 
 
 def test_one_pixel_fills_everything() -> None:

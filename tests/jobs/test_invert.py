@@ -179,7 +179,7 @@ def test_a_conditional_lia_inverts_with_the_labels_of_the_data_set(tmp_path: Pat
 
 
 def test_codes_and_parts_of_the_last_release_are_known(lia: LIA, folder: Path, tmp_path: Path) -> None:
-    """What a run is known by has the words and values that it always had, but for its loss, which is another without features."""
+    """What a run is known by has the words and values that it always had, but for the loss without features."""
     codes = invert_images(lia, folder, tmp_path / "c.safetensors", steps=1, split="first 2", fit="stretch", seed=3, bits=None)
     assert lia.encoder is not None and isinstance(lia.mapping, nn.Module)
     images = open_images(folder, (8, 8), 3, split="first 2", resize_mode="stretch")

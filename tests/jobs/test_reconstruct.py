@@ -1,6 +1,7 @@
 """`reconstruct`: which files it writes, that their pixels are the generator's, and that nothing lands outside the folder."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,16 +9,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from lia_adapter.codes import Codes, read_codes
+from lia_adapter.data.colour import to_srgb
+from lia_adapter.data.decode import upright
 from lia_adapter.errors import ConfigError, LIAError
 from lia_adapter.jobs.encode import encode_images
+from lia_adapter.jobs.invert import invert_images
 from lia_adapter.jobs.reconstruct import picture_stems, reconstruct_images
 from lia_adapter.lia import LIA
 from lia_adapter.reports.images import write_reconstruct_report
 from tests import toys
+from tests.data.test_paste import ADOBE, profile
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +83,10 @@ def test_a_part_of_a_picture_is_pasted_back(lia: LIA, tmp_path: Path) -> None:
     pasted, original = pixels(tmp_path / "out" / "000.pasted.png"), pixels(folder / "000.png")
     assert pasted.shape == (8, 20, 3)
     assert np.array_equal(pasted[:, :6], original[:, :6]) and np.array_equal(pasted[:, 14:], original[:, 14:])
-    assert np.abs(pasted[:, 6:14] - pixels(tmp_path / "out" / "000.png")).max() <= 1  # the two round at other points
+    drawn, weight = pixels(tmp_path / "out" / "000.png"), np.ones(8)
+    weight[[0, 7]] = 0.625**2 * (3 - 2 * 0.625)  # the first pixel's middle is 0.5 of 0.8 from the edge
+    expected = original[:, 6:14] + weight[:, None] * (drawn - original[:, 6:14])
+    assert np.abs(pasted[:, 6:14] - expected).max() <= 2  # the two round at other points
     reconstruct_images(lia, folder, tmp_path / "plain", paste=False)
     assert not (tmp_path / "plain" / "000.pasted.png").exists()
 
@@ -195,3 +203,72 @@ def test_no_two_pictures_share_a_file(names: list[str]) -> None:
     files = [f"{stem}{ending}".lower() for stem in picture_stems(names) for ending in (".png", ".pasted.png")]
     assert len(set(files)) == len(files) and "grid.png" not in files
     assert all(".." not in Path(file).parts for file in files)
+
+
+# -- photographs: what stays of them, and that they stay
+
+
+def test_colour_profile_and_notes_of_the_camera_are_in_what_is_pasted(lia: LIA, tmp_path: Path) -> None:
+    folder, exif, icc = tmp_path / "in", Image.Exif(), profile(ADOBE)
+    folder.mkdir()
+    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.Make] = 6, "Cam"
+    picture = Image.fromarray(np.full((12, 20, 3), 120, np.uint8))
+    picture.save(folder / "a.jpg", exif=exif, icc_profile=icc, quality=100)
+    reconstruct_images(lia, folder, tmp_path / "out")
+    with Image.open(tmp_path / "out" / "a.pasted.png") as pasted, Image.open(tmp_path / "out" / "a.png") as drawn:
+        assert pasted.size == (12, 20) and pasted.info["icc_profile"] == icc
+        assert dict(pasted.getexif()) == {ExifTags.Base.Make: "Cam"}
+        assert "icc_profile" not in drawn.info and not drawn.getexif()
+        shown = to_srgb(upright(pasted)).resize((12, 12), box=(0, 4, 12, 16))
+        away = np.abs(np.asarray(shown, float) - np.asarray(drawn.convert("RGB").resize((12, 12)), float))[3:-3, 3:-3]
+        assert np.median(away) < 8  # as it was drawn, where the profile can say it
+
+
+def test_faces_are_aligned_and_pasted_back_by_their_landmarks(lia: LIA, tmp_path: Path) -> None:
+    folder, file, points = toys.pictures(tmp_path / "in", 2, (40, 60)), tmp_path / "l.json", [[26, 15], [34, 18], [29, 20]]
+    file.write_text(json.dumps({"000.png": [*points, [25, 24], [31, 26]]}))
+    direct = reconstruct_images(lia, folder, tmp_path / "a", align="ffhq", landmarks=file)
+    assert direct["files"] == {"000.png": ["000.png", "000.pasted.png"]} and "no landmarks" in direct["unreadable"]["001.png"]
+    pasted, original = pixels(tmp_path / "a" / "000.pasted.png"), pixels(folder / "000.png")
+    changed = np.abs(pasted - original).max(axis=2) > 8
+    y, x = np.nonzero(changed)
+    assert changed.sum() > 50 and np.hypot(x - 30, y - 19).max() < 17 * 2**0.5  # around the face: half a side is 1.8 x 9 long
+    encode_images(lia, folder, tmp_path / "c.safetensors", align="ffhq", landmarks=file)
+    by_codes = reconstruct_images(lia, tmp_path / "c.safetensors", tmp_path / "b")
+    assert by_codes["files"] == direct["files"] and by_codes["mse"] == pytest.approx(direct["mse"])
+    assert np.abs(pixels(tmp_path / "b" / "000.pasted.png") - pasted).max() <= 1
+    with pytest.raises(ConfigError, match="Leave align and landmarks out"):
+        reconstruct_images(lia, tmp_path / "c.safetensors", tmp_path / "b", align="ffhq", landmarks=file)
+
+
+@pytest.mark.parametrize("link", ["symlink", "hard link", "folder"])
+def test_a_photograph_is_never_written_over(lia: LIA, tmp_path: Path, link: str) -> None:
+    folder, out = toys.pictures(tmp_path / "in", 2, (8, 12)), tmp_path / "out"
+    before = (folder / "000.png").read_bytes()
+    encode_images(lia, folder, tmp_path / "c.safetensors")
+    sources = (folder, tmp_path / "c.safetensors", folder / "000.png")
+    for source in sources:
+        reconstruct_images(lia, source, out)  # so that the next run finds what it may replace
+        if link == "folder":
+            figures = (out / "grid.json").read_bytes()
+            shutil.rmtree(out)
+            (folder / "grid.json").write_bytes(figures)
+            out.symlink_to(folder)
+        else:
+            (out / "000.png").unlink()
+            (out / "000.png").symlink_to(folder / "000.png") if link == "symlink" else (out / "000.png").hardlink_to(
+                folder / "000.png"
+            )
+        with pytest.raises(ConfigError, match="would write over the picture") as caught:
+            reconstruct_images(lia, source, out)
+        assert "\n" not in str(caught.value) and (folder / "000.png").read_bytes() == before
+        out.unlink() if link == "folder" else shutil.rmtree(out)
+        (folder / "grid.json").unlink(missing_ok=True)
+
+
+def test_the_report_of_invert_writes_over_no_photograph(tmp_path: Path) -> None:
+    lia, folder = toys.with_encoder(toys.stylegan()), toys.pictures(tmp_path / "in", 1)
+    before = (folder / "000.png").read_bytes()
+    with pytest.raises(ConfigError, match="would write over the picture"):
+        invert_images(lia, folder, folder / "000.safetensors", steps=1)
+    assert (folder / "000.png").read_bytes() == before
