@@ -12,6 +12,7 @@ __all__ = [
     "COUPLINGS",
     "MAPPINGS",
     "METHODS",
+    "QUALITIES",
     "PRECISIONS",
     "RESIZE_MODES",
     "SCHEDULES",
@@ -37,8 +38,11 @@ SEARCH_SPACES = (*SPACES, "z")
 """What an inversion moves."""
 METHODS = (
     "search", "projector", "image2stylegan", "in-domain", "force-in-domain", "multi-code", "layerwise", "features", "tune",
+    "ladder",
 )  # fmt: skip
 """How an inversion is made; search is that of LIA, in y, ys or z."""
+QUALITIES = ("draft", "good", "best")
+"""How high the ladder of methods is climbed."""
 SEED_MAPPINGS = ("original", "invertible")
 """What makes codes of seeds: the generator's own mapping, or the one that `convert` fitted."""
 STARTS = ("encoder", "mean", "random")

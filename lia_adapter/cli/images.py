@@ -27,7 +27,7 @@ from lia_adapter.cli.options import (
 from lia_adapter.cli.terminal import ProgressLine
 from lia_adapter.cli.words import evaluation_lines
 from lia_adapter.jobs.invert_config import InvertConfig
-from lia_adapter.keys import SEARCH_SPACES, SEED_MAPPINGS, STARTS
+from lia_adapter.keys import QUALITIES, SEARCH_SPACES, SEED_MAPPINGS, STARTS
 
 if TYPE_CHECKING:
     from lia_adapter.generators.labels import Label
@@ -247,6 +247,9 @@ def reconstruct(
 @click.option("--start", type=click.Choice(STARTS), help="Where the search begins.")
 @click.option("--space", type=click.Choice(SEARCH_SPACES), help="Where to search; ys: a y of its own for every layer.")
 @click.option("--steps", type=click.IntRange(min=0), help="Of optimisation.")
+@click.option("--quality", type=click.Choice(QUALITIES), help="Climb the ladder of methods so high.")
+@click.option("--seconds", type=click.FloatRange(min=0.01), help="Climb it in about so many seconds an image.")
+@click.option("--faithful", is_flag=True, default=None, help="Climb it also where codes leave what the prior has.")
 @click.option("--features", type=Path, help="A torchvision network (.pth, .safetensors), to compare what it sees, too.")
 @resize_mode(None)
 @alignment
@@ -287,6 +290,8 @@ def invert(
     from lia_adapter.reports.images import write_invert_report
 
     given = {key: value for key, value in flags.items() if value is not None}
+    if given.keys() & {"quality", "seconds", "faithful"}:
+        given["method"] = "ladder"
     config = load_recipe(InvertConfig, recipe, parse_overrides(overrides) | given)
     target = checked_out(out, "inverted.safetensors")
     progress = ProgressLine()

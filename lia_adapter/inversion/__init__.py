@@ -1,6 +1,7 @@
 """Inversion: from an image to what draws it, by optimisation: a code, and what a method finds beside it."""
 
 from lia_adapter.inversion.drawing import Stage, kept_names, noise_sizes, redraw
+from lia_adapter.inversion.ladder import LADDER, LOSSES, RUNG
 from lia_adapter.inversion.loss import IMAGE_LOSS, ReconstructionLoss, check_prior_weight, prior_loss
 from lia_adapter.inversion.methods import METHODS, ONE_CODE
 from lia_adapter.inversion.optimise import Y_RATE, Inversion, optimise, search_coordinates
@@ -11,6 +12,8 @@ from lia_adapter.inversion.search import search
 __all__ = [
     "ADDED_ERROR",
     "IMAGE_LOSS",
+    "LADDER",
+    "LOSSES",
     "METHODS",
     "ONE_CODE",
     "Y_RATE",
@@ -18,6 +21,7 @@ __all__ = [
     "Inversion",
     "Posterior",
     "Problem",
+    "RUNG",
     "ReconstructionLoss",
     "Stage",
     "check_prior_weight",

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from lia_adapter.inversion.feature_map import feature_map, layerwise
 from lia_adapter.inversion.image2stylegan import image2stylegan
 from lia_adapter.inversion.in_domain import force_in_domain, in_domain
+from lia_adapter.inversion.ladder import ladder
 from lia_adapter.inversion.multi_code import multi_code
 from lia_adapter.inversion.optimise import Inversion
 from lia_adapter.inversion.problem import Problem
@@ -22,6 +23,7 @@ METHODS: dict[str, Callable[[Problem], Inversion]] = {
     "layerwise": layerwise,
     "features": feature_map,
     "tune": tune,
+    "ladder": ladder,
 }
 """All but the search in y, ys or z, which `LIA.invert` is."""
 ONE_CODE = ("projector", "multi-code")

@@ -32,6 +32,8 @@ class Problem:
         rate: Of Adam; None: the method's own.
         prior_weight: Of the prior's part of the loss; 0: none.
         codes: Codes of an image, where a method takes several.
+        coordinates: Mean [y_dim] and matrix [y_dim, y_dim] of `search_coordinates`, where a method searches in them.
+        quality, faithful: Of the ladder.
         encode: x [n, C, H, W] -> y or ys; None where there is no encoder.
         seeds: Of what is random, one for each image.
         progress: Is told the steps done and to do.
@@ -48,6 +50,9 @@ class Problem:
     rate: float | None = None
     prior_weight: float = 0.0
     codes: int = 1
+    coordinates: tuple[Tensor, Tensor] | None = None
+    quality: str = "good"
+    faithful: bool = False
     encode: Callable[[Tensor], Tensor] | None = None
     progress: Callable[[int, int], None] | None = None
 

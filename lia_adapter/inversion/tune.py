@@ -14,10 +14,11 @@ from lia_adapter.inversion.image2stylegan import image2stylegan
 from lia_adapter.inversion.optimise import Inversion
 from lia_adapter.inversion.problem import Problem
 
-__all__ = ["tune"]
+__all__ = ["tune", "tune_from"]
 
 _RANK = 8
 _RATE = 3e-3
+_PIVOT_RATE = 0.05
 _CODE_SHARE = 0.5  # of the steps, for the pivot
 _LOCALITY_EVERY, _LOCALITY_WEIGHT, _NEAR = 4, 0.1, 30.0  # Roich 2022, sec. 3.3: alpha is a distance in y
 
@@ -28,25 +29,28 @@ def tune(problem: Problem) -> Inversion:
     Pairs of rank 8 instead of whole weights are 0.5 to 4 % of them: they lie in the file of codes, and no other code sees them.
     Every fourth step the images of codes on the way to random ones are held where the untuned weights draw them (locality).
     """
-    first = int(_CODE_SHARE * problem.steps)
-    pivot = image2stylegan(_with_steps(problem, first))
-    kept: list[dict[str, Tensor]] = []
-    for i in range(len(problem.x)):
-        kept.append(_tuned(problem, pivot.ys[i : i + 1], i, first))
-    return problem.answer(pivot.ys, {name: torch.stack([one[name] for one in kept]) for name in kept[0]})
+    first, tell = int(_CODE_SHARE * problem.steps), problem.progress
 
+    def later(step: int, steps: int) -> None:
+        if tell:
+            tell(first + step, problem.steps)
 
-def _with_steps(problem: Problem, steps: int) -> Problem:
-    tell = problem.progress
-    return replace(
-        problem, steps=steps, rate=0.05, progress=None if tell is None else lambda step, _: tell(step, problem.steps)
+    pivot = image2stylegan(
+        replace(problem, steps=first, rate=_PIVOT_RATE, progress=tell and (lambda step, _: tell(step, problem.steps)))
     )
+    return tune_from(replace(problem, first=pivot.ys, steps=problem.steps - first, progress=later))
 
 
-def _tuned(problem: Problem, ys: Tensor, i: int, before: int) -> dict[str, Tensor]:
+def tune_from(problem: Problem) -> Inversion:
+    """The weights alone: the codes are those of the problem."""
+    kept = [_tuned(problem, i) for i in range(len(problem.x))]
+    return problem.answer(problem.first, {name: torch.stack([one[name] for one in kept]) for name in kept[0]})
+
+
+def _tuned(problem: Problem, i: int) -> dict[str, Tensor]:
     """The pairs of one image."""
-    generator, x, random = problem.generator, problem.x[i : i + 1], problem.randoms()[i]
-    steps, tell = problem.steps - before, problem.progress
+    generator, x, ys, random = problem.generator, problem.x[i : i + 1], problem.first[i : i + 1], problem.randoms()[i]
+    steps, tell = problem.steps, problem.progress
     start = _pairs(generator, random)
 
     def losses(found: Mapping[str, Tensor], step: int) -> Tensor:
@@ -63,8 +67,7 @@ def _tuned(problem: Problem, ys: Tensor, i: int, before: int) -> dict[str, Tenso
 
     def told(step: int, _: int) -> None:
         if tell is not None:
-            done = before + (i * steps + step) // len(problem.x)
-            tell(done, problem.steps)
+            tell((i * steps + step) // len(problem.x), steps)
 
     found, _ = descend(start, losses, steps=steps, rate=_RATE, schedule=constant, keep="last", progress=told)
     return {name: value[0] for name, value in found.items()}

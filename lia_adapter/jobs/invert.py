@@ -1,5 +1,6 @@
 """`invert`: codes of images by optimisation, batch by batch, resumed at the batch where it stopped."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lia_adapter.budget import in_parts
+from lia_adapter.budget import in_parts, seconds_of
 from lia_adapter.codes import Codes, draw_codes, given, join_codes, read_codes
 from lia_adapter.config import load_recipe
 from lia_adapter.data import Batch, ImageSet, in_batches, none_readable, open_images
@@ -18,8 +19,11 @@ from lia_adapter.files import make_folder, sha256_file
 from lia_adapter.generators import fingerprint, graphs_at_once
 from lia_adapter.inversion import (
     IMAGE_LOSS,
+    LADDER,
+    LOSSES,
     METHODS,
     ONE_CODE,
+    RUNG,
     Inversion,
     Problem,
     ReconstructionLoss,
@@ -27,7 +31,7 @@ from lia_adapter.inversion import (
     prior_loss,
 )
 from lia_adapter.jobs.invert_config import InvertConfig
-from lia_adapter.jobs.run import check_inputs_kept, checked_out, report_paths, write_results
+from lia_adapter.jobs.run import check_inputs_kept, checked_out, report_paths, write_json, write_results
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.images import mse
 from lia_adapter.metrics.networks import load_network
@@ -40,6 +44,7 @@ from lia_adapter.tensorfile import read_tensor_file, write_tensor_file
 __all__ = ["SHOWN", "invert_figures", "invert_images", "invert_lia"]
 
 _FORMAT = "lia-adapter-coordinates"
+_LEAST_STEPS = 10
 SHOWN = 16
 """Images in the picture, at most."""
 
@@ -98,6 +103,7 @@ def invert_lia(
     )  # fmt: skip
     check_inputs_kept(report_paths(out).values(), images.path, images.names)
     network = None if config.features is None else load_network(config.features).to(lia.device)
+    climbs = config.method == "ladder"
     about = {  # also what a run that goes on is known by
         "how": "invert", "data": str(data), "identity": images.identity(), "fit": config.resize_mode, "split": config.split,
         **given(config.label, config.bits, config.align, config.landmarks),
@@ -111,6 +117,7 @@ def invert_lia(
         **({"prior_weight": config.prior_weight} if config.prior_weight else {}),  # the last release did not know it
         **({} if config.method == "search" else {
             "method": config.method, "learning_rate": config.learning_rate, "codes": config.codes,
+            **({"quality": config.quality, "seconds": config.seconds, "faithful": config.faithful} if climbs else {}),
         }),
     }  # fmt: skip
     if config.method.endswith("in-domain") and lia.encoder is None:
@@ -122,6 +129,7 @@ def invert_lia(
     parts = out.with_name(f".{out.name}.parts")
     codes = work.kept(out)
     if codes is None:
+        work.steps = _steps_in_time(work, parts / "steps.json") if climbs and config.seconds else config.steps
         codes = _all_batches(work, parts, progress)
         codes.save(out)
     write_results(out, png_bytes(paired_grid(*work.pictures(codes))), invert_figures(codes))
@@ -174,8 +182,8 @@ class _Work:
         problem = Problem(
             lia.generator, lia.mapping, part.x, part.c, self.loss,
             lia.first_codes(part.x, part.c, "ys", config.start, seeds), steps, seeds, rate=config.learning_rate,
-            prior_weight=config.prior_weight, codes=config.codes, encode=None if lia.encoder is None else lia.encode,
-            progress=progress,
+            prior_weight=config.prior_weight, codes=config.codes, coordinates=lia.coordinates, quality=config.quality,
+            faithful=config.faithful, encode=None if lia.encoder is None else lia.encode, progress=progress,
         )  # fmt: skip
         return METHODS[config.method](problem)
 
@@ -242,7 +250,7 @@ def _all_batches(work: _Work, folder: Path, progress: Progress | None) -> Codes:
     steps, count = max(work.steps, 1), len(work.images)
     parts: list[Codes] = []
     first = 0
-    if work.steps and work.config.space != "z":
+    if work.steps and (work.config.method == "ladder" or (work.config.method == "search" and work.config.space != "z")):
         work.coordinates(folder / "coordinates.safetensors", progress)
     while first < count:
         last, codes = _finished(work, folder, first)
@@ -267,6 +275,31 @@ def _all_batches(work: _Work, folder: Path, progress: Progress | None) -> Codes:
     return Codes(whole.names, whole.tensors, whole.placements, whole.generator, whole.about, unreadable)
 
 
+def _steps_in_time(work: _Work, path: Path) -> int:
+    """How many steps fit in the seconds an image; found once for a run, as a resumed one must go on alike."""
+    try:
+        found = json.loads(path.read_text())
+        if found["about"] == work.about:
+            return int(found["steps"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not measured yet
+    part = next((part for i in range(0, len(work.images), work.batch) if (part := work.read(i)) is not None), None)
+    if part is None:
+        raise none_readable(work.images)
+    x, first = part.x, work.lia.first_codes(part.x, part.c, "ys", work.config.start, part.numbers)
+
+    def step() -> None:
+        ys = first.detach().requires_grad_(True)
+        with torch.enable_grad():
+            torch.autograd.grad(work.loss(work.lia.generator.synthesis(ys), x).sum(), ys)
+
+    each = min(seconds_of(step) for _ in range(2)) / len(part)  # the first time is slower
+    steps = max(_LEAST_STEPS, int((work.config.seconds or 0) / each))
+    make_folder(path.parent)
+    write_json(path, {"about": work.about, "steps": steps})
+    return steps
+
+
 def _finished(work: _Work, folder: Path, first: int) -> tuple[int, Codes | None]:
     """The end of the batch that begins at an image, and its codes where an earlier run finished it, of whatever size it was."""
     for path in folder.glob(f"{first:08d}-*.safetensors"):
@@ -281,10 +314,22 @@ def invert_figures(codes: Codes) -> dict[str, Any]:
     names = [
         name for name in ("mse", "start_loss", "loss", "prior", "typicality", "prior_p", "z_size") if name in codes.tensors
     ]
-    of_each = {name: codes.tensors[name].tolist() for name in names}
+    of_each: dict[str, Any] = {name: codes.tensors[name].tolist() for name in names}
     means = {name: sum(values) / len(values) for name, values in of_each.items()}
+    climbed = {}
+    if RUNG in codes.tensors:
+        names_of = ["start", *(name for name, _ in LADDER[codes.about["quality"]])]
+        rungs = codes.tensors[RUNG].long().tolist()
+        losses = codes.tensors[LOSSES].double().mean(dim=0).tolist()
+        climbed = {
+            "rungs": [
+                {"name": name, "loss": loss, "ended_here": rungs.count(i)}
+                for i, (name, loss) in enumerate(zip(names_of, losses, strict=True))
+            ]
+        }
+        of_each |= {RUNG: rungs, LOSSES: codes.tensors[LOSSES].tolist()}
     return {
-        "about": codes.about, "mean": means, "unreadable": codes.unreadable,
+        "about": codes.about, "mean": means, "unreadable": codes.unreadable, **climbed,
         "left_out": {} if "prior_p" in means else {"prior p": "these codes were found by a version that did not measure it"},
         "of_each": {"name": list(codes.names), **of_each},
     }  # fmt: skip

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lia_adapter.config import check_choices, check_least, check_rates, check_seed, key
-from lia_adapter.keys import ALIGNMENTS, METHODS, SEARCH_SPACES, STARTS, LabelledImageKeys
+from lia_adapter.keys import ALIGNMENTS, METHODS, QUALITIES, SEARCH_SPACES, STARTS, LabelledImageKeys
 
 __all__ = ["InvertConfig"]
 
@@ -18,6 +18,9 @@ class InvertConfig(LabelledImageKeys):
     steps: int = key("of Adam", 500)
     learning_rate: float | None = key("of Adam, but for search; none: the method's own", None, none=0, new=True)
     codes: int = key("multi-code: codes of an image", 10, new=True)
+    quality: str = key("ladder: draft, which is y alone; good: ys and a feature map; best: ys and weights", "good", new=True)
+    seconds: float | None = key("ladder: about so long an image, in place of steps", None, none=0, new=True)
+    faithful: bool = key("ladder: nearer to the picture, also where codes leave what the prior has", False, new=True)
     prior_weight: float = key("of log(1 + |z|²/D) of the code: keeps it where the prior has codes; 0: none", 0.0, new=True)
     align: str | None = key(
         "ffhq cuts faces out as FFHQ has them, by their landmarks; none: as resize_mode says", None, new=True
@@ -32,9 +35,11 @@ class InvertConfig(LabelledImageKeys):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choices = {"method": METHODS, "space": SEARCH_SPACES, "start": STARTS}
+        choices = {"method": METHODS, "quality": QUALITIES, "space": SEARCH_SPACES, "start": STARTS}
         check_choices(self, choices | ({} if self.align is None else {"align": ALIGNMENTS}))
         check_least(self, {"steps": 0, "prior_weight": 0, "codes": 1})
         if self.learning_rate is not None:
             check_rates(self, "learning_rate")
+        if self.seconds is not None:
+            check_least(self, {"seconds": 0.01})
         check_seed(self)

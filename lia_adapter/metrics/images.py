@@ -30,7 +30,7 @@ def mse(a: Tensor, b: Tensor) -> Tensor:
 def pyramid_distance(a: Tensor, b: Tensor) -> Tensor:
     """Mean absolute differences of bands of Laplacian pyramids (Burt 1983; as a loss, Bojanowski 2018), added.
 
-    Squared errors of pixels ask for the mean of what is possible, which is a blurred patch; these ask for edges where edges are.
+    Squared errors of pixels ask for the mean of what is possible, which is a blurred patch; these ask for edges.
 
     Args:
         a: Images [N, C, H, W].

@@ -78,15 +78,30 @@ def write_invert_report(codes: Codes, out: Path) -> Path:
         )
     if "prior_p" in means:
         rows.append(row("Prior p", f"Mean over the images. {_PRIOR_P}", f"{means['prior_p']:.2f}"))
+    rows += [
+        row(
+            f"Rung: {rung['name']}", f"Mean loss when it was climbed; {rung['ended_here']:,} images ended here.",
+            f"{rung['loss']:.4f}",
+        )
+        for rung in figures.get("rungs", ())
+    ]  # fmt: skip
     page = f"""<h1>Codes found by optimisation</h1>
-<p>{count:,} images of {html.escape(about["data"])}, drawn by {_lia_name(about)}: {about["steps"]:,} steps in
-{about["space"]}, from {_STARTS[about["start"]]}.</p>
+<p>{count:,} images of {html.escape(about["data"])}, drawn by {_lia_name(about)}: {_way(about)}, from
+{_STARTS[about["start"]]}.</p>
 <p>The first {min(count, SHOWN)}, in rows of three: the originals, the start, and what was found.</p>
 {page_picture(out, "originals, starts and results")}
 <h2>Figures</h2>
 <table><tr><th>Measure<th>Value</tr>{"".join(rows)}</table>
 {_left_out(figures["left_out"])}{unreadable_list(figures["unreadable"])}"""
     return write_page(out, out.name, page)
+
+
+def _way(about: Mapping[str, Any]) -> str:
+    """How the codes were found, in words."""
+    method = about.get("method", "search")
+    if method == "ladder":
+        return f"the ladder of methods, quality {about['quality']}"
+    return f"{about['steps']:,} steps " + (f"in {about['space']}" if method == "search" else f"by {html.escape(method)}")
 
 
 _PRIOR_P = (

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from lia_adapter.errors import LIAError
 from lia_adapter.generators import broadcast, wrap
-from lia_adapter.inversion import METHODS, Problem, ReconstructionLoss, Stage, noise_sizes, redraw
+from lia_adapter.inversion import LADDER, LOSSES, METHODS, RUNG, Problem, ReconstructionLoss, Stage, noise_sizes, redraw
 from lia_adapter.inversion.descend import constant, descend
 from lia_adapter.inversion.projector import noise_structure
 from lia_adapter.lia import LIA
 from lia_adapter.mapping import InvertibleMapping
+from lia_adapter.metrics.typicality import z_size
 from tests import toys
 
 N = 3
@@ -27,8 +28,9 @@ def problem(lia: LIA, x: Tensor, steps: int, codes: int = 4) -> Problem:
     assert lia.mapping is not None
     first = broadcast(lia.y_mean.expand(len(x), -1), lia.generator.num_ws)
     return Problem(
-        lia.generator, lia.mapping, x, None, ReconstructionLoss(), first, steps, range(len(x)), codes=codes, encode=lia.encode
-    )
+        lia.generator, lia.mapping, x, None, ReconstructionLoss(), first, steps, range(len(x)), codes=codes,
+        coordinates=lia.find_coordinates(), encode=lia.encode,
+    )  # fmt: skip
 
 
 def drawn(lia: LIA) -> Tensor:
@@ -175,3 +177,25 @@ def test_strangers_generators_are_inverted_too(name: str) -> None:
     found = METHODS[name](task)
     assert (found.loss < 0.3 * task.loss(generator.synthesis(task.first), x)).all()
     torch.testing.assert_close(redraw(generator, found.ys, found.kept), found.images)
+
+
+def test_the_ladder_tells_what_each_rung_gained(lia: LIA) -> None:
+    x = drawn(lia)
+    for quality, rungs in LADDER.items():
+        task = replace(problem(lia, x, 120), quality=quality, faithful=True)
+        found = METHODS["ladder"](task)
+        losses, rung = found.kept[LOSSES], found.kept[RUNG]
+        assert losses.shape == (N, len(rungs) + 1) and (losses.diff(dim=1) <= 0).all()
+        torch.testing.assert_close(losses[:, -1], found.loss, rtol=1e-3, atol=1e-5)
+        assert ((losses.diff(dim=1) < 0).sum(dim=1) >= (rung > 0)).all()
+        torch.testing.assert_close(redraw(lia.generator, found.ys, found.kept), found.images)
+
+
+def test_the_ladder_stops_where_the_next_rung_would_leave_the_prior(lia: LIA) -> None:
+    x = drawn(lia).flip(2) * 2  # pictures that the generator cannot draw
+    task = replace(problem(lia, x, 150), quality="good")
+    kept, free = METHODS["ladder"](task), METHODS["ladder"](replace(task, faithful=True))
+    assert lia.mapping is not None
+    start = z_size(lia.to_z(lia.encode(x)))
+    assert (z_size(kept.z) <= torch.maximum(start, torch.tensor(2.0)) + 1e-6).all()
+    assert float(z_size(free.z).max()) > 2 and float(free.loss.mean()) < float(kept.loss.mean())

@@ -255,3 +255,16 @@ def test_methods_say_what_they_need(folder: Path, tmp_path: Path) -> None:
         invert_images(plain, folder, tmp_path / "c.safetensors", "invert-in-domain", start="mean")
     with pytest.raises(ConfigError, match="method is 'magic'; expected one of search, projector"):
         invert_images(lia, folder, tmp_path / "c.safetensors", method="magic")
+
+
+def test_seconds_an_image_are_steps_of_the_ladder(lia: LIA, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "c.safetensors"
+    codes = invert_images(lia, folder, out, "invert-ladder", quality="draft", seconds=0.05, batch=2)
+    figures = invert_figures(codes)
+    assert [rung["name"] for rung in figures["rungs"]] == ["start", "y"]
+    assert sum(rung["ended_here"] for rung in figures["rungs"]) == 5
+    assert figures["rungs"][1]["loss"] <= figures["rungs"][0]["loss"]
+    page = write_invert_report(codes, out).read_text()
+    assert "the ladder of methods, quality draft" in page and "Rung: y" in page
+    with pytest.raises(ConfigError, match="seconds is 0.001; expected at least 0.01"):
+        invert_images(lia, folder, out, seconds=0.001)
