@@ -111,7 +111,7 @@ def real_images_words(figures: Mapping[str, Any]) -> str:
 
 
 def _between(low: float, high: float) -> str:
-    return f"{low:.2g} to {high:.2g}"
+    return f"{low:.3g} to {high:.3g}"
 
 
 def _interval(between: Sequence[float] | None, form: str) -> str:

@@ -140,7 +140,7 @@ def test_words_claim_what_the_figures_show() -> None:
 
     spread = torch.linspace(-1, 1, 50)[torch.randperm(50, generator=torch.Generator().manual_seed(0))]
     clear = words(0.013 + 0.001 * spread)
-    assert "of 50 held-out images 0.037 -> 0.024 (0.013 to 0.013 less, 95 %): 35% (" in clear
+    assert "of 50 held-out images 0.037 -> 0.024 (0.0128 to 0.0132 less, 95 %): 35% (" in clear
     assert "the rest, 0.024, no y that the search found draws better" in clear
     assert "gains nothing that 50 held-out images show" in words(0.01 * spread)
     assert "gains less on 50 held-out images than values rounded to 8 bits" in words(torch.full([50], 1e-6))
