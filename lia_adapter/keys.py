@@ -57,7 +57,7 @@ SCHEDULES = ("quarters", "cosine")
 class ImageKeys:
     """How images are read; see `lia_adapter.data.open_images`."""
 
-    split: str = key('all, "first 65000", "last 5000", "list names.txt", or one of these after "not"', "all")
+    split: str = key('all, "first 65000", "last 5000", "list names.txt", "held out" (5 %), or one of these after "not"', "all")
     resize_mode: str = key("how images come to the size: crop, letterbox or stretch", "crop", was="fit")
     bits: int | None = key(
         "of integer images of more than 8 bits, how many count; none: as many as the largest value takes", None, none=0

@@ -128,7 +128,7 @@ def split(default: str | None = "all", note: str = "") -> Callable[[Callable[...
         default: Where the user gives none.
         note: What the help says besides.
     """
-    words = f'Which images: all, "first N", "last N", "list FILE", or one of these after "not".{note}'
+    words = f'Which images: all, "first N", "last N", "list FILE", "held out", or one of these after "not".{note}'
     return click.option("--split", default=default, show_default=True, help=words)
 
 

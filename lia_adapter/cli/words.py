@@ -107,13 +107,15 @@ def _prior_words(metrics: Mapping[str, Any]) -> dict[str, str]:
 
 def encoder_lines(figures: Mapping[str, Any]) -> str:
     """What a training measured, in a few aligned lines."""
-    from lia_adapter.reports.encoder import encoder_verdict
+    from lia_adapter.reports.encoder import encoder_verdict, real_images_words
 
     after, before = figures["after"], figures["before"]
+    between = "{:.2f} to {:.2f}".format(*after["interval"])
     texts = {
-        "correlation": f"of found and true y, on the {after['directions']} directions that move pixels",
+        "correlation": f"of found and true y, on the {after['directions']} directions that move pixels, {between}",
+        "all": "the same on all directions",
         "mse": "mean squared error of the generator's own images",
-        "mse_of_real_images": "mean squared error of real images",
+        "mse_of_real_images": f"mean squared error of {real_images_words(figures)}",
     }
     lines = [f"{after[key]:<8.4f} {text} (before: {before[key]:.4f})" for key, text in texts.items()]
     return "\n".join([*lines, encoder_verdict(figures)])
@@ -146,13 +148,16 @@ def evaluation_lines(figures: Mapping[str, Any]) -> str:
 
 def training_lines(metrics: Mapping[str, Any]) -> str:
     """The figures in a few aligned lines."""
+    from lia_adapter.reports.encoder import encoder_verdict, real_images_words
+
     figures = metrics["training"]
     lines = [f"{'images seen':<20} {figures['images']:,} in {figures['seconds']:,.0f} s"]
     if figures["curve"]:
         shown, distance = figures["curve"][-1]
         lines.append(f"{'frechet':<20} {distance:.4g} after {shown:,} images ({figures['features']})")
     if "encoder" in metrics:
-        lines.append(
-            f"{'encoder':<20} mean squared error of real images {metrics['encoder']['after']['mse_of_real_images']:.4f}"
-        )
+        encoder = metrics["encoder"]
+        error = encoder["after"]["mse_of_real_images"]
+        lines.append(f"{'encoder':<20} mean squared error {error:.4f} of {real_images_words(encoder)}")
+        lines.append(encoder_verdict(encoder))
     return "\n".join(lines)

@@ -1,5 +1,6 @@
 """`open_images`: the one way to a data set."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +19,11 @@ from lia_adapter.generators.base import one_class
 from lia_adapter.generators.labels import Label, check_given_label
 from lia_adapter.notes import say_once
 
-__all__ = ["open_images"]
+__all__ = ["held_out_numbers", "open_images"]
 
 _TOY_FACES = 100_000
+_HELD_OUT, _LEAST_HELD_OUT, _MOST_HELD_OUT = 0.05, 10, 1000
+_LEAST_IMAGES = 100  # of a data set from which any are held out
 
 
 def open_images(
@@ -46,7 +49,8 @@ def open_images(
         channels: 1 for gray, 3 for RGB, 4 for RGBA.
         resize_mode: One of `lia_adapter.keys.RESIZE_MODES`.
         split: "all"; "first N" or "last N", in order of the names (the paper trains on the first 65,000 of FFHQ and tests on
-            the last 5,000); "list FILE" of one name a line; or one of these after "not", for all the others.
+            the last 5,000); "list FILE" of one name a line; "held out" for those of `held_out_numbers`; or one of these after
+            "not", for all the others.
         c_dim: Entries of a label. With 0, labels are not looked at; else every image must have one. Toy faces have 2: without
             and with glasses.
         label: The class of all images, or the numbers of their label, instead of the data set's own labels.
@@ -116,12 +120,12 @@ def _labels(source: Source, names: Sequence[str], c_dim: int, label: Label | Non
 
 def _split(split: str, names: Sequence[str], path: Path) -> list[int]:
     """Numbers of the images that are asked for, ascending."""
-    match = re.fullmatch(r"(not )?(?:(first|last) ([0-9]{1,18})|list (.+))|all", split.strip())
+    match = re.fullmatch(r"(not )?(?:(first|last) ([0-9]{1,18})|list (.+)|(held out))|all", split.strip())
     if not match:
         raise ConfigError(
-            f"cannot read the split {split!r}; expected all, first N, last N, list FILE, or not before one of them."
+            f"cannot read the split {split!r}; expected all, first N, last N, list FILE, held out, or not before one of them."
         )
-    inverted, end, number, file = match.groups()
+    inverted, end, number, file, kept = match.groups()
     if file:
         chosen = _listed(file, names, path)
     elif end:
@@ -129,12 +133,29 @@ def _split(split: str, names: Sequence[str], path: Path) -> list[int]:
         if n > len(names):
             raise ConfigError(f"the split {split!r} asks for more images than {path} holds ({len(names):,}).")
         chosen = set(range(n) if end == "first" else range(len(names) - n, len(names)))
+    elif kept:
+        chosen = held_out_numbers(names)
     else:
         chosen = set(range(len(names)))
     found = [i for i in range(len(names)) if (i in chosen) != bool(inverted)]
     if not found:
-        raise ConfigError(f"the split {split!r} leaves none of the {len(names):,} images in {path}.")
+        why = f" (of fewer than {_LEAST_IMAGES}, none are held out)" if kept else ""
+        raise ConfigError(f"the split {split!r} leaves none of the {len(names):,} images in {path}{why}.")
     return found
+
+
+def held_out_numbers(names: Sequence[str]) -> set[int]:
+    """The images that a training leaves out where nobody says which: 5 % of them, 10 to 1,000; none of fewer than 100.
+
+    Those whose names have the smallest SHA-256: they lie all over the set, whatever its order means, and are the same on every
+    machine, in a folder and in a zip. A name that is added or taken away changes no more than two of them.
+    """
+    if len(names) < _LEAST_IMAGES:
+        return set()
+    n = min(_MOST_HELD_OUT, max(_LEAST_HELD_OUT, round(_HELD_OUT * len(names))))
+    # surrogateescape: a name on disk may be no UTF-8.
+    order = [(hashlib.sha256(name.encode(errors="surrogateescape")).digest(), i) for i, name in enumerate(names)]
+    return {i for _, i in sorted(order)[:n]}
 
 
 def _listed(file: str, names: Sequence[str], path: Path) -> set[int]:

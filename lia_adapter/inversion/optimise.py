@@ -13,7 +13,7 @@ from lia_adapter.inversion.loss import ReconstructionLoss
 from lia_adapter.metrics.recovery import pixel_spectrum
 from lia_adapter.progress import Progress
 
-__all__ = ["Y_RATE", "Inversion", "optimise", "search_coordinates"]
+__all__ = ["Y_RATE", "Inversion", "optimise", "paced_coordinates", "search_coordinates"]
 
 Y_RATE = 0.8
 """Rate for `optimise` in the coordinates of `search_coordinates`."""
@@ -63,7 +63,11 @@ def search_coordinates(
         progress: Is told what is done.
     """
     _, y, _ = MappingSampler(generator).pairs(_SPECTRUM_CODES, torch.Generator(root.device).manual_seed(0))
-    values, vectors = pixel_spectrum(generator, y, root, seconds=seconds, progress=progress)
+    return paced_coordinates(*pixel_spectrum(generator, y, root, seconds=seconds, progress=progress), root)
+
+
+def paced_coordinates(values: Tensor, vectors: Tensor, root: Tensor) -> Tensor:
+    """The matrix of `search_coordinates`, by a spectrum that is known: `pixel_spectrum`'s values and vectors for this root."""
     pace = (values / values[0]).clamp(min=_LEAST) ** _PACE
     # Contiguous, as it is when it was read from a file: products by another layout differ in the last bit.
     return (pace[:, None] * (vectors.t() @ root.double())).to(root).contiguous()

@@ -18,7 +18,7 @@ from lia_adapter.download import downloading
 from lia_adapter.errors import LIAError
 from lia_adapter.files import sha256_file
 from lia_adapter.generators import Generator, at_rest, fingerprint
-from lia_adapter.inversion import check_prior_weight
+from lia_adapter.inversion import check_prior_weight, paced_coordinates
 from lia_adapter.jobs.run import checked_out, run_folder, write_results
 from lia_adapter.lia import LIA
 from lia_adapter.lia_file import versions
@@ -28,7 +28,8 @@ from lia_adapter.pictures import comparison_grid, paired_grid, png_bytes, save_p
 from lia_adapter.progress import Progress
 from lia_adapter.training.encoder import EncoderTraining
 from lia_adapter.training.encoder_checks import Checks, held_out, measure_typicality
-from lia_adapter.training.encoder_config import EncoderConfig
+from lia_adapter.training.encoder_config import NOT_HELD_OUT, EncoderConfig
+from lia_adapter.training.encoder_search import search_from_codes
 from lia_adapter.training.log import RunLog
 from lia_adapter.training.loop import run_loop
 
@@ -37,6 +38,7 @@ __all__ = ["train_encoder", "train_encoder_lia", "write_encoder_results"]
 _LEAST_IMAGES = 4  # of whose codes two halves say what is usual
 _GRIDS = 20  # pictures of a run
 _GRID_IMAGES = 16
+_SEARCH = "search.png"
 
 
 def train_encoder(
@@ -89,12 +91,12 @@ def train_encoder(
 
 
 def write_encoder_results(lia: LIA, out: Path, folder: Path, progress: Progress | None = None) -> None:
-    """Writes picture and figures of a training beside `out`; the picture is the last of the run's folder, where there is one.
+    """Writes picture and figures of a training beside `out`; the picture is the search's, or the last of the run's folder.
 
     Raises:
         LIAError: A file cannot be written.
     """
-    pictures = sorted(folder.glob("reconstructions-*.png"))
+    pictures = sorted(folder.glob("reconstructions-*.png")) + sorted(folder.glob(_SEARCH))
     picture = pictures[-1].read_bytes() if pictures else png_bytes(comparison_grid(lia, progress))
     write_results(out, picture, {**lia.metrics["encoder"], "provenance": lia.provenance})
 
@@ -134,12 +136,13 @@ def _trained(lia: LIA, data: str | Path, config: EncoderConfig, folder: Path | N
         raise LIAError(f"an encoder learns from images, at least {_LEAST_IMAGES}; {images.path} has {len(images)}. Give more.")
     network = _network(config.features, progress)
     before = fingerprint(generator)
-    identity = _identity(before, lia.mapping, config, images)
+    others = held_out(data, generator, config)
+    identity = _identity(before, lia.mapping, config, images, others)
     if progress:
         progress("statistics of codes", 0, 1)
     training = EncoderTraining(lia, images, config, network)
     checks = _plan(training, None if folder is None else folder / "checks.json", identity, progress)
-    training.prepare(held_out(data, generator, config) or images, checks, progress)
+    training.prepare(others or images, checks, progress)
     watch = None
     if folder is not None and ranks.rank() == 0:
         watch = _Grids(RunLog(folder, to_toml(config)), training)
@@ -163,17 +166,49 @@ def _trained(lia: LIA, data: str | Path, config: EncoderConfig, folder: Path | N
         raise AssertionError("the generator's weights changed during train-encoder")
     figures = {
         "before": first, "after": last, "losses": history, "parameters": sum(p.numel() for p in encoder.parameters()),
-        "seconds": round(time.monotonic() - start, 1), "unreadable": ranks.merged(images.unreadable),
+        "unreadable": ranks.merged(images.unreadable), "real_images": _real_images(others, images, config),
     }  # fmt: skip
     made_by = {
         "recipe": stored(config), "data": {"images": len(images), "identity": images.identity()},
         "features": None if network is None else network.name, "device": str(device), "processes": ranks.count(),
         "versions": versions(),
     }  # fmt: skip
-    return LIA(
+    made = LIA(
         generator, lia.mapping, lia.discriminator, encoder, typicality, family=lia.family, config=lia.config,
         provenance={**lia.provenance, "encoder": made_by}, metrics={**lia.metrics, "encoder": figures},
     )  # fmt: skip
+    figures["search"] = _searched(made, training, others or images, folder, progress)
+    figures["seconds"] = round(time.monotonic() - start, 1)
+    return made
+
+
+def _searched(
+    lia: LIA, training: EncoderTraining, images: ImageSet, folder: Path | None, progress: Progress | None
+) -> dict[str, Any] | None:
+    """What a search from the encoder's codes gains on real images; its picture goes into the run's folder."""
+    config, loss, (mean, root) = training.config, training.loss, lia.whitening()
+    if loss.network is not None:
+        loss.network.float()  # as all else now is
+    lia.coordinates = mean, paced_coordinates(*training.answers.spectrum, root)
+    found = search_from_codes(
+        lia, images, training.checks.searched, loss,
+        space=config.space, prior_weight=config.prior_weight, progress=progress,
+    )  # fmt: skip
+    lia.coordinates = None  # whoever searches next may take more time to find them
+    if folder is not None and ranks.rank() == 0:
+        (folder / _SEARCH).unlink(missing_ok=True)
+        if found is not None:
+            save_png(folder / _SEARCH, found[1])
+    return None if found is None else found[0]
+
+
+def _real_images(others: ImageSet | None, images: ImageSet, config: EncoderConfig) -> dict[str, Any]:
+    """What real images are measured on: how many are held out, and why none are."""
+    if others is not None:
+        return {"kind": "held-out", "held_out": len(others)}
+    few = config.split == NOT_HELD_OUT
+    why = f"{len(images)} images are too few to hold any out" if few else f"the split {config.split!r} holds none out"
+    return {"kind": "training", "held_out": 0, "why": why}
 
 
 def _plan(training: EncoderTraining, path: Path | None, identity: str, progress: Progress | None) -> Checks:
@@ -217,10 +252,14 @@ def _network(features: str | None, progress: Progress | None) -> FeatureNetwork 
     return load_network(vgg16_paper(downloading(progress, "VGG16")))
 
 
-def _identity(generator: str, mapping: nn.Module | None, config: EncoderConfig, images: ImageSet) -> str:
+def _identity(
+    generator: str, mapping: nn.Module | None, config: EncoderConfig, images: ImageSet, others: ImageSet | None
+) -> str:
     """What a saved run must agree with to be resumed: the generator, the data, and the keys that the training depends on."""
     free = ("known_answers", "check_seconds", "save_seconds", "features")
     keys = {k: v for k, v in stored(config).items() if k not in free}
+    if config.split == NOT_HELD_OUT and others is None:
+        keys["split"] = "all"  # so few images that a run of before, which held none out, had the same
     network = "none" if config.features is None else config.features
     if network not in ("vgg16", "none"):
         network = sha256_file(network)

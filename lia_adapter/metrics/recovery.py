@@ -1,7 +1,7 @@
 """The known-answer test of an encoder: encode G(y) and compare with y.
 
-It tells an encoder's fault from a generator's: if codes of drawn images come back but real images do not, then the generator
-cannot draw them.
+The generator can draw these images, so what comes back otherwise is the encoder's fault. Of real images they say nothing: those
+may have codes that the encoder misses, or none; that takes a search (`lia_adapter.training.encoder_search`).
 """
 
 import functools
@@ -110,13 +110,21 @@ def pixel_directions(
 
     Arguments as of `pixel_spectrum`.
     """
-    values, vectors = pixel_spectrum(generator, y, root, seconds=seconds, progress=progress)
+    return _moving(*pixel_spectrum(generator, y, root, seconds=seconds, progress=progress))
+
+
+def _moving(values: Tensor, vectors: Tensor) -> Tensor:
+    """`pixel_directions` of a spectrum."""
     k = int((values.cumsum(0) < _SHARE * values.sum()).sum()) + 1
     return vectors[:, :k]
 
 
 class KnownAnswers:
     """Codes of the original mapping, whose images an encoder is to find the codes of again.
+
+    Attributes:
+        spectrum: See `pixel_spectrum`.
+        directions: See `pixel_directions`.
 
     Args:
         generator: Draws the images.
@@ -136,7 +144,8 @@ class KnownAnswers:
         progress: Progress | None = None,
     ) -> None:
         self.generator, self.root, self.seed = generator, root, seed
-        self.directions = pixel_directions(generator, self._codes(_IMAGES), root, seconds=seconds, progress=progress)
+        self.spectrum = pixel_spectrum(generator, self._codes(_IMAGES), root, seconds=seconds, progress=progress)
+        self.directions = _moving(*self.spectrum)
 
     def _codes(self, n: int) -> Tensor:
         return MappingSampler(self.generator).pairs(n, torch.Generator(self.root.device).manual_seed(self.seed))[1]

@@ -6,6 +6,7 @@ from pathlib import Path
 from lia_adapter.data.toyfaces import FACTORS
 from lia_adapter.jobs.demo import FITTED, MOVED, Demo
 from lia_adapter.pictures import png_bytes
+from lia_adapter.reports.encoder import encoder_verdict
 from lia_adapter.reports.page import html_picture, page_picture, write_page
 
 __all__ = ["write_demo_report"]
@@ -26,6 +27,7 @@ def write_demo_report(demo: Demo, out: Path) -> Path:
     """
     lia, figures = demo.lia, demo.figures
     metrics, after = lia.metrics, figures["encoder"]["after"]
+    verdict = encoder_verdict(figures["encoder"]).capitalize()
     rows = "".join(
         f'<tr><td>{html.escape(factor.name.replace("_", " "))}<td class="dim">{html.escape(factor.text)}'
         f'<td class="n">{figures["factors"][factor.name]:.2f}</tr>'
@@ -46,7 +48,7 @@ one. Its codes of the same z correlate {metrics["seeds_raw"]["value"]:.2f} with 
 <h2>2. Faces it has never seen, encoded in one pass</h2>
 <p>Each pair of rows: new faces above, what the generator draws from their codes y below. Mean squared error on 1,000 of them:
 {figures["mse"]:.4f} (images from −1 to 1). Codes of the generator's own images are found with a correlation of
-{after["correlation"]:.2f}.</p>
+{after["correlation"]:.2f} ({after["all"]:.2f} on all directions). {html.escape(verdict)}</p>
 {page_picture(out, "faces and their reconstructions")}
 <h2>3. One thing changed at a time</h2>
 <p>The first column is the face, the next its reconstruction, the others its code moved along one direction of y, which a linear

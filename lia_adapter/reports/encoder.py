@@ -2,18 +2,14 @@
 
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lia_adapter.lia import LIA
 from lia_adapter.reports.page import loss_curves, page_picture, row, unreadable_list, write_page
 
-__all__ = ["encoder_verdict", "write_encoder_report"]
-
-# Of the verdict: least correlation, or share of the first error; ratio of errors above which the generator is to blame.
-_FOUND, _REDRAWN, _FAR = 0.8, 0.25, 2.0
-_WIDE = 0.1  # an interval of the correlation on both sides of the least, above which nothing is claimed
+__all__ = ["encoder_verdict", "real_images_words", "write_encoder_report"]
 
 
 def write_encoder_report(lia: LIA, out: Path) -> Path:
@@ -37,23 +33,26 @@ def write_encoder_report(lia: LIA, out: Path) -> Path:
             "Known answers",
             f"Images that the generator drew are encoded: correlation of the y found with the true one, on the "
             f"{after['directions']} directions of y that make 90 % of what moves pixels.",
-            f"{after['correlation']:.3f}", "1", f"before: {before['correlation']:.3f}",
+            f"{after['correlation']:.3f}", "1", f"before: {before['correlation']:.3f}; {_interval(after['interval'], '.3f')}",
         ),
+        row("On all directions", "The same.", f"{after['all']:.3f}", "1", f"before: {before['all']:.3f}"),
         row(
             "Drawn images", "Mean squared error of the same images drawn again, on the scale of -1 to 1.",
             f"{after['mse']:.4f}", "0", f"before: {before['mse']:.4f}",
         ),
         row(
-            "Real images",
-            "The same of real images" + (" that the training did not see." if made_by["recipe"]["split"] != "all" else "."),
+            "Real images", html.escape(f"The same of {real_images_words(figures)}."),
             f"{after['mse_of_real_images']:.4f}", "0", f"before: {before['mse_of_real_images']:.4f}",
         ),
+        *_search_rows(figures),
     ]  # fmt: skip
+    below = "below" if figures["search"] is None else "below, and under those what it draws from the codes that a search found"
+    kind = figures["real_images"]["kind"]
     table = "<table><tr><th>Measure<th>Value<th>Best<th></tr>" + "".join(rows) + "</table>"
     body = f"""<h1>An encoder for {html.escape(str(provenance.get("source", "a wrapped generator")))}</h1>
 <p>{html.escape(encoder_verdict(figures).capitalize())}</p>
 <h2>Real images and their reconstructions</h2>
-<p>Each pair of rows: the real images above, what the generator draws from their codes below.</p>
+<p>Rows in turn: {kind} images above, what the generator draws from the encoder's codes {below}.</p>
 {page_picture(out, "reconstructions")}
 <h2>Figures</h2>
 {table}
@@ -68,25 +67,74 @@ def write_encoder_report(lia: LIA, out: Path) -> Path:
 
 
 def encoder_verdict(figures: Mapping[str, Any]) -> str:
-    """What the known-answer test says, in a sentence.
+    """What the search from the encoder's codes says of whose the errors of real images are, in a sentence.
+
+    It claims what the images looked at show: a gain whose interval (95 %) lies above 0, and that is more than rounding costs.
 
     Args:
         figures: `LIA.metrics["encoder"]`.
     """
-    after, before = figures["after"], figures["before"]
-    drawn, real = after["mse"], after["mse_of_real_images"]
-    low, high = after["interval"]
-    if low < _FOUND <= high and high - low > _WIDE:
+    search = figures["search"]
+    if search is None:
+        return "how much of the error is the encoder's was not looked at: no real image could be read."
+    images = f"{search['images']} {figures['real_images']['kind']} images"
+    change = f"{search['encoder']:.3g} -> {search['found']:.3g}"
+    what = f"a search of {search['steps']} steps from the encoder's codes"
+    if search["gain_interval"] is None:
+        return f"{what} changes the {search['measure']} of {images} {change}: too few images to tell whose the error is."
+    low, high = search["gain_interval"]
+    if low <= 0:
         return (
-            f"whether the codes of the generator's own images are found, {after['images']} images do not tell: the correlation "
-            f"lies between {low:.2f} and {high:.2f}. A longer training measures more of them."
+            f"{what} gains nothing that {images} show: their {search['measure']} goes {change}, which is {_between(low, high)} "
+            f"less (95 %)."
         )
-    # An encoder into ys may draw the image from other codes than a single y.
-    if after["correlation"] < _FOUND and drawn > _REDRAWN * before["mse"]:
-        return "the encoder does not find the codes of the generator's own images yet: train longer."
-    if real > _FAR * drawn:
-        return (
-            f"codes of the generator's own images are found, but real images come back {real / drawn:.1f} times worse: "
-            "the generator cannot draw all of them (or they are of another kind)."
-        )
-    return "codes are found, and real images come back as well as the generator's own."
+    if search["gain"] < search["rounding"]:
+        return f"{what} gains less on {images} than values rounded to 8 bits: their {search['measure']} goes {change}."
+    least, most = (f"{100 * end:.0f}" for end in search["share_interval"])
+    return (
+        f"{what} changes the {search['measure']} of {images} {change} ({_between(low, high)} less, 95 %): "
+        f"{search['share']:.0%} ({least} to {most}) of it is the encoder's, or more; the rest, {search['found']:.3g}, "
+        f"no {search['space']} that the search found draws better."
+    )
+
+
+def real_images_words(figures: Mapping[str, Any]) -> str:
+    """What the real images are that were measured.
+
+    Args:
+        figures: `LIA.metrics["encoder"]`.
+    """
+    about = figures["real_images"]
+    if about["held_out"]:
+        return f"real images that the training did not see ({about['held_out']:,} are held out)"
+    return f"training images, as {about['why']}"
+
+
+def _between(low: float, high: float) -> str:
+    return f"{low:.3g} to {high:.3g}"
+
+
+def _interval(between: Sequence[float] | None, form: str) -> str:
+    """An interval in words; nothing where there is none."""
+    return "" if between is None else f"between {between[0]:{form}} and {between[1]:{form}} (95 %)"
+
+
+def _search_rows(figures: Mapping[str, Any]) -> list[str]:
+    search = figures["search"]
+    if search is None:
+        return []
+    measure = search["measure"].capitalize() if search["measure"] != "loss" else "What the training minimised, by images alone"
+    texts = {
+        "encoder": ("From the encoder's codes", f"{measure}, of {search['images']} {figures['real_images']['kind']} images."),
+        "found": ("After a search", f"The same images, {search['steps']} steps on from the encoder's codes."),
+        "gain": ("What the search gains", "The difference: the encoder missed codes that are better by this much."),
+    }
+    rows = [
+        row(title, text, f"{search[name]:.4g}", "", _interval(search[f"{name}_interval"], ".3g"))
+        for name, (title, text) in texts.items()
+    ]
+    if search["measure"] != "mean squared error":
+        error = search["mse"]
+        text = "From the encoder's codes, and after the search."
+        rows.append(row("Mean squared error of them", text, f"{error['encoder']:.4f}, {error['found']:.4f}", "0", ""))
+    return rows

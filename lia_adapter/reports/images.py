@@ -167,10 +167,11 @@ Generator {figures["generator_sha256"][:12]}, encoder {figures["encoder_sha256"]
 
 
 def _verdict(real: float, drawn: float) -> str:
-    """Whose fault an error is: with images that the generator can draw, it is the encoder's."""
+    """What the two errors say, and what they do not."""
     return (
         f"They come back with a mean squared error of {real:.4f}; images that the generator itself drew, with {drawn:.4f}. "
-        "The second is the encoder's own error; the rest is of images that the generator may not be able to draw."
+        "The second is the encoder's own error, on images that the generator can draw. Whose the first is, only a search "
+        "tells: <code>lia-adapt invert</code> gives what is left of it."
     )
 
 

@@ -94,16 +94,24 @@ class EncoderTraining:
         )
 
     @torch.no_grad()
-    def timed(self) -> tuple[float, float]:
-        """Seconds for drawing and for encoding one image, of as many as are worked on at once."""
+    def timed(self) -> tuple[float, float, float]:
+        """Seconds for drawing one image, for encoding it and for a step of a search, of as many as are worked on at once."""
         h, w = self.encoder.looks_at
         y = self.average.mean.expand(self.at_once, -1)
         x = torch.zeros(self.at_once, self.encoder.channels, h, w, device=self.device, dtype=self.dtype)
+
+        def searching() -> None:
+            with torch.enable_grad(), self.drawing():
+                leaf = y.clone().requires_grad_(True)
+                drawn = self.draw(leaf)
+                torch.autograd.grad(self.loss(drawn, drawn.detach()).sum(), leaf)
+
         # The first time is slower.
-        drawing, encoding = (
-            min(seconds_of(work), seconds_of(work)) / self.at_once for work in (lambda: self.draw(y), lambda: self.average(x))
+        drawing, encoding, step = (
+            min(seconds_of(work), seconds_of(work)) / self.at_once
+            for work in (lambda: self.draw(y), lambda: self.average(x), searching)
         )
-        return drawing, encoding
+        return drawing, encoding, step
 
     def accumulation(self) -> int:
         """Into how many parts a process cuts its share of a batch: as the recipe says, or more where memory asks for it."""
@@ -253,7 +261,7 @@ class EncoderTraining:
         )
 
     def known_answer(self, progress: Progress | None) -> dict[str, Any]:
-        """How well the averaged encoder finds codes of drawn images, and redraws real ones: tells whose fault an error is."""
+        """How well the averaged encoder finds codes of drawn images, and how well it redraws real ones."""
         figures = self.answers.test(lambda x: self.average(x.to(self.dtype)).to(x), self.checks.known_answers, progress)
         with torch.no_grad():
             errors = torch.cat([mse(drawn, x) for x, drawn in self.redrawn(self.held_out)])

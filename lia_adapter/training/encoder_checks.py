@@ -18,11 +18,14 @@ from lia_adapter.metrics.typicality import Typicality
 from lia_adapter.progress import Progress
 from lia_adapter.resize import reduced_size, resize
 from lia_adapter.training.encoder_config import EncoderConfig
+from lia_adapter.training.encoder_search import SEARCHED, STEPS
 
 __all__ = ["Checks", "held_out", "measure_typicality", "some_images"]
 
 _TYPICAL = 20_000  # training images whose codes say what is usual, at most
 _DIRECTIONS, _BEFORE, _USUAL = 0.4, 0.15, 0.3  # what each measure has of that time; what is measured before is after, too
+_SEARCH_SECONDS = 120.0  # for the search, at most
+_FEW = 10
 _LEAST_IMAGES = 3  # for an interval of a figure over images
 
 
@@ -35,15 +38,19 @@ class Checks:
         known_answers: Drawn images that are encoded, and as many held-out ones, before and after.
         usual: Training images whose codes say what is usual.
         accumulate: Parts that a process cuts its share of a batch into.
+        searched: Real images that are searched for after the training; few where an earlier version planned the run.
     """
 
     seconds: float
     known_answers: int
     usual: int
     accumulate: int
+    searched: int = _FEW
 
     @staticmethod
-    def planned(config: EncoderConfig, images: int, drawing: float, encoding: float, accumulate: int) -> "Checks":
+    def planned(
+        config: EncoderConfig, images: int, drawing: float, encoding: float, searching: float, accumulate: int
+    ) -> "Checks":
         """What the time allows.
 
         Args:
@@ -51,9 +58,12 @@ class Checks:
             images: In the data set.
             drawing: Seconds for an image.
             encoding: The same.
+            searching: The same, for a step of a search.
             accumulate: As the attribute.
         """
-        seconds = allowance(config.steps * config.batch * GRADIENT * drawing, config.check_seconds)
+        training = config.steps * config.batch * GRADIENT * drawing
+        seconds = allowance(training, config.check_seconds)
+        search = allowance(training, min(_SEARCH_SECONDS, config.check_seconds))
         return Checks(
             seconds=_DIRECTIONS * seconds,
             known_answers=affordable(
@@ -62,6 +72,7 @@ class Checks:
             ),
             usual=affordable(_USUAL * seconds, encoding, least=4, most=min(images, _TYPICAL)),
             accumulate=accumulate,
+            searched=affordable(search, STEPS * searching, least=_LEAST_IMAGES, most=SEARCHED),
         )  # fmt: skip
 
     @staticmethod
@@ -85,14 +96,15 @@ class Checks:
 
 
 def held_out(data: str | Path, generator: Generator, config: EncoderConfig) -> ImageSet | None:
-    """The images that the recipe's split leaves out."""
+    """The images that the recipe's split leaves out; None where there are none."""
     if config.split == "all":
         return None
     split = config.split.removeprefix("not ") if config.split.startswith("not ") else f"not {config.split}"
     try:
         return open_images(
-            data, generator.resolution, generator.channels, resize_mode=config.resize_mode, split=split, bits=config.bits
-        )
+            data, generator.resolution, generator.channels, resize_mode=config.resize_mode, split=split,
+            c_dim=generator.c_dim, label=config.label, bits=config.bits,
+        )  # fmt: skip
     except LIAError:  # nothing is left
         return None
 

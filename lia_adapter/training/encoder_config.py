@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from lia_adapter.config import check_choices, check_least, check_rates, check_seed, key
 from lia_adapter.keys import PRECISIONS, SCHEDULES, SPACES, LabelledImageKeys
 
-__all__ = ["EncoderConfig"]
+__all__ = ["NOT_HELD_OUT", "EncoderConfig"]
+
+NOT_HELD_OUT = "not held out"
+"""The split where a recipe names none: see `lia_adapter.data.open.held_out_numbers`."""
 
 _TICKS = 400  # lines of the log
 
@@ -14,6 +17,9 @@ _TICKS = 400  # lines of the log
 class EncoderConfig(LabelledImageKeys):
     """The keys of `recipes/encoder.toml`."""
 
+    split: str = key(
+        'all, "first 65000", "last 5000", "list names.txt", "held out" (5 %), or one of these after "not"', NOT_HELD_OUT
+    )
     mirror: bool = key("the paper mirrors faces, not cats, bedrooms or cars", False)
     images: int = key("shown in all", 12_000_000)
     batch: int = key("over all processes", 128)
@@ -38,7 +44,9 @@ class EncoderConfig(LabelledImageKeys):
     precision: str = key("auto: bfloat16 where the GPU has it, else float32; or float64", "auto")
     statistics_samples: int = key("for the mean and the covariance of y", 60_000)
     known_answers: int = key("drawn and held-out images that are encoded before and after, where time allows so many", 1000)
-    check_seconds: float = key("for all that is measured; a tenth of the training if that is less, but at least 20", 300.0)
+    check_seconds: float = key(
+        "for what is measured, and for a search at the end; a tenth of the training if that is less, but at least 20", 300.0
+    )
     save_seconds: float = key("how much a kill may lose", 60.0)
 
     def __post_init__(self) -> None:

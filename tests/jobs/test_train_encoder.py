@@ -2,12 +2,12 @@
 
 import contextlib
 import copy
+import dataclasses
 import json
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from torchvision.models import squeezenet1_0
 
 import lia_adapter
 from lia_adapter import encoder
+from lia_adapter.cli.words import encoder_lines
 from lia_adapter.config import load_recipe
 from lia_adapter.data import open_images
 from lia_adapter.encoder import Encoder
@@ -28,7 +29,7 @@ from lia_adapter.inversion import prior_loss
 from lia_adapter.jobs.train_encoder import train_encoder_lia
 from lia_adapter.lia import LIA
 from lia_adapter.loading import load
-from lia_adapter.reports.encoder import encoder_verdict
+from lia_adapter.reports.encoder import encoder_verdict, real_images_words
 from lia_adapter.resize import resize
 from lia_adapter.training.encoder import EncoderTraining
 from lia_adapter.training.encoder_checks import Checks
@@ -287,16 +288,75 @@ def test_the_python_call(pictures: Path) -> None:
     assert trained.encoder is not None and lia.encoder is None
 
 
-def test_the_verdict_tells_whose_fault_it_is() -> None:
-    def figures(correlation: float, drawn: float, real: float, spread: float = 0.01) -> dict[str, dict[str, Any]]:
-        after = {"correlation": correlation, "mse": drawn, "mse_of_real_images": real, "images": 5}
-        return {"before": {"mse": 0.1}, "after": after | {"interval": [correlation - spread, correlation + spread]}}
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toys.pictures(tmp_path_factory.mktemp("many"), 120)
 
-    assert "train longer" in encoder_verdict(figures(0.3, 0.1, 0.1))
-    assert "generator cannot draw" in encoder_verdict(figures(0.95, 0.01, 0.05))
-    assert "come back as well" in encoder_verdict(figures(0.95, 0.01, 0.012))
-    assert "come back as well" in encoder_verdict(figures(0.5, 0.01, 0.012))  # into ys
-    assert "5 images do not tell: the correlation lies between 0.45 and 0.95" in encoder_verdict(figures(0.7, 0.01, 0.1, 0.25))
+
+def test_some_images_are_held_out_where_nobody_says_which(tmp_path: Path, many: Path) -> None:
+    """Their figures are theirs, and the training does not see them: with others in their place it is the same."""
+    settings = config(images=40, batch=4)
+    lia, kept = converted(), open_images(many, (8, 8), 3, split="held out")
+    trained = train_encoder_lia(lia, many, settings, folder=tmp_path / "run")
+    figures = trained.metrics["encoder"]
+    assert figures["real_images"] == {"kind": "held-out", "held_out": 10}
+    assert trained.provenance["encoder"]["data"]["images"] == 110
+    x = torch.stack([item.x for item in map(kept.load, range(10)) if item is not None])
+    errors = (trained.reconstruct(x) - x).square().mean(dim=(1, 2, 3))
+    assert float(errors.mean()) == pytest.approx(figures["after"]["mse_of_real_images"], rel=1e-3)
+    search = figures["search"]
+    assert search["images"] == 10 and search["encoder"] == pytest.approx(float(errors.mean()), rel=1e-3)
+    assert 0 < search["gain"] and search["found"] == pytest.approx(search["encoder"] - search["gain"])
+    assert trained.coordinates is None and (tmp_path / "run" / "search.png").stat().st_size > 0
+    assert "held-out images" in encoder_verdict(figures) and "(10 are held out)" in real_images_words(figures)
+    others = tmp_path / "others"
+    others.mkdir()
+    for path in many.iterdir():
+        (others / path.name).write_bytes(b"broken" if path.name in kept.names[1:] else path.read_bytes())
+    again = train_encoder_lia(lia, others, settings)
+    assert again.encoder is not None and trained.encoder is not None
+    assert fingerprint(again.encoder) == fingerprint(trained.encoder)
+
+
+@pytest.mark.parametrize(
+    ("n", "split", "words"),
+    [
+        (24, "not held out", "training images, as 24 images are too few to hold any out"),
+        (120, "all", "training images, as the split 'all' holds none out"),
+        (120, "first 100", "real images that the training did not see (20 are held out)"),
+    ],
+)
+def test_what_real_images_are_is_said(pictures: Path, many: Path, n: int, split: str, words: str) -> None:
+    figures = train_encoder_lia(converted(), pictures if n == 24 else many, config(split=split, images=8)).metrics["encoder"]
+    assert real_images_words(figures) == words and words in encoder_lines(figures)
+    assert ("training images 0." in encoder_verdict(figures)) == words.startswith("training")
+
+
+@pytest.mark.parametrize(("n", "goes_on"), [(24, True), (120, False)])
+def test_a_run_of_before_does_not_change_its_images(tmp_path: Path, pictures: Path, many: Path, n: int, goes_on: bool) -> None:
+    """One that was begun when nothing was held out begins anew where something is now, unless it is told split=all."""
+    lia, data, begun = converted(), pictures if n == 24 else many, []
+    for split in ("all", "not held out", "not held out", "all"):
+        seen: list[int] = []
+
+        def progress(name: str, done: int, total: int | None, seen: list[int] = seen) -> None:
+            seen += [done] if name == "encoder" else []
+
+        train_encoder_lia(lia, data, config(split=split, images=40), folder=tmp_path / "run", progress=progress)
+        begun.append(seen[0] > 0)
+    assert begun == [False, goes_on, True, goes_on]
+
+
+def test_a_float64_training_with_a_network_and_labels_is_searched(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    data = toys.pictures(tmp_path / "d", 8, (32, 32))
+    (data / "dataset.json").write_text(json.dumps({"labels": [[f"{i:03d}.png", i % 3] for i in range(8)]}))
+    save_file(squeezenet1_0().state_dict(), tmp_path / "squeezenet1_0.safetensors")
+    features = str(tmp_path / "squeezenet1_0.safetensors")
+    settings = config(images=8, split="first 4", precision="float64", features=features, space="ys", prior_weight=0.1)
+    search = train_encoder_lia(converted(c_dim=3, resolution=32), data, settings).metrics["encoder"]["search"]
+    assert search["images"] == 4 and search["measure"] == "loss" and search["space"] == "ys" and search["gain"] > 0
 
 
 def test_what_cannot_be_trained_is_refused(tmp_path: Path, pictures: Path) -> None:
@@ -363,13 +423,17 @@ def test_a_large_checkpoints_discriminator_judges_reduced_images() -> None:
 
 def test_a_plan_is_kept_for_a_resumed_run(tmp_path: Path) -> None:
     settings = config(images=10**6, known_answers=1000, batch=10)
-    plan = Checks.planned(settings, images=10**6, drawing=1.0, encoding=0.1, accumulate=2)
-    assert (plan.seconds, plan.known_answers, plan.usual) == (120.0, 14, 900)  # of 300 s
-    small = Checks.planned(config(images=10), images=10, drawing=0.1, encoding=0.01, accumulate=1)
-    assert (small.seconds, small.usual) == (8.0, 10)  # of 20 s
+    plan = Checks.planned(settings, images=10**6, drawing=1.0, encoding=0.1, searching=0.1, accumulate=2)
+    assert (plan.seconds, plan.known_answers, plan.usual, plan.searched) == (120.0, 14, 900, 12)  # of 300 s and of 120 s
+    small = Checks.planned(config(images=10), images=10, drawing=0.1, encoding=0.01, searching=1.0, accumulate=1)
+    assert (small.seconds, small.usual, small.searched) == (8.0, 10, 3)  # of 20 s
     plan.keep(tmp_path / "run" / "checks.json", "this run")
     assert Checks.kept(tmp_path / "run" / "checks.json", "this run") == plan
     assert Checks.kept(tmp_path / "run" / "checks.json", "another") is None
+    of_before = json.loads((tmp_path / "run" / "checks.json").read_text())
+    del of_before["searched"]
+    (tmp_path / "run" / "checks.json").write_text(json.dumps(of_before))
+    assert Checks.kept(tmp_path / "run" / "checks.json", "this run") == dataclasses.replace(plan, searched=10)
     (tmp_path / "run" / "checks.json").write_text("{")
     assert Checks.kept(tmp_path / "run" / "checks.json", "this run") is None
 

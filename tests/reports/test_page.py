@@ -94,11 +94,19 @@ def converted(**changes: Any) -> dict[str, Any]:
 def encoded(**changes: Any) -> dict[str, Any]:
     """What `train_encoder` measures where all is well."""
     after = {
-        "correlation": 0.95, "interval": [0.94, 0.96], "directions": 5, "images": 100, "mse": 0.01, "mse_of_real_images": 0.012
+        "correlation": 0.95, "interval": [0.94, 0.96], "all": 0.61, "directions": 5, "images": 100, "mse": 0.01,
+        "mse_of_real_images": 0.012,
     } | changes.pop("after", {})  # fmt: skip
-    before = {"correlation": 0.0, "mse": 0.1, "mse_of_real_images": 0.2}
+    before = {"correlation": 0.0, "all": 0.01, "mse": 0.1, "mse_of_real_images": 0.2}
+    search = {
+        "images": 50, "steps": 100, "space": "y", "measure": "mean squared error", "rounding": 5e-6,
+        "encoder": 0.037, "found": 0.024, "gain": 0.013, "share": 0.351, "mse": {"encoder": 0.037, "found": 0.024},
+        "encoder_interval": [0.035, 0.039], "found_interval": [0.022, 0.026], "gain_interval": [0.0115, 0.0145],
+        "share_interval": [0.311, 0.391],
+    } | changes.pop("search", {})  # fmt: skip
     plain = {
         "before": before, "after": after, "losses": {"loss": [2.0, 1.0]}, "parameters": 10, "seconds": 1.0, "unreadable": {},
+        "real_images": {"kind": "held-out", "held_out": 1000}, "search": search,
     }  # fmt: skip
     return plain | changes
 
@@ -163,6 +171,9 @@ def invert_page(toy: LIA, out: Path, name: str = "toy.pkl", **changes: Any) -> s
     return write_invert_report(codes, picture(out)).read_text()
 
 
+NO_NUMBERS = {name: math.nan for name in ("encoder", "found", "gain", "share", "rounding")} | {
+    f"{name}_interval": [math.nan, math.nan] for name in ("encoder", "found", "gain", "share")
+}
 PAGES: list[Callable[..., str]] = [convert_page, encoder_page, training_page, reconstruct_page, invert_page]
 each_page = pytest.mark.parametrize("page", PAGES)
 
@@ -240,7 +251,10 @@ def test_a_report_lies_beside_its_file(tmp_path: Path) -> None:
 def test_figures_of_a_diverged_run_still_make_a_page(toy: LIA, tmp_path: Path, page: Callable[..., str]) -> None:
     figures: dict[Callable[..., str], dict[str, Any]] = {
         convert_page: {"frechet_images": measure(math.nan), "losses": {"loss": [math.nan, 1.0, math.inf]}},
-        encoder_page: {"after": {"mse": math.nan, "correlation": math.nan, "interval": [math.nan, math.nan]}},
+        encoder_page: {
+            "after": {"mse": math.nan, "correlation": math.nan, "interval": [math.nan, math.nan]},
+            "search": NO_NUMBERS,
+        },
         training_page: {"curve": [[500, math.nan], [1000, math.nan]], "losses": {"loss": [math.nan]}},
         reconstruct_page: {"mse": math.nan},
         invert_page: {"typicality": math.nan, "loss": math.inf},
@@ -306,20 +320,27 @@ def test_the_figures_themselves_are_told(toy: LIA, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("after", "words"),
+    ("search", "words"),
     [
-        ({}, "Codes are found, and real images come back as well"),
-        ({"mse_of_real_images": 0.02}, "Codes are found, and real images come back as well"),
-        ({"mse_of_real_images": 0.0201}, "real images come back 2.0 times worse"),
-        ({"correlation": 0.79, "interval": [0.78, 0.799], "mse": 0.0251}, "does not find the codes"),
-        ({"correlation": 0.79, "interval": [0.78, 0.799], "mse": 0.025}, "Codes are found"),  # drawn from other codes
-        ({"interval": [0.74, 0.85]}, "100 images do not tell: the correlation lies between 0.74 and 0.85".lower()),
-        ({"interval": [0.76, 0.85]}, "Codes are found"),
-        ({"interval": [0.8, 0.95]}, "Codes are found"),
+        ({}, "of 50 held-out images 0.037 -&gt; 0.024 (0.0115 to 0.0145 less, 95 %): 35% (31 to 39) of it is"),
+        ({}, "between 0.0115 and 0.0145 (95 %)"),
+        ({}, "not see (1,000 are held out)"),
+        ({}, '0.610<td class="n">1<td class="n">before: 0.010'),
+        ({"gain_interval": [-0.0001, 0.0145]}, "gains nothing that 50 held-out images show"),
+        ({"gain_interval": [1e-7, 2e-6], "gain": 1e-6}, "gains less on 50 held-out images than values rounded to 8 bits"),
+        ({"measure": "loss"}, "What the training minimised, by images alone, of 50 held-out images"),
+        ({"measure": "loss"}, "0.0370, 0.0240"),
     ],
 )
-def test_an_encoders_verdict_at_the_edges(toy: LIA, tmp_path: Path, after: dict[str, Any], words: str) -> None:
-    assert words in encoder_page(toy, tmp_path / "a.safetensors", after=after)
+def test_an_encoders_report_says_what_the_search_shows(toy: LIA, tmp_path: Path, search: dict[str, Any], words: str) -> None:
+    assert words in encoder_page(toy, tmp_path / "a.safetensors", search=search)
+
+
+def test_an_encoders_report_without_a_search_or_held_out_images(toy: LIA, tmp_path: Path) -> None:
+    about = {"kind": "training", "held_out": 0, "why": "24 images are too few to hold any out"}
+    lia = with_figures(toy, encoder=encoded(real_images=about) | {"search": None})
+    page = write_encoder_report(lia, picture(tmp_path / "a.safetensors")).read_text()
+    assert "of training images, as 24 images are too few to hold any out" in page and "was not looked at" in page
 
 
 def test_the_last_picture_of_a_run_is_the_reports(toy: LIA, tmp_path: Path) -> None:
