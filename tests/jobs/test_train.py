@@ -264,7 +264,7 @@ def test_oblong_gray_and_conditional(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mapping": "dense"}, "expected one of additive, affine, mlp"),
+        ({"mapping": "flow"}, "expected one of additive, affine, dense, mlp"),
         ({"z_dim": 4}, "an invertible mapping needs them equal"),
         ({"width": 10, "height": 17}, "multiples of 2"),
         ({"channel_base": 4}, "at least the shorter side, 8"),
