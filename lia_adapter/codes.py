@@ -161,7 +161,8 @@ def draw_codes(lia: LIA, codes: Codes, part: range, psi: float = 1.0) -> Tensor:
     kept = {name: codes.tensors[name][rows].to(lia.device) for name in kept_names(codes.tensors)}
     if not kept:
         return lia.synthesize(ys, psi=psi)
-    return redraw(g, truncate(broadcast(ys, g.num_ws), lia.centre(None), psi), kept)
+    ys = broadcast(ys, g.num_ws)
+    return redraw(g, ys if psi == 1 else truncate(ys, lia.centre(None), psi), kept)
 
 
 def given(

@@ -20,6 +20,7 @@ __all__ = [
     "SEED_MAPPINGS",
     "SPACES",
     "STARTS",
+    "STARTS_OF",
     "ImageKeys",
     "LabelledImageKeys",
 ]
@@ -47,6 +48,8 @@ SEED_MAPPINGS = ("original", "invertible")
 """What makes codes of seeds: the generator's own mapping, or the one that `convert` fitted."""
 STARTS = ("encoder", "mean", "random")
 """Where an inversion begins."""
+STARTS_OF = {"projector": ("mean",), "in-domain": ("encoder",), "force-in-domain": ("encoder",)}
+"""The same of methods that leave no choice."""
 PRECISIONS = ("auto", "bfloat16", "float32", "float64")
 """What a training computes in."""
 SCHEDULES = ("quarters", "cosine")

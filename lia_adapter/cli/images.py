@@ -282,6 +282,7 @@ def invert(
     """
     from lia_adapter.config import load_recipe, parse_overrides, to_toml
     from lia_adapter.devices import device_name
+    from lia_adapter.errors import ConfigError
     from lia_adapter.generators.labels import check_given_label
     from lia_adapter.jobs.estimates import Work, count_images, estimate
     from lia_adapter.jobs.invert import invert_lia
@@ -290,9 +291,12 @@ def invert(
     from lia_adapter.reports.images import write_invert_report
 
     given = {key: value for key, value in flags.items() if value is not None}
-    if given.keys() & {"quality", "seconds", "faithful"}:
+    said = parse_overrides(overrides)
+    if climbs := given.keys() & {"quality", "seconds", "faithful"}:
+        if recipe not in ("invert", "invert-ladder") or said.get("method", "ladder") != "ladder":
+            raise ConfigError(f"--{min(climbs)} climbs the ladder of methods; leave the other method or recipe out.")
         given["method"] = "ladder"
-    config = load_recipe(InvertConfig, recipe, parse_overrides(overrides) | given)
+    config = load_recipe(InvertConfig, recipe, said | given)
     target = checked_out(out, "inverted.safetensors")
     progress = ProgressLine()
     progress(f"open {Path(file).name}", 0, None)

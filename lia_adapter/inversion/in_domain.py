@@ -22,7 +22,7 @@ _CODES = 20_000
 
 def in_domain(problem: Problem) -> Inversion:
     """Adam on ys from the encoder's codes: the loss, and twice the mean (ys - f(g(ys)))², so that f knows the image again."""
-    return _search(problem, lambda ys: 0.0)
+    return _search(problem, lambda ys: 0.0, keep="best")
 
 
 def force_in_domain(problem: Problem) -> Inversion:
@@ -37,10 +37,10 @@ def force_in_domain(problem: Problem) -> Inversion:
         judges.learn(ys.detach())
         return _JUDGE_WEIGHT * F.softplus(-judges(ys)).mean(dim=1)
 
-    return _search(problem, judged)
+    return _search(problem, judged, keep="last")  # what the judge says at one step is no measure of another's codes
 
 
-def _search(problem: Problem, more: Callable[[Tensor], Tensor | float]) -> Inversion:
+def _search(problem: Problem, more: Callable[[Tensor], Tensor | float], *, keep: str) -> Inversion:
     encode, generator = problem.encoder(), problem.generator
 
     def losses(found: Mapping[str, Tensor], step: int) -> Tensor:
@@ -53,7 +53,7 @@ def _search(problem: Problem, more: Callable[[Tensor], Tensor | float]) -> Inver
         start = encode(problem.x)
     found, _ = descend(
         {"ys": start}, losses, steps=problem.steps, rate=problem.rate or _RATE, schedule=constant, betas=(0.9, 0.999),
-        progress=problem.progress,
+        keep=keep, progress=problem.progress,
     )  # fmt: skip
     return problem.answer(found["ys"])
 

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from lia_adapter.encoder import one_code
-from lia_adapter.generators import broadcast
 from lia_adapter.inversion.drawing import SHIFT, Stage
 from lia_adapter.inversion.feature_map import feature_map
 from lia_adapter.inversion.optimise import Inversion
@@ -26,7 +25,6 @@ LADDER: dict[str, tuple[tuple[str, float], ...]] = {
 """The rungs above the start, by quality, and their shares of the steps."""
 RUNG, LOSSES = "rung", "rung_loss"
 """Names of what is kept of each image: the rung that it ended on (0: the start) [N], and the loss after each [N, rungs + 1]."""
-_PRIOR_WEIGHT = 0.02  # keeps a search where the prior has codes, for 2 % in MSE; see benchmarks/RESULTS.md
 _FAR = 2.0  # size of z from which on a code has left the domain, unless it was there before
 
 
@@ -36,15 +34,11 @@ def ladder(problem: Problem) -> Inversion:
     A rung counts where it lowers the loss, and where the z of its code (the mean of the layers' for ys) has at most twice the
     usual size |z|² / D, or no more than before. `faithful` takes every rung that lowers the loss.
     """
-    problem = replace(problem, prior_weight=problem.prior_weight or (0.0 if problem.faithful else _PRIOR_WEIGHT))
-    if problem.encode is not None:
-        with torch.no_grad():
-            problem = replace(problem, first=broadcast(problem.encode(problem.x), problem.generator.num_ws))
     here = problem.answer(problem.first)
     losses, rung = [here.loss], torch.zeros(len(problem.x), device=problem.x.device)
     before = 0
     for i, (name, share) in enumerate(LADDER[problem.quality], start=1):
-        steps = round(share * problem.steps)
+        steps = round(share * problem.steps) if i < len(LADDER[problem.quality]) else problem.steps - before
         task = replace(problem, first=here.ys, steps=steps, progress=_part(problem, before))
         found = _RUNGS[name](task)
         size, last = z_size(found.z), z_size(here.z)

@@ -16,7 +16,9 @@ from lia_adapter.data import Batch, ImageSet
 from lia_adapter.encoder import one_code
 from lia_adapter.errors import CheckpointError
 from lia_adapter.files import make_folder
-from lia_adapter.jobs.compare_methods import Method
+from lia_adapter.generators import broadcast
+from lia_adapter.inversion import redraw
+from lia_adapter.jobs.compare_methods import Given, Method
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.features import Features, NetworkFeatures, PixelFeatures
 from lia_adapter.metrics.identity import identity_similarity, load_identity
@@ -129,7 +131,7 @@ class Measures:
         clock = _Clock(self.lia)
         for part, given in method.batches(self.images, self.numbers, self.batch, self.lia):
 
-            def look(some: range, part: Batch = part, given: Tensor | None = given) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+            def look(some: range, part: Batch = part, given: Given | None = given) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
                 rows = slice(some.start, some.stop)
                 return self._look(method, part[rows], None if given is None else given[rows], clock)
 
@@ -152,16 +154,20 @@ class Measures:
         return Measured(whole, torch.cat(features), torch.cat(shown)[:SHOWN], facts)
 
     def _look(
-        self, method: Method, part: Batch, given: Tensor | None, clock: "_Clock"
+        self, method: Method, part: Batch, given: Given | None, clock: "_Clock"
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Of some images: the pictures, their features, and the figures."""
         lia, x = self.lia, part.x
-        codes = clock.encode(x) if method.kind == "encoder" else given if method.kind == "codes" else None
+        kept = {} if given is None else given.kept
+        if given is None:
+            codes: Tensor | None = clock.encode(x)
+        else:
+            codes = given.found if method.kind == "codes" else None
         if codes is None:
             assert given is not None  # noqa: S101  (pictures are given)
-            drawn = given
+            drawn = given.found
         else:
-            drawn = lia.synthesize(codes)
+            drawn = self._draw(codes, kept)
         found = {"mse": mse(drawn, x), "psnr": psnr(drawn, x), "ssim": ssim(drawn, x)}
         if self.network is not None:
             found["perceptual"] = perceptual_distance(self.network, drawn, x)
@@ -176,11 +182,15 @@ class Measures:
             if lia.mapping is not None:
                 found["prior_p"] = lia.prior_p(y, part.c)
             if lia.encoder is not None:
-                found["lec"] = self._edit_consistency(codes)
+                found["lec"] = self._edit_consistency(codes, kept)
         return drawn, self.extractor(drawn).float().cpu(), found
 
-    def _edit_consistency(self, codes: Tensor) -> Tensor:
-        """Codes y or ys are moved, drawn, encoded and moved back: how far they are from where they began [N].
+    def _draw(self, codes: Tensor, kept: dict[str, Tensor]) -> Tensor:
+        g = self.lia.generator
+        return redraw(g, broadcast(codes, g.num_ws), kept) if kept else self.lia.synthesize(codes)
+
+    def _edit_consistency(self, codes: Tensor, kept: dict[str, Tensor]) -> Tensor:
+        """Codes y or ys are moved, drawn with what belongs to them, encoded and moved back: how far they are off [N].
 
         Mean |difference| of the one y in standard deviations along the principal axes of the original mapping's y, along the
         first of which they are moved by one (LEC of Tov et al. 2021's and Pehlivan et al. 2023's kind).
@@ -191,7 +201,7 @@ class Measures:
             std, axes = torch.linalg.eigh(root.double())  # the root of a covariance has its axes, and their deviations
             self._white = axes / std
             self._edit = (axes[:, -1] * std[-1]).to(codes)
-        moved = lia.encode(lia.synthesize(codes + self._edit))
+        moved = lia.encode(self._draw(codes + self._edit, kept))
         gap = one_code(moved) - self._edit - one_code(codes)
         return (gap.double() @ self._white).abs().mean(dim=1)
 

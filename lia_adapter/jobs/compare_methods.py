@@ -14,10 +14,11 @@ from lia_adapter.data import Batch, ImageSet, in_batches, in_order, none_readabl
 from lia_adapter.errors import ConfigError, LIAError, argument
 from lia_adapter.files import sha256_file
 from lia_adapter.generators import fingerprint
+from lia_adapter.inversion import kept_names
 from lia_adapter.lia import LIA
 from lia_adapter.progress import Progress
 
-__all__ = ["ENCODER", "Common", "Method", "common_images", "open_methods", "pairs"]
+__all__ = ["Common", "ENCODER", "Given", "Method", "common_images", "open_methods", "pairs"]
 
 ENCODER = "encoder"
 """The name of the row of the LIA's own encoder."""
@@ -45,8 +46,8 @@ class Method:
     codes: Codes | None = None
     pictures: ImageSet | None = None
 
-    def batches(self, images: ImageSet, numbers: Sequence[int], size: int, lia: LIA) -> Iterator[tuple[Batch, Tensor | None]]:
-        """Images, and beside them the method's codes y or ys, or its pictures [n, C, H, W]; nothing of the encoder.
+    def batches(self, images: ImageSet, numbers: Sequence[int], size: int, lia: LIA) -> Iterator[tuple[Batch, "Given | None"]]:
+        """Images, and beside them what the method found of them; nothing of the encoder.
 
         Raises:
             LIAError: A picture cannot be read any more.
@@ -54,16 +55,33 @@ class Method:
         for part in in_batches(images, numbers, size, lia.device):
             places = [self.place[number] for number in part.numbers]
             if self.codes is not None:
-                yield part, self.codes.ys[places].to(lia.device)
+                kept = {name: self.codes.tensors[name][places].to(lia.device) for name in kept_names(self.codes.tensors)}
+                yield part, Given(self.codes.ys[places].to(lia.device), kept)
             elif self.pictures is not None:
                 items = [self.pictures.load(place) for place in places]
                 found = [item.pixels for item in items if item is not None]
                 if len(found) < len(items):
                     name, why = next(iter(self.pictures.unreadable.items()))
                     raise LIAError(f"cannot read {name!r} of {self.source} any more: {why}. Give the same command again.")
-                yield part, to_floats(torch.stack(found).to(lia.device))
+                yield part, Given(to_floats(torch.stack(found).to(lia.device)), {})
             else:
                 yield part, None
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a method found of some images.
+
+    Attributes:
+        found: Codes y [n, y_dim] or ys [n, num_ws, y_dim], or pictures [n, C, H, W].
+        kept: What belongs to the codes (`inversion.redraw`), [n, …] each.
+    """
+
+    found: Tensor
+    kept: dict[str, Tensor]
+
+    def __getitem__(self, rows: slice) -> "Given":
+        return Given(self.found[rows], {name: value[rows] for name, value in self.kept.items()})
 
 
 def open_methods(
@@ -98,6 +116,13 @@ def open_methods(
         found.append(Method(ENCODER, "encoder", "the file's own encoder", fingerprint(lia.encoder), every))
     for name, path in codes.items():
         opened = open_codes(path, lia, trust=trust_codes)
+        fit = opened.about.get("fit", resize_mode)
+        if fit != resize_mode or opened.about.get("align"):
+            how = f"aligned as {opened.about['align']} has them" if opened.about.get("align") else f"cut by {fit}"
+            raise ConfigError(
+                f"the codes of {name!r} are of images {how}, and compare reads these by {resize_mode}. Give codes of the same "
+                f"images, or another {argument('resize_mode')}."
+            )
         place = _paired(name, path, images, opened.names)
         found.append(Method(name, "codes", str(path), _codes_identity(Path(path), opened), place, codes=opened))
     for name, path in also.items():

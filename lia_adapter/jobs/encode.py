@@ -146,6 +146,7 @@ def encode(
         "how": "encode", "data": str(data), "identity": images.identity(), "fit": resize_mode, "split": split,
         **given(label, bits, align, landmarks), "encoder_sha256": fingerprint(lia.encoder), "lia": lia.provenance.get("source"),
         **({"samples": samples} if samples else {}), **({"project": True} if project else {}),
+        **({"mapping_sha256": fingerprint(lia.mapping)} if lia.mapping is not None and (samples or project) else {}),
     }  # fmt: skip
     owner = fingerprint(generator)
     n = lia.at_once("reconstruct", batch)

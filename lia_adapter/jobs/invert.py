@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,8 @@ def invert_lia(
     check_prior_weight(config.prior_weight, lia.mapping)
     if lia.mapping is None:
         raise LIAError("this checkpoint was not converted, so its codes have no z. Run lia-adapt convert on it first.")
+    if config.method.endswith("in-domain") and lia.encoder is None:
+        raise LIAError(f"{config.method} asks the encoder at every step. Run lia-adapt train-encoder on this file first.")
     if config.start == "encoder" and lia.encoder is None:
         raise LIAError("this file has no encoder to start from. Run lia-adapt train-encoder on it, or start from the mean.")
     out = checked_out(out, "")
@@ -120,10 +123,13 @@ def invert_lia(
             **({"quality": config.quality, "seconds": config.seconds, "faithful": config.faithful} if climbs else {}),
         }),
     }  # fmt: skip
-    if config.method.endswith("in-domain") and lia.encoder is None:
-        raise LIAError(f"{config.method} asks the encoder at every step. Run lia-adapt train-encoder on this file first.")
     loss = IMAGE_LOSS if network is None else ReconstructionLoss(network)
-    n, _ = graphs_at_once(g, lambda drawn: loss(drawn, drawn.detach()), most=batch)
+    asks_encoder = config.method.endswith("in-domain")
+
+    def use(drawn: Tensor) -> Tensor:
+        return loss(drawn, drawn.detach()) + (lia.encode(drawn).mean() if asks_encoder else 0.0)
+
+    n, _ = graphs_at_once(g, use, most=batch)
     n = max(1, n // config.codes) if config.method == "multi-code" else n
     work = _Work(lia, images, config, loss, about, fingerprint(g), n)
     parts = out.with_name(f".{out.name}.parts")
@@ -168,8 +174,10 @@ class _Work:
 
     def invert(self, part: Batch, steps: int, progress: Callable[[int, int], None] | None = None) -> Inversion:
         """With a seed for each image, so that batches change no random start."""
-        if steps and self.config.method != "search":
-            return self._by_method(part, steps, progress)
+        if self.config.method != "search":
+            # Where one is too many for the memory after all, half of them.
+            parts = in_parts(lambda some: self._by_method(some, steps, progress), part, len(part))
+            return Inversion.joined(list(parts))
         return self.lia.invert(
             part.x, part.c, steps=steps, space=self.config.space, start=self.config.start, loss=self.loss,
             prior_weight=self.config.prior_weight, seed=[self.config.seed + number for number in part.numbers],
@@ -179,13 +187,15 @@ class _Work:
     def _by_method(self, part: Batch, steps: int, progress: Callable[[int, int], None] | None) -> Inversion:
         lia, config, seeds = self.lia, self.config, [self.config.seed + number for number in part.numbers]
         assert lia.mapping is not None  # noqa: S101  (`invert_lia` saw to it)
+        tell = None if progress is None else lambda step, _: progress(step * len(part), steps * len(part))
         problem = Problem(
             lia.generator, lia.mapping, part.x, part.c, self.loss,
             lia.first_codes(part.x, part.c, "ys", config.start, seeds), steps, seeds, rate=config.learning_rate,
             prior_weight=config.prior_weight, codes=config.codes, coordinates=lia.coordinates, quality=config.quality,
-            faithful=config.faithful, encode=None if lia.encoder is None else lia.encode, progress=progress,
+            faithful=config.faithful, encode=None if lia.encoder is None else lia.encode, progress=tell,
         )  # fmt: skip
-        return METHODS[config.method](problem)
+        found = METHODS[config.method](problem) if steps else problem.answer(problem.first)
+        return replace(found, loss=found.loss + problem.prior(found.ys))
 
     @torch.no_grad()
     def codes(self, part: Batch, numbers: range, progress: Callable[[int, int], None] | None) -> Codes:

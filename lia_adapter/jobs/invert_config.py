@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from lia_adapter.config import check_choices, check_least, check_rates, check_seed, key
-from lia_adapter.keys import ALIGNMENTS, METHODS, QUALITIES, SEARCH_SPACES, STARTS, LabelledImageKeys
+from lia_adapter.errors import ConfigError
+from lia_adapter.keys import ALIGNMENTS, METHODS, QUALITIES, SEARCH_SPACES, STARTS, STARTS_OF, LabelledImageKeys
 
 __all__ = ["InvertConfig"]
 
@@ -21,7 +22,7 @@ class InvertConfig(LabelledImageKeys):
     quality: str = key("ladder: draft, which is y alone; good: ys and a feature map; best: ys and weights", "good", new=True)
     seconds: float | None = key("ladder: about so long an image, in place of steps", None, none=0, new=True)
     faithful: bool = key("ladder: nearer to the picture, also where codes leave what the prior has", False, new=True)
-    prior_weight: float = key("of log(1 + |z|²/D) of the code: keeps it where the prior has codes; 0: none", 0.0, new=True)
+    prior_weight: float = key("of log(1 + |z|²/D) of the code: keeps it where the prior has codes; 0: none", 0.01, new=True)
     align: str | None = key(
         "ffhq cuts faces out as FFHQ has them, by their landmarks; none: as resize_mode says", None, new=True
     )
@@ -40,6 +41,12 @@ class InvertConfig(LabelledImageKeys):
         check_least(self, {"steps": 0, "prior_weight": 0, "codes": 1})
         if self.learning_rate is not None:
             check_rates(self, "learning_rate")
+        starts = STARTS_OF.get(self.method, STARTS)
+        if self.start not in starts:
+            raise ConfigError(f"start is {self.start}, but {self.method} begins at {starts[0]}. Set start={starts[0]}.")
+        if self.method != "ladder" and (self.seconds is not None or self.faithful):
+            key_ = "faithful" if self.faithful else "seconds"
+            raise ConfigError(f"{key_} is for the ladder, and method is {self.method}. Leave it out, or set method=ladder.")
         if self.seconds is not None:
             check_least(self, {"seconds": 0.01})
         check_seed(self)

@@ -330,19 +330,19 @@ class ShuffledCouplings(AffineCouplings):
         self.large = min(_LARGE, dim // 2) if large is None else large
         self.scale_depth = depth
         small, all_large = torch.arange(self.large, dim), torch.arange(self.large)
-        splits = [(torch.cat([all_large, kept]), changed) for kept, changed in _dealt(small, depth)]
-        splits += _dealt(all_large, depth)
-        splits = [(kept, changed) for kept, changed in splits if len(kept) and len(changed)]  # of two or three entries
-        self.depth = len(splits)
-        for i, (kept, changed) in enumerate(splits):
-            sizes = [len(kept) + c_dim, width] + [width] * (int(kept[-1]) < self.large)
+        splits = [(torch.cat([all_large, kept]), changed, False) for kept, changed in _dealt(small, depth)]
+        splits += [(kept, changed, True) for kept, changed in _dealt(all_large, depth)]
+        splits = [split for split in splits if len(split[0]) and len(split[1])]  # of two or three entries
+        self.depth, self._large = len(splits), [large for _, _, large in splits]
+        for i, (kept, changed, is_large) in enumerate(splits):
+            sizes = [len(kept) + c_dim, width] + [width] * is_large
             self.layers.append(_dense_layers(sizes, 2 * len(changed)))
             self.register_buffer(f"kept_{i}", kept, persistent=False)
             self.register_buffer(f"changed_{i}", changed, persistent=False)
 
     def parameters_of_large(self) -> list[nn.Parameter]:
         """The parameters of the couplings of large components."""
-        layers = (layer for i, layer in enumerate(self.layers) if int(self.get_buffer(f"kept_{i}")[-1]) < self.large)
+        layers = (layer for layer, large in zip(self.layers, self._large, strict=True) if large)
         return [parameter for layer in layers for parameter in layer.parameters()]
 
     def config(self) -> dict[str, Any]:

@@ -197,5 +197,6 @@ def test_the_ladder_stops_where_the_next_rung_would_leave_the_prior(lia: LIA) ->
     kept, free = METHODS["ladder"](task), METHODS["ladder"](replace(task, faithful=True))
     assert lia.mapping is not None
     start = z_size(lia.to_z(lia.encode(x)))
+    task = replace(task, first=broadcast(lia.encode(x), lia.generator.num_ws))
     assert (z_size(kept.z) <= torch.maximum(start, torch.tensor(2.0)) + 1e-6).all()
     assert float(z_size(free.z).max()) > 2 and float(free.loss.mean()) < float(kept.loss.mean())

@@ -20,6 +20,7 @@ from lia_adapter.jobs.compare_measures import Measures
 from lia_adapter.jobs.compare_methods import pairs
 from lia_adapter.jobs.compare_statistics import MEASURES, verdicts
 from lia_adapter.jobs.encode import encode
+from lia_adapter.jobs.invert import invert_images
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.distances import frechet_distance
 from lia_adapter.metrics.features import load_features
@@ -331,3 +332,19 @@ def test_wrong_inputs_are_told_in_one_line(lia: LIA, folder: Path, codes: Path, 
             compare(one, folder, **options)
         assert "\n" not in str(told.value)
     assert issubclass(ConfigError, LIAError)
+
+
+@pytest.mark.parametrize("method", ["features", "multi-code", "tune"])
+def test_what_a_method_keeps_beside_codes_is_drawn(tmp_path: Path, method: str) -> None:
+    lia = toys.with_encoder(toys.stylegan(resolution=16))
+    folder = toys.pictures(tmp_path / "in", 3, (16, 16))
+    made = invert_images(lia, folder, tmp_path / "c.safetensors", f"invert-{method}", steps=6)
+    found = compare(lia, folder, codes={"mine": tmp_path / "c.safetensors"})
+    assert found["methods"]["mine"]["figures"]["mse"]["value"] == pytest.approx(float(made.tensors["mse"].mean()), rel=1e-3)
+
+
+def test_codes_of_images_that_were_cut_otherwise_are_refused(lia: LIA, tmp_path: Path) -> None:
+    folder = toys.pictures(tmp_path / "in", 3, (8, 12))
+    encode(lia, folder, tmp_path / "c.safetensors", resize_mode="letterbox")
+    with pytest.raises(ConfigError, match="'mine' are of images cut by letterbox, and compare reads these by crop"):
+        compare(lia, folder, codes={"mine": tmp_path / "c.safetensors"})

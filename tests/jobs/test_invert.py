@@ -45,7 +45,7 @@ def no_constant(name: str) -> float:
 @pytest.mark.parametrize("space", ["y", "ys", "z"])
 def test_codes_draw_the_images_better_than_the_start(lia: LIA, folder: Path, tmp_path: Path, space: str) -> None:
     out = tmp_path / "c.safetensors"
-    codes = invert_images(lia, folder, out, space=space, steps=15, batch=2)
+    codes = invert_images(lia, folder, out, space=space, steps=15, batch=2, prior_weight=0)
     x, found = images_of(folder), codes.tensors
     error = (lia.synthesize(codes.ys) - x).double().square().mean(dim=(1, 2, 3))
     start = (lia.reconstruct(x) - x).double().square().mean(dim=(1, 2, 3))
@@ -180,7 +180,9 @@ def test_a_conditional_lia_inverts_with_the_labels_of_the_data_set(tmp_path: Pat
 
 def test_codes_and_parts_of_the_last_release_are_known(lia: LIA, folder: Path, tmp_path: Path) -> None:
     """What a run is known by has the words and values that it always had, but for the loss without features."""
-    codes = invert_images(lia, folder, tmp_path / "c.safetensors", steps=1, split="first 2", fit="stretch", seed=3, bits=None)
+    codes = invert_images(
+        lia, folder, tmp_path / "c.safetensors", steps=1, split="first 2", fit="stretch", seed=3, bits=None, prior_weight=0
+    )
     assert lia.encoder is not None and isinstance(lia.mapping, nn.Module)
     images = open_images(folder, (8, 8), 3, split="first 2", resize_mode="stretch")
     assert codes.about == {
@@ -252,7 +254,7 @@ def test_methods_say_what_they_need(folder: Path, tmp_path: Path) -> None:
     lia = toys.with_encoder(toys.stylegan())
     plain = LIA(lia.generator, lia.mapping, family=lia.family, config=lia.config)
     with pytest.raises(LIAError, match="in-domain asks the encoder at every step. Run lia-adapt train-encoder"):
-        invert_images(plain, folder, tmp_path / "c.safetensors", "invert-in-domain", start="mean")
+        invert_images(plain, folder, tmp_path / "c.safetensors", "invert-in-domain")
     with pytest.raises(ConfigError, match="method is 'magic'; expected one of search, projector"):
         invert_images(lia, folder, tmp_path / "c.safetensors", method="magic")
 
@@ -267,4 +269,18 @@ def test_seconds_an_image_are_steps_of_the_ladder(lia: LIA, folder: Path, tmp_pa
     page = write_invert_report(codes, out).read_text()
     assert "the ladder of methods, quality draft" in page and "Rung: y" in page
     with pytest.raises(ConfigError, match="seconds is 0.001; expected at least 0.01"):
-        invert_images(lia, folder, out, seconds=0.001)
+        invert_images(lia, folder, out, "invert-ladder", seconds=0.001)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"method": "projector"}, "start is encoder, but projector begins at mean. Set start=mean"),
+        ({"method": "in-domain", "start": "mean"}, "start is mean, but in-domain begins at encoder"),
+        ({"seconds": 2.0}, "seconds is for the ladder, and method is search"),
+        ({"method": "tune", "faithful": True}, "faithful is for the ladder, and method is tune"),
+    ],
+)
+def test_keys_that_do_not_go_together(lia: LIA, folder: Path, tmp_path: Path, keys: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        invert_images(lia, folder, tmp_path / "c.safetensors", **keys)
