@@ -58,7 +58,8 @@ def figures(z: Tensor, errors: Tensor, own: Tensor) -> dict[str, float]:
 def by_the_prior(lia: LIA, x: Tensor, c: Tensor | None) -> dict[str, tuple[Tensor, Tensor]]:
     """z and squared errors of the nearest usual codes and of a sample each."""
     assert lia.mapping is not None
-    progress, found = ProgressLine(), {"nearest usual": ([], []), "one sample": ([], [])}
+    progress = ProgressLine()
+    found: dict[str, tuple[list[Tensor], list[Tensor]]] = {"nearest usual": ([], []), "one sample": ([], [])}
     for i in range(len(x)):
         progress("photographs", i, len(x))
         random = torch.Generator().manual_seed(i)

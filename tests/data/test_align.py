@@ -24,7 +24,8 @@ FACE = np.array([[-0.3, -0.25], [0.3, -0.25], [0.0, 0.05], [-0.2, 0.3], [0.2, 0.
 def turned(points: NDArray[np.float64], degrees: float, scale: float, middle: tuple[float, float]) -> NDArray[np.float64]:
     a = math.radians(degrees)
     rotation = np.array([[math.cos(a), math.sin(a)], [-math.sin(a), math.cos(a)]])  # of rows
-    return scale * points @ rotation + middle
+    moved: NDArray[np.float64] = scale * points @ rotation + middle
+    return moved
 
 
 def scene(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:

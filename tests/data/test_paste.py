@@ -127,7 +127,8 @@ def test_a_profile_is_read_as_its_definition_says() -> None:
 @pytest.mark.parametrize("gamma", [1.8, 2.2])
 def test_what_is_read_through_a_profile_is_pasted_through_it(kind: str, gamma: float) -> None:
     icc = profile(ADOBE, gamma)
-    options: dict[str, Any] = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
+    how: dict[str, dict[str, Any]] = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}
+    options = how.get(kind, {})
     picture = decode(encoded(Image.fromarray(colours(90, 166)), kind, icc_profile=icc, **options))
     before = np.asarray(picture).astype(int)
     x, placement = fit_image(picture, (30, 30), 3, "crop")

@@ -105,7 +105,7 @@ def test_the_prior_s_loss_is_that_of_z_and_of_each_layer() -> None:
     lia = toys.with_encoder(toys.stylegan(c_dim=3))
     mapping, c = lia.mapping, torch.eye(3)[[0, 2]]
     assert mapping is not None
-    mapping.core.randomise()  # type: ignore[operator]
+    mapping.core.randomise()
     mapping.class_shift.normal_()
     ys = 3 * torch.randn(2, 4, 16)
     of_layers = torch.stack([(1 + z_size(mapping.to_z(y, c))).log() for y in ys.unbind(dim=1)], dim=1)

@@ -122,10 +122,8 @@ def test_noise_images_are_found_in_their_order(lia: LIA) -> None:
     sizes = noise_sizes(lia.generator)
     assert sizes == [(4, 4), (8, 8), (8, 8), (16, 16), (16, 16)]
     ys = broadcast(torch.randn(1, 16), lia.generator.num_ws)
-    own = {
-        f"noise.{i}": layer.noise_const[None, None]
-        for i, layer in enumerate(m for m in lia.generator.modules() if hasattr(m, "noise_const"))
-    }
+    names = [name for name, _ in lia.generator.named_buffers() if name.endswith("noise_const")]
+    own = {f"noise.{i}": lia.generator.get_buffer(name)[None, None] for i, name in enumerate(names)}
     torch.testing.assert_close(redraw(lia.generator, ys, own), lia.generator.synthesis(ys))
 
 
@@ -164,7 +162,8 @@ class Painter(nn.Module):
         x = self.first(self.start(y).reshape(-1, 4, 4, 4)).relu()
         x = nn.functional.interpolate(x, scale_factor=2.0)
         x = self.second(x).relu()
-        return self.last(nn.functional.interpolate(x, scale_factor=2.0))
+        image: Tensor = self.last(nn.functional.interpolate(x, scale_factor=2.0))
+        return image
 
 
 @pytest.mark.parametrize("name", ["projector", "features", "layerwise", "multi-code", "tune"])

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -281,6 +282,6 @@ def test_seconds_an_image_are_steps_of_the_ladder(lia: LIA, folder: Path, tmp_pa
         ({"method": "tune", "faithful": True}, "faithful is for the ladder, and method is tune"),
     ],
 )
-def test_keys_that_do_not_go_together(lia: LIA, folder: Path, tmp_path: Path, keys: dict[str, object], message: str) -> None:
+def test_keys_that_do_not_go_together(lia: LIA, folder: Path, tmp_path: Path, keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         invert_images(lia, folder, tmp_path / "c.safetensors", **keys)

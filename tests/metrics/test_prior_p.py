@@ -22,7 +22,7 @@ def made(c_dim: int = 0) -> LIA:
     mean, root = lia.whitening()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        lia.mapping.core.randomise()  # type: ignore[operator]
+        lia.mapping.core.randomise()
     lia.mapping.offset.copy_(mean)
     lia.mapping.colour.copy_(root)
     return lia

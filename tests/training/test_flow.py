@@ -19,7 +19,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, farther: bool) -> FlowFit:
     adam = fit.optimizer()
     for step in range(80):
         adam.zero_grad()
-        fit.step(Microbatch(step, range(64)))["loss"].backward()  # type: ignore[no-untyped-call]
+        fit.step(Microbatch(step, range(64)))["loss"].backward()
         adam.step()
     fit.average.load_state_dict(fit.core.state_dict())
     distances = iter([2.0, 1.0] if farther else [1.0, 1.0])
