@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.resources
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lia_adapter.jobs.convert import convert
 from lia_adapter.jobs.train import recipe_stages, train_lia
 from lia_adapter.jobs.train_encoder import train_encoder
 from lia_adapter.loading import load
+from lia_adapter.training.encoder_search import search_from_codes
 from lia_adapter.training.gan_config import TrainConfig
 from tests import toys
 from tests.recipe_comments import RECIPES, commented, config_of
@@ -97,6 +99,13 @@ def vgg(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the search after training gains is told elsewhere; here it takes two steps, too."""
+    monkeypatch.setattr("lia_adapter.jobs.train_encoder.search_from_codes", partial(search_from_codes, steps=2))
+
+
+@pytest.mark.usefixtures("short_search")
 @pytest.mark.parametrize("name", TRAINED)
 def test_two_steps_of_each_stage(name: str, tmp_path: Path, vgg: Path) -> None:
     config, _ = recipe_stages(name)
@@ -115,6 +124,7 @@ def test_two_steps_of_each_stage(name: str, tmp_path: Path, vgg: Path) -> None:
     assert again.reconstruct(x).shape == x.shape and torch.isfinite(again.to_z(again.encode(x))).all()
 
 
+@pytest.mark.usefixtures("short_search")
 def test_cars_are_never_square(tmp_path: Path) -> None:
     """128x96 through all of it: stage 1 with StyleGAN's mapping, convert, train_encoder, encode, reconstruct, invert."""
     data = toys.pictures(tmp_path / "cars", 6, (96, 128))
