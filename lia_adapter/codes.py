@@ -3,7 +3,7 @@
 Files of other programs have no hash: there the user's word counts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from lia_adapter.tensorfile import read_tensor_file, write_tensor_file
 __all__ = [
     "Codes",
     "check_generator",
+    "draw_code",
     "draw_codes",
     "is_codes_file",
     "join_codes",
@@ -65,6 +66,10 @@ class Codes:
     def ys(self) -> Tensor:
         """What the generator is to draw: ys [N, num_ws, y_dim] where there are any, else y [N, y_dim]."""
         return self.tensors.get("ys", self.tensors["y"])
+
+    def kept(self, rows: slice | Sequence[int], device: torch.device) -> dict[str, Tensor]:
+        """What a method of inversion found beside some of the codes, for `draw_code`; nothing of plain codes."""
+        return {name: self.tensors[name][rows].to(device) for name in kept_names(self.tensors)}
 
     def save(self, path: Path) -> None:
         """Writes one .safetensors, whole or not at all.
@@ -156,13 +161,26 @@ def draw_codes(lia: LIA, codes: Codes, part: range, psi: float = 1.0) -> Tensor:
     Returns:
         x [n, C, H, W], about in [-1, 1] (not clamped).
     """
-    rows, g = slice(part.start, part.stop), lia.generator
-    ys = codes.ys[rows].to(lia.device)
-    kept = {name: codes.tensors[name][rows].to(lia.device) for name in kept_names(codes.tensors)}
+    rows = slice(part.start, part.stop)
+    return draw_code(lia, codes.ys[rows].to(lia.device), codes.kept(rows, lia.device), psi)
+
+
+def draw_code(lia: LIA, code: Tensor, kept: Mapping[str, Tensor], psi: float = 1.0) -> Tensor:
+    """Draws codes, of a file or edited ones, with what belongs to them.
+
+    Args:
+        lia: Whose codes they are.
+        code: y [n, y_dim] or ys [n, num_ws, y_dim].
+        kept: See `Codes.kept`.
+        psi: Truncation; 1 is none.
+
+    Returns:
+        x [n, C, H, W], about in [-1, 1] (not clamped).
+    """
     if not kept:
-        return lia.synthesize(ys, psi=psi)
-    ys = broadcast(ys, g.num_ws)
-    return redraw(g, ys if psi == 1 else truncate(ys, lia.centre(None), psi), kept)
+        return lia.synthesize(code, psi=psi)
+    ys = broadcast(code, lia.generator.num_ws)
+    return redraw(lia.generator, ys if psi == 1 else truncate(ys, lia.centre(None), psi), kept)
 
 
 def given(

@@ -23,7 +23,7 @@ from lia_adapter.errors import LIAError
 from lia_adapter.keys import SPACES
 from lia_adapter.resize import reduced_size, resize
 
-__all__ = ["BatchNorm", "Encoder", "one_code"]
+__all__ = ["BatchNorm", "Encoder", "for_layers", "one_code"]
 
 _LAST_SIDE = 4
 _MOMENTUM = 0.1  # of the running statistics
@@ -49,6 +49,11 @@ def _contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[No
 def one_code(codes: Tensor) -> Tensor:
     """The one y [N, y_dim] of codes y or ys [N, num_ws, y_dim]: their mean over layers."""
     return codes if codes.ndim == 2 else codes.mean(dim=1)
+
+
+def for_layers(y: Tensor, codes: Tensor) -> Tensor:
+    """y [N, y_dim] in the form of codes, so that it can be added to them: the same, or [N, 1, y_dim] for ys."""
+    return y if codes.ndim == 2 else y[:, None]
 
 
 class _Gather(torch.autograd.Function):

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lia_adapter.encoder import Encoder
@@ -88,3 +89,14 @@ QUICK_ENCODER: dict[str, Any] = {
     "statistics_samples": 500, "known_answers": 16, "learning_rate": 2e-3, "ema_images": 50,
 }  # fmt: skip
 """A recipe of 20 steps that ends within seconds."""
+
+
+def squeezenet(folder: Path) -> Path:
+    """Writes a SqueezeNet with random weights, as torchvision's."""
+    from torchvision.models import squeezenet1_1
+
+    path = folder / "squeezenet1_1.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_file(squeezenet1_1().state_dict(), path)
+    return path

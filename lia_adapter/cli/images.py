@@ -103,7 +103,7 @@ def sample(
 @batch
 @click.option(
     "--samples", type=click.IntRange(min=0), default=0, show_default=True,
-    help="Other codes of each picture to find, usual ones, that draw it as well within 3 %; minutes for a large picture.",
+    help="Other codes of each picture to find, by the prior, that draw it within 3 % as well; minutes for a large one.",
 )  # fmt: skip
 @click.option("--project", is_flag=True, help="Write the nearest usual code in place of the encoder's, and what it costs.")
 @generator_file
@@ -162,6 +162,7 @@ def encode(
         share = f"{found.improbable:.1%} below 0.01, where 1% of the generator's own codes are"
         click.echo(f"prior p      {found.prior_p:.3f}, the median (0.5 is usual, 0 is unlikely); {share}")
     echo_list("unreadable", [f"{name}: {why}" for name, why in found.unreadable.items()])
+    echo_list("no other code", found.alone, " (samples are the encoder's own code)")
     echo_list("unusual", found.unusual, " (less usual than 99 % of the training images; of the wrong kind?)")
     click.echo(f"wrote {found.paths[0]}" + (f" and {len(found.paths) - 1} more" if len(found.paths) > 1 else ""))
 

@@ -1,4 +1,4 @@
-"""What a method may find beside codes, and how images are drawn with it: noise images, feature maps, several codes, weights."""
+"""What a method may find beside codes, and how images are drawn with it: noise images, a feature map, weights."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager

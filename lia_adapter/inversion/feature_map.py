@@ -1,6 +1,6 @@
 """ys and an early feature map (Kang 2021, Yao 2022, Bobkov 2024), and layer by layer (Bau 2019)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ def feature_map(problem: Problem) -> Inversion:
         {"ys": problem.first},
         lambda found, step: problem.loss(generator.synthesis(found["ys"]), problem.x) + problem.prior(found["ys"]),
         steps=problem.steps // 2, rate=problem.rate or _CODE_RATE, schedule=warm_and_cool,
-        progress=_part(problem, 0),
+        progress=problem.part(0),
     )  # fmt: skip
     with torch.no_grad():
         size = stage.maps(first["ys"]).square().mean(dim=(1, 2, 3)).sqrt()[:, None, None, None]
@@ -45,7 +45,7 @@ def feature_map(problem: Problem) -> Inversion:
     found, _ = descend(
         first | {SHIFT: problem.x.new_zeros(len(problem.x), *stage.shape)}, losses, steps=problem.steps - problem.steps // 2,
         rate={"ys": 0.2 * (problem.rate or _CODE_RATE), SHIFT: _MAP_RATE}, schedule=warm_and_cool,
-        progress=_part(problem, problem.steps // 2),
+        progress=problem.part(problem.steps // 2),
     )  # fmt: skip
     return problem.answer(found["ys"], {SHIFT: found[SHIFT] * size}, stage)
 
@@ -67,7 +67,7 @@ def layerwise(problem: Problem) -> Inversion:
             return problem.loss(generator.synthesis(problem.first), problem.x)
 
     free, _ = descend(
-        {"maps": maps / scale}, of_map, steps=share, rate=_MAP_RATE, schedule=warm_and_cool, progress=_part(problem, 0)
+        {"maps": maps / scale}, of_map, steps=share, rate=_MAP_RATE, schedule=warm_and_cool, progress=problem.part(0)
     )
     with torch.no_grad(), stage.changed(lambda _: free["maps"] * scale):
         missed = (generator.synthesis(problem.first) - problem.x).abs().mean(dim=1, keepdim=True)
@@ -81,14 +81,8 @@ def layerwise(problem: Problem) -> Inversion:
 
     found, _ = descend(
         {"ys": problem.first}, of_codes, steps=problem.steps - share, rate=problem.rate or _CODE_RATE, schedule=warm_and_cool,
-        keep="last", progress=_part(problem, share),
+        keep="last", progress=problem.part(share),
     )  # fmt: skip
     answer = problem.answer(found["ys"])
     answer.kept[MISSED] = missed
     return answer
-
-
-def _part(problem: Problem, before: int) -> Callable[[int, int], None] | None:
-    """Progress of a part of the steps."""
-    tell = problem.progress
-    return None if tell is None else lambda step, _: tell(before + step, problem.steps)

@@ -39,7 +39,7 @@ def ladder(problem: Problem) -> Inversion:
     before = 0
     for i, (name, share) in enumerate(LADDER[problem.quality], start=1):
         steps = round(share * problem.steps) if i < len(LADDER[problem.quality]) else problem.steps - before
-        task = replace(problem, first=here.ys, steps=steps, progress=_part(problem, before))
+        task = replace(problem, first=here.ys, rate=None, steps=steps, progress=problem.part(before))
         found = _RUNGS[name](task)
         size, last = z_size(found.z), z_size(here.z)
         inside = (size <= _FAR) | (size <= last) if not problem.faithful else torch.ones_like(size, dtype=torch.bool)
@@ -94,8 +94,3 @@ _RUNGS: Mapping[str, Callable[[Problem], Inversion]] = {
     "features": feature_map,
     "tune": tune_from,
 }
-
-
-def _part(problem: Problem, before: int) -> Callable[[int, int], None] | None:
-    tell = problem.progress
-    return None if tell is None else lambda step, _: tell(before + step, problem.steps)

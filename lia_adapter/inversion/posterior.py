@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lia_adapter.budget import in_parts
-from lia_adapter.encoder import one_code
+from lia_adapter.encoder import for_layers, one_code
 from lia_adapter.generators import Generator, broadcast, draw_reduced, pictures_at_once
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.metrics.images import mse
@@ -83,7 +83,7 @@ class Posterior:
     ) -> None:
         self.generator, self.mapping, self.x, self.c = generator, mapping, x, c
         y = one_code(code)
-        self.offset = code - (y if code.ndim == 2 else y[:, None])  # [1, y_dim] or [1, num_ws, y_dim]
+        self.offset = code - for_layers(y, code)  # [1, y_dim] or [1, num_ws, y_dim]
         self.z = mapping.to_z(y, c)
         self.mse = float(mse(self._draw(self.z), x))
         self.visible, self.rest = self._spectrum(random)
@@ -92,7 +92,8 @@ class Posterior:
     def samples(self, n: int, random: torch.Generator, added: float = ADDED_ERROR) -> Answers:
         """n codes by the posterior whose error of a pixel makes them differ from the picture by a given share more.
 
-        That share is measured on what is drawn, and what is left to the prior reduced until it is kept.
+        That share, as a mean over the codes, is measured on what is drawn, and what is left to the prior reduced until it is
+        kept. Where six halvings are not enough, it is the picture's own code, n times.
 
         Args:
             n: Codes.
@@ -123,7 +124,7 @@ class Posterior:
     def _codes(self, z: Tensor) -> Tensor:
         """z [n, y_dim] -> the codes that are drawn, y or ys."""
         y = self.mapping.to_y(z, None if self.c is None else self.c.expand(len(z), -1))
-        return self.offset + (y if self.offset.ndim == 2 else y[:, None])
+        return self.offset + for_layers(y, self.offset)
 
     def _draw(self, z: Tensor, *, reduced: bool = False) -> Tensor:
         ys = broadcast(self._codes(z), self.generator.num_ws)

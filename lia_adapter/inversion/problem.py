@@ -70,6 +70,11 @@ class Problem:
         """The prior's part of the loss of ys [N, num_ws, y_dim], [N]."""
         return self.prior_weight * prior_loss(self.mapping, ys, self.c) if self.prior_weight else 0.0
 
+    def part(self, before: int) -> Callable[[int, int], None] | None:
+        """Progress of a part of the steps, behind others."""
+        tell = self.progress
+        return None if tell is None else lambda step, _: tell(before + step, self.steps)
+
     def randoms(self) -> list[torch.Generator]:
         """One for each image, so that batches change nothing."""
         return [torch.Generator(self.x.device).manual_seed(seed) for seed in self.seeds]

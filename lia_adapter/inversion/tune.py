@@ -29,16 +29,9 @@ def tune(problem: Problem) -> Inversion:
     Pairs of rank 8 instead of whole weights are 0.5 to 4 % of them: they lie in the file of codes, and no other code sees them.
     Every fourth step the images of codes on the way to random ones are held where the untuned weights draw them (locality).
     """
-    first, tell = int(_CODE_SHARE * problem.steps), problem.progress
-
-    def later(step: int, steps: int) -> None:
-        if tell:
-            tell(first + step, problem.steps)
-
-    pivot = image2stylegan(
-        replace(problem, steps=first, rate=_PIVOT_RATE, progress=tell and (lambda step, _: tell(step, problem.steps)))
-    )
-    return tune_from(replace(problem, first=pivot.ys, steps=problem.steps - first, progress=later))
+    first = int(_CODE_SHARE * problem.steps)
+    pivot = image2stylegan(replace(problem, steps=first, rate=_PIVOT_RATE, progress=problem.part(0)))
+    return tune_from(replace(problem, first=pivot.ys, steps=problem.steps - first, progress=problem.part(first)))
 
 
 def tune_from(problem: Problem) -> Inversion:
@@ -69,7 +62,7 @@ def _tuned(problem: Problem, i: int) -> dict[str, Tensor]:
         if tell is not None:
             tell((i * steps + step) // len(problem.x), steps)
 
-    found, _ = descend(start, losses, steps=steps, rate=_RATE, schedule=constant, keep="last", progress=told)
+    found, _ = descend(start, losses, steps=steps, rate=problem.rate or _RATE, schedule=constant, keep="last", progress=told)
     return {name: value[0] for name, value in found.items()}
 
 

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from lia_adapter.budget import held_by, in_parts
+from lia_adapter.codes import draw_code
 from lia_adapter.data import Batch, ImageSet
 from lia_adapter.encoder import one_code
 from lia_adapter.errors import CheckpointError
 from lia_adapter.files import make_folder
-from lia_adapter.generators import broadcast
-from lia_adapter.inversion import redraw
 from lia_adapter.jobs.compare_methods import Given, Method
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.features import Features, NetworkFeatures, PixelFeatures
@@ -167,7 +166,7 @@ class Measures:
             assert given is not None  # noqa: S101  (pictures are given)
             drawn = given.found
         else:
-            drawn = self._draw(codes, kept)
+            drawn = draw_code(lia, codes, kept)
         found = {"mse": mse(drawn, x), "psnr": psnr(drawn, x), "ssim": ssim(drawn, x)}
         if self.network is not None:
             found["perceptual"] = perceptual_distance(self.network, drawn, x)
@@ -185,10 +184,6 @@ class Measures:
                 found["lec"] = self._edit_consistency(codes, kept)
         return drawn, self.extractor(drawn).float().cpu(), found
 
-    def _draw(self, codes: Tensor, kept: dict[str, Tensor]) -> Tensor:
-        g = self.lia.generator
-        return redraw(g, broadcast(codes, g.num_ws), kept) if kept else self.lia.synthesize(codes)
-
     def _edit_consistency(self, codes: Tensor, kept: dict[str, Tensor]) -> Tensor:
         """Codes y or ys are moved, drawn with what belongs to them, encoded and moved back: how far they are off [N].
 
@@ -201,7 +196,7 @@ class Measures:
             std, axes = torch.linalg.eigh(root.double())  # the root of a covariance has its axes, and their deviations
             self._white = axes / std
             self._edit = (axes[:, -1] * std[-1]).to(codes)
-        moved = lia.encode(self._draw(codes + self._edit, kept))
+        moved = lia.encode(draw_code(lia, codes + self._edit, kept))
         gap = one_code(moved) - self._edit - one_code(codes)
         return (gap.double() @ self._white).abs().mean(dim=1)
 

@@ -14,7 +14,6 @@ from lia_adapter.data import Batch, ImageSet, in_batches, in_order, none_readabl
 from lia_adapter.errors import ConfigError, LIAError, argument
 from lia_adapter.files import sha256_file
 from lia_adapter.generators import fingerprint
-from lia_adapter.inversion import kept_names
 from lia_adapter.lia import LIA
 from lia_adapter.progress import Progress
 
@@ -55,8 +54,7 @@ class Method:
         for part in in_batches(images, numbers, size, lia.device):
             places = [self.place[number] for number in part.numbers]
             if self.codes is not None:
-                kept = {name: self.codes.tensors[name][places].to(lia.device) for name in kept_names(self.codes.tensors)}
-                yield part, Given(self.codes.ys[places].to(lia.device), kept)
+                yield part, Given(self.codes.ys[places].to(lia.device), self.codes.kept(places, lia.device))
             elif self.pictures is not None:
                 items = [self.pictures.load(place) for place in places]
                 found = [item.pixels for item in items if item is not None]

@@ -39,13 +39,16 @@ class _Shard:
     prior_p: Tensor
     unusual: tuple[tuple[float, str], ...]
     unreadable: dict[str, str]
+    alone: tuple[str, ...]
 
     @staticmethod
     def of(codes: Codes) -> "_Shard":
         scores = dict(zip(codes.names, codes.tensors["typicality"].tolist(), strict=True))
         unusual = tuple((scores[name], name) for name in unusual_names(codes))
         prior_p = codes.tensors.get("prior_p", torch.full([len(codes.names)], torch.nan))
-        return _Shard(codes.names, codes.tensors["mse"], prior_p, unusual, codes.unreadable)
+        found = codes.tensors.get("samples_found", torch.ones(len(codes.names), dtype=torch.bool)).tolist()
+        alone = tuple(name for name, others in zip(codes.names, found, strict=True) if not others)
+        return _Shard(codes.names, codes.tensors["mse"], prior_p, unusual, codes.unreadable, alone)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Encoded:
         improbable: Share of them below 0.01, where 1 % of the generator's own codes are; NaN likewise.
         unusual: Images whose codes are less usual than those of 99 % of the training images, the least usual first.
         unreadable: Images that could not be read, and why.
+        alone: Images for which no other code was found: their samples are their own code.
     """
 
     paths: list[Path]
@@ -71,6 +75,7 @@ class Encoded:
     improbable: float
     unusual: list[str]
     unreadable: dict[str, str]
+    alone: list[str]
 
     @staticmethod
     def of(paths: list[Path], everywhere: list[list[_Shard]]) -> "Encoded":
@@ -83,7 +88,7 @@ class Encoded:
         improbable = torch.where(prior_p.isnan(), prior_p, (prior_p < UNUSUAL).to(prior_p)).mean()
         return Encoded(
             paths, len(errors), float(errors.mean()), float(errors.max()), float(prior_p.median()), float(improbable),
-            [name for _, name in unusual], unreadable,
+            [name for _, name in unusual], unreadable, [name for shard in shards for name in shard.alone],
         )  # fmt: skip
 
 
@@ -118,7 +123,7 @@ def encode(
         landmarks: The file that tells where faces are; see `open_images`.
         batch: Images a pass, at most; None: what memory and speed allow.
         samples: Other codes of each image to find (`Posterior.samples`), n: samples_y [N, n, y_dim] and samples_z, their
-            samples_mse [N, n], and samples_ys of an encoder into ys.
+            samples_mse [N, n], samples_ys of an encoder into ys, and samples_found [N]: false where there is no other.
         project: Write the nearest usual code in place of the encoder's answer (`Posterior.usual`), whose error is kept as
             own_mse [N].
         progress: Is told what is done.
@@ -237,6 +242,7 @@ def _by_the_prior(
             found = posterior.samples(samples, random)
             many = {"y": one_code(found.codes), "z": found.z, "mse": found.mse}
             many |= {"ys": found.codes} if found.codes.ndim == 3 else {}
+            extra.setdefault("samples_found", []).append((found.z != posterior.z).any()[None])
             for name, values in many.items():
                 extra.setdefault(f"samples_{name}", []).append(values[None])
         answered.append(code)

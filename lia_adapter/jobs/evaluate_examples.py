@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lia_adapter.data import Batch, in_batches, open_images
 from lia_adapter.editing import between, vary
-from lia_adapter.encoder import one_code
+from lia_adapter.encoder import for_layers, one_code
 from lia_adapter.errors import LIAError
 from lia_adapter.jobs.run import write_results
 from lia_adapter.lia import LIA
@@ -112,15 +112,15 @@ class _Shown:
         first, last = self._batches([a, b])
         (code, z), (end, z_end) = self._code(first), self._code(last)
         t = torch.linspace(0, 1, COLUMNS).to(code).reshape(-1, *[1] * (code.ndim - 1))
-        flat = [x - (one_code(x) if x.ndim == 2 else one_code(x)[:, None]) for x in (code, end)]
+        flat = [x - for_layers(one_code(x), x) for x in (code, end)]
         y = self.lia.to_y(between(z[0], z_end[0], COLUMNS), None if first.c is None else first.c.expand(COLUMNS, -1))
-        codes = flat[0] * (1 - t) + flat[1] * t + (y if code.ndim == 2 else y[:, None])
+        codes = flat[0] * (1 - t) + flat[1] * t + for_layers(y, code)
         return torch.cat([self._draw(one) for one in codes.split(1)])
 
     def _along(self, code: Tensor, z: Tensor, c: Tensor | None) -> Tensor:
         y = self.lia.to_y(z, None if c is None else c.expand(len(z), -1))
         moved = y - y[:1]  # the first is the code's own
-        return torch.cat([self._draw(one) for one in (code + (moved if code.ndim == 2 else moved[:, None])).split(1)])
+        return torch.cat([self._draw(one) for one in (code + for_layers(moved, code)).split(1)])
 
     def _code(self, batch: Batch) -> tuple[Tensor, Tensor]:
         code = self.lia.encode(batch.x)

@@ -17,7 +17,9 @@ class InvertConfig(LabelledImageKeys):
     space: str = key("search: where, in y, ys (a y of its own for every layer) or z", "y")
     start: str = key("encoder: its codes; mean: of y; or random codes", "encoder")
     steps: int = key("of Adam", 500)
-    learning_rate: float | None = key("of Adam, but for search; none: the method's own", None, none=0, new=True)
+    learning_rate: float | None = key(
+        "of Adam, but for search and ladder (tune: of the weights); none: the method's own", None, none=0, new=True
+    )
     codes: int = key("multi-code: codes of an image", 10, new=True)
     quality: str = key("ladder: draft, which is y alone; good: ys and a feature map; best: ys and weights", "good", new=True)
     seconds: float | None = key("ladder: about so long an image, in place of steps", None, none=0, new=True)

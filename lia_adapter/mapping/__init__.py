@@ -16,11 +16,12 @@ u. There are four to fit:
 and a fifth, `sigmoid`, for the files of LIA's code that have it.
 """
 
-from lia_adapter.mapping.cores import AdditiveCouplings, AffineCouplings, DenseCore, ShuffledCouplings, SigmoidCouplings
+from lia_adapter.mapping.cores import LARGE, AdditiveCouplings, AffineCouplings, DenseCore, ShuffledCouplings, SigmoidCouplings
 from lia_adapter.mapping.invertible import InvertibleMapping
 from lia_adapter.mapping.steps import Step
 
 __all__ = [
+    "LARGE",
     "AdditiveCouplings",
     "AffineCouplings",
     "DenseCore",

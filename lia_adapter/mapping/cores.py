@@ -13,10 +13,11 @@ from lia_adapter.errors import LIAError
 from lia_adapter.linalg import solve_rows
 from lia_adapter.mapping.steps import Solve
 
-__all__ = ["CORES", "AdditiveCouplings", "AffineCouplings", "DenseCore", "ShuffledCouplings", "SigmoidCouplings"]
+__all__ = ["CORES", "LARGE", "AdditiveCouplings", "AffineCouplings", "DenseCore", "ShuffledCouplings", "SigmoidCouplings"]
 
 
-_LARGE = 64  # components whose joint distribution the picture shows; see benchmarks/RESULTS.md
+LARGE = 64
+"""Components of y, the largest, whose joint distribution the picture shows; see benchmarks/RESULTS.md."""
 
 
 class _Core(nn.Module):
@@ -327,7 +328,7 @@ class ShuffledCouplings(AffineCouplings):
 
     def __init__(self, dim: int, depth: int = 6, width: int = 256, c_dim: int = 0, large: int | None = None) -> None:
         super().__init__(dim, 0, width, c_dim)
-        self.large = min(_LARGE, dim // 2) if large is None else large
+        self.large = min(LARGE, dim // 2) if large is None else large
         self.scale_depth = depth
         small, all_large = torch.arange(self.large, dim), torch.arange(self.large)
         splits = [(torch.cat([all_large, kept]), changed, False) for kept, changed in _dealt(small, depth)]

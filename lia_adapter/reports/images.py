@@ -80,7 +80,7 @@ def write_invert_report(codes: Codes, out: Path) -> Path:
         rows.append(row("Prior p", f"Mean over the images. {_PRIOR_P}", f"{means['prior_p']:.2f}"))
     rows += [
         row(
-            f"Rung: {rung['name']}", f"Mean loss when it was climbed; {rung['ended_here']:,} images ended here.",
+            f"Rung: {rung['name']}", f"Mean loss there, without the prior's part; {rung['ended_here']:,} images ended here.",
             f"{rung['loss']:.4f}",
         )
         for rung in figures.get("rungs", ())
@@ -151,7 +151,7 @@ drawn again. {_verdict(figures["mse"], answer["mse"])}</p>
 prior's standard deviation.</p>
 {html_picture(variations, "variations of reconstructions")}
 <h3>From one to another</h3>
-<p>In equal steps through z, on a great circle: all that lie between are as usual as the ends.</p>
+<p>In equal steps through z, on a great circle, so that the sizes of z that lie between are between those of the ends.</p>
 {html_picture(paths, "paths from one reconstruction to another")}
 <h2>Figures</h2>
 <table><tr><th>Measure<th>Value</tr>{_evaluate_rows(figures)}</table>

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lia_adapter.generators import MappingSampler
 from lia_adapter.linalg import symmetric_root
-from lia_adapter.mapping import AdditiveCouplings, AffineCouplings, DenseCore, InvertibleMapping, ShuffledCouplings
+from lia_adapter.mapping import LARGE, AdditiveCouplings, AffineCouplings, DenseCore, InvertibleMapping, ShuffledCouplings
 from lia_adapter.metrics.distances import Moments, sliced_wasserstein
 from lia_adapter.training.convert_config import ConvertConfig
 from lia_adapter.training.loop import Average, Microbatch, step_generator
@@ -23,7 +23,6 @@ _STATISTICS, _CALIBRATION, _ALIGNMENT, _HELD_OUT = (
 )  # first numbers of random streams that no step has
 _PART = 8192  # codes drawn at once for statistics
 _LEAST = 1e-6  # a variance, as a fraction of the largest: where z is shorter than y, some of y's are 0
-_LARGEST = 64  # components
 _LARGE_RATE = 3.0
 _HALF_LIFE = 70  # steps that the averaged weights remember
 _HELD_OUT_CODES = 10_000
@@ -139,7 +138,7 @@ class FlowFit:
             z, _, c = self.original.pairs(_PART, self._random(_CALIBRATION + i))
             moments.add(self.average.run(z, c)[0])
         found = moments.covariance.diagonal().diag()
-        found[:_LARGEST, :_LARGEST] = moments.covariance[:_LARGEST, :_LARGEST]
+        found[:LARGE, :LARGE] = moments.covariance[:LARGE, :LARGE]
         return moments.mean.to(self.inverse), symmetric_root(found).to(self.inverse)
 
     def _calibrate(self, mean: Tensor, root: Tensor) -> None:

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lia_adapter import keys
+from lia_adapter.config import recipe_names
 from lia_adapter.errors import LIAError
 from lia_adapter.generators import broadcast, wrap
 from lia_adapter.inversion import LADDER, LOSSES, METHODS, RUNG, Problem, ReconstructionLoss, Stage, noise_sizes, redraw
@@ -199,3 +201,9 @@ def test_the_ladder_stops_where_the_next_rung_would_leave_the_prior(lia: LIA) ->
     task = replace(task, first=broadcast(lia.encode(x), lia.generator.num_ws))
     assert (z_size(kept.z) <= torch.maximum(start, torch.tensor(2.0)) + 1e-6).all()
     assert float(z_size(free.z).max()) > 2 and float(free.loss.mean()) < float(kept.loss.mean())
+
+
+def test_recipes_and_keys_name_the_methods_that_there_are() -> None:
+    assert keys.METHODS == ("search", *METHODS)
+    assert set(keys.STARTS_OF) <= set(METHODS) and set(keys.QUALITIES) == set(LADDER)
+    assert {name.removeprefix("invert-") for name in recipe_names() if name.startswith("invert-")} == set(METHODS)

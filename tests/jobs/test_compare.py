@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from lia_adapter.errors import ConfigError, LIAError
 from lia_adapter.jobs import compare_statistics
@@ -46,14 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SqueezeNet with random weights."""
-    from torchvision.models import squeezenet1_1
-
-    path = tmp_path_factory.mktemp("network") / "squeezenet1_1.safetensors"
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        save_file(squeezenet1_1().state_dict(), path)
-    return path
+    return toys.squeezenet(tmp_path_factory.mktemp("network"))
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lia_adapter.errors import LIAError
@@ -47,15 +45,8 @@ def figures(lia: LIA, folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A SqueezeNet with random weights."""
-    from torchvision.models import squeezenet1_1
-
-    path = tmp_path_factory.mktemp("network") / "squeezenet1_1.safetensors"
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        save_file(squeezenet1_1().state_dict(), path)
-    yield path
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toys.squeezenet(tmp_path_factory.mktemp("network"))
 
 
 def tensors(folder: Path) -> Tensor:

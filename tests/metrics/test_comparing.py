@@ -97,7 +97,7 @@ def network(folder: Path, name: str) -> FeatureNetwork:
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "alexnet", "vgg16"])
 def test_lpips_is_the_packages(tmp_path: Path, name: str) -> None:
-    package: Any = pytest.importorskip("lpips")
+    package: Any = pytest.importorskip("lpips", reason="needs the lpips package, to compare with")
     net, short = network(tmp_path, name), {"squeezenet1_1": "squeeze", "alexnet": "alex", "vgg16": "vgg"}[name]
     theirs = package.LPIPS(net=short, pnet_rand=True, verbose=False)
     weights = {key.removeprefix("features."): t for key, t in net.trunk.state_dict().items()}
