@@ -80,6 +80,8 @@ def search_from_codes(
         done += len(x)
     if not done:
         return None
+    if progress:  # also where some could not be read
+        progress("search from the encoder's codes", len(numbers) * steps, len(numbers) * steps)
     plain = loss.network is None and loss.pixel_weight == 1 and not prior_weight
     figures = {
         **search_figures(*torch.cat(losses, dim=1)),
