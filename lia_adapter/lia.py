@@ -47,7 +47,7 @@ class LIA(nn.Module):
         discriminator: The checkpoint's, or None.
         encoder: x → y: one that train_encoder made, or the one of an official LIA's checkpoint; else None.
         typicality: Tells how usual the code of an image is; train_encoder measures it.
-        coordinates: Mean and matrix of the coordinates that `invert` searches y in, once it has found them.
+        coordinates: The matrix of the coordinates that `invert` searches y in, once it has found it.
         family, config: Of the generator, and the canonical config of both networks; None and {} for a wrapped one.
         provenance, metrics: Where the weights came from and what made the file; what was measured. Both as JSON.
     """
@@ -75,7 +75,7 @@ class LIA(nn.Module):
         self.discriminator = discriminator
         self.encoder = encoder
         self.typicality = typicality
-        self.coordinates: tuple[Tensor, Tensor] | None = None
+        self.coordinates: Tensor | None = None
         self._bytes: dict[str, int] = {}
         self._sampled_mean: Tensor | None = None
         self._prior_rank: PriorRank | None = None
@@ -98,16 +98,15 @@ class LIA(nn.Module):
         """Entries of a code's z: y_dim once converted, as a bijection keeps the number. A seed's z has `generator.z_dim`."""
         return self.generator.z_dim if self.mapping is None else self.mapping.y_dim
 
-    def find_coordinates(self, seconds: float = math.inf, progress: Progress | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and matrix of the coordinates to search y in; found once, as it takes up to thousands of gradients.
+    def find_coordinates(self, seconds: float = math.inf, progress: Progress | None = None) -> Tensor:
+        """The matrix of the coordinates to search y in; found once, as it takes up to thousands of gradients.
 
         Args:
             seconds: About how long it may take; fewer gradients tell less well which directions move pixels.
             progress: Is told what is done.
         """
-        if self.coordinates is None or self.coordinates[0].device != self.device:
-            mean, root = self.whitening()
-            self.coordinates = (mean, search_coordinates(self.generator, root, seconds=seconds, progress=progress))
+        if self.coordinates is None or self.coordinates.device != self.device:
+            self.coordinates = search_coordinates(self.generator, self.whitening()[1], seconds=seconds, progress=progress)
         return self.coordinates
 
     def at_once(self, work: str, most: int | None = None) -> int:
@@ -323,7 +322,7 @@ class LIA(nn.Module):
             tell = None if progress is None else lambda step, _: progress(before * steps + step * len(part), len(x) * steps)
             images, label = x[here].to(self.device), None if c is None else c[here].to(self.device)
             first = self.first_codes(images, label, space, start, seeds[here])
-            coordinates = None if space == "z" else self.find_coordinates() if steps else self.whitening()
+            coordinates = None if space == "z" else self.find_coordinates() if steps else torch.eye(first.shape[-1]).to(first)
             return search(
                 self.generator, mapping, first, images, label, compare,
                 coordinates=coordinates, steps=steps, prior_weight=prior_weight, progress=tell,

@@ -27,20 +27,20 @@ def feature_map(problem: Problem) -> Inversion:
     stage, generator = Stage(problem.generator), problem.generator
     first, _ = descend(
         {"ys": problem.first},
-        lambda found, step: problem.loss(generator.synthesis(found["ys"]), problem.x) + problem.prior(found["ys"]),
+        lambda found, step: problem.towards(generator.synthesis(found["ys"])) + problem.prior(found["ys"]),
         steps=problem.steps // 2, rate=problem.rate or _CODE_RATE, schedule=warm_and_cool,
         progress=problem.part(0),
     )  # fmt: skip
     with torch.no_grad():
         size = stage.maps(first["ys"]).square().mean(dim=(1, 2, 3)).sqrt()[:, None, None, None]
         # The bound counts in shares of the loss that is left, so that it means the same with and without a network.
-        left = problem.loss(generator.synthesis(first["ys"]), problem.x)
+        left = problem.towards(generator.synthesis(first["ys"]))
 
     def losses(found: Mapping[str, Tensor], step: int) -> Tensor:
         with stage.changed(lambda maps: maps + found[SHIFT] * size):
             images = generator.synthesis(found["ys"])
         far = found[SHIFT].square().mean(dim=(1, 2, 3))
-        return problem.loss(images, problem.x) + problem.prior(found["ys"]) + _FAR * left * far
+        return problem.towards(images) + problem.prior(found["ys"]) + _FAR * left * far
 
     found, _ = descend(
         first | {SHIFT: problem.x.new_zeros(len(problem.x), *stage.shape)}, losses, steps=problem.steps - problem.steps // 2,
@@ -64,7 +64,7 @@ def layerwise(problem: Problem) -> Inversion:
 
     def of_map(found: Mapping[str, Tensor], step: int) -> Tensor:
         with stage.changed(lambda _: found["maps"] * scale):
-            return problem.loss(generator.synthesis(problem.first), problem.x)
+            return problem.towards(generator.synthesis(problem.first))
 
     free, _ = descend(
         {"maps": maps / scale}, of_map, steps=share, rate=_MAP_RATE, schedule=warm_and_cool, progress=problem.part(0)
@@ -76,7 +76,7 @@ def layerwise(problem: Problem) -> Inversion:
         own = stage.maps(found["ys"]) / scale
         towards = (own - free["maps"]).square().mean(dim=(1, 2, 3))
         fade = 1 - step / max(problem.steps - share, 1)
-        loss = problem.loss(generator.synthesis(found["ys"]), problem.x)
+        loss = problem.towards(generator.synthesis(found["ys"]))
         return loss + fade * towards * loss.detach() + problem.prior(found["ys"])
 
     found, _ = descend(

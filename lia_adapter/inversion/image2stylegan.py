@@ -17,7 +17,7 @@ def image2stylegan(problem: Problem) -> Inversion:
     """Pixels and features, without a bound on where codes may go. The paper's features are four layers of VGG16."""
 
     def losses(found: Mapping[str, Tensor], step: int) -> Tensor:
-        return problem.loss(problem.generator.synthesis(found["ys"]), problem.x) + problem.prior(found["ys"])
+        return problem.towards(problem.generator.synthesis(found["ys"])) + problem.prior(found["ys"])
 
     found, _ = descend(
         {"ys": problem.first}, losses, steps=problem.steps, rate=problem.rate or _RATE, schedule=constant, betas=(0.9, 0.999),

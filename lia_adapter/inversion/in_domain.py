@@ -47,7 +47,7 @@ def _search(problem: Problem, more: Callable[[Tensor], Tensor | float], *, keep:
         ys = found["ys"]
         drawn = generator.synthesis(ys)
         domain = (ys - encode(drawn)).square().mean(dim=(1, 2))
-        return problem.loss(drawn, problem.x) + _DOMAIN * domain + problem.prior(ys) + more(ys)
+        return problem.towards(drawn) + _DOMAIN * domain + problem.prior(ys) + more(ys)
 
     with torch.no_grad():
         start = encode(problem.x)

@@ -3,6 +3,7 @@
 How far a drawn image is from the wanted one (LIA, eq. 13), and how far its code from those that the prior has.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from lia_adapter.errors import LIAError
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.metrics.images import mse, pyramid_distance
-from lia_adapter.metrics.networks import FeatureNetwork, paper_perceptual, perceptual_distance
+from lia_adapter.metrics.networks import FeatureNetwork, directions, paper_between, perceptual_between
 
 __all__ = ["IMAGE_LOSS", "ReconstructionLoss", "check_prior_weight", "prior_loss", "size_loss"]
 
@@ -36,15 +37,31 @@ class ReconstructionLoss:
     perceptual_weight: float = 1.0
     pyramid_weight: float = 0.0
 
-    def parts(self, drawn: Tensor, x: Tensor) -> dict[str, Tensor]:
-        """Unweighted losses [N] of images [N, C, H, W] in [-1, 1], by name: pixel, and perceptual (of a network) or pyramid."""
+    def parts(self, drawn: Tensor, x: Tensor, seen: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
+        """Unweighted losses [N] by name: pixel, and perceptual (of a network) or pyramid.
+
+        Args:
+            drawn: Images [N, C, H, W] in [-1, 1].
+            x: The images wanted.
+            seen: What the network sees of these, where it is known.
+        """
         found = {"loss/pixel": mse(drawn, x)}
         if self.network is not None:
-            distance = paper_perceptual if self.network.is_paper else perceptual_distance
-            found["loss/perceptual"] = distance(self.network, drawn, x)
+            between = paper_between if self.network.is_paper else perceptual_between
+            found["loss/perceptual"] = between(self._look(drawn), self._look(x) if seen is None else seen)
         elif self.pyramid_weight:
             found["loss/pyramid"] = pyramid_distance(drawn, x)
         return found
+
+    def _look(self, x: Tensor) -> list[Tensor]:
+        if (network := self.network) is None:
+            return []
+        return [network.paper_features(x)] if network.is_paper else directions(network, x)
+
+    def towards(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """The loss of drawn images [N, C, H, W] -> [N] for wanted ones that stay: the network looks at these but once."""
+        seen = [part.detach() for part in self._look(x)]
+        return lambda drawn: self.weighted(self.parts(drawn, x, seen))
 
     def weighted(self, parts: dict[str, Tensor]) -> Tensor:
         """The loss [N] of what `parts` gave."""

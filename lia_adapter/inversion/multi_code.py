@@ -43,7 +43,7 @@ def multi_code(problem: Problem) -> Inversion:
         ys, maps = parts(found)
         with stage.changed(lambda _: maps):
             images = generator.synthesis(ys)
-        return problem.loss(images, problem.x) + problem.prior(ys)
+        return problem.towards(images) + problem.prior(ys)
 
     found, _ = descend(
         {"y": start, "channels": torch.full((n, count, stage.shape[0]), 1 / count, device=problem.x.device)},

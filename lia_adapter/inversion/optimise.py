@@ -1,24 +1,29 @@
-"""Inversion by optimisation: the code whose image is nearest to a given one, from any start (LIA, eq. 13)."""
+"""Inversion by optimisation: the code whose image is nearest to a given one, from any start (LIA, eq. 13).
+
+By L-BFGS (Liu & Nocedal 1989) on many images at once, each with a curvature, a step length and an end of its own. What it is
+not told it would have to learn in hundreds of steps: which of the directions of y move pixels. `search_coordinates` tells it.
+"""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from lia_adapter.generators import Generator, MappingSampler
-from lia_adapter.inversion.descend import descend, warm_and_cool
-from lia_adapter.inversion.loss import ReconstructionLoss
 from lia_adapter.metrics.recovery import pixel_spectrum
 from lia_adapter.progress import Progress
 
-__all__ = ["Y_RATE", "Inversion", "optimise", "paced_coordinates", "search_coordinates"]
+__all__ = ["Inversion", "optimise", "paced_coordinates", "search_coordinates"]
 
-Y_RATE = 0.8
-"""Rate for `optimise` in the coordinates of `search_coordinates`."""
 _SPECTRUM_CODES = 32
-_PACE, _LEAST = 0.25, 1e-6  # exponent, and the least eigenvalue as a share of the largest
+_DAMPING = 1e-4  # of directions that hardly move pixels: their eigenvalue, as a share of the largest, counts as so much more
+_MEMORY = 20  # pairs of steps and changes of the gradient that L-BFGS looks back at
+_ENOUGH = 1e-4  # share of the loss that must be lower than it was ...
+_LATELY = 10  # ... so many steps ago
+_DECREASE = 1e-4  # of what the gradient promises, the least that a step must keep (Armijo 1966)
+_SHORTEST, _LONGEST_CUT, _SHORTEST_CUT = 1e-4, 0.5, 0.1
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,9 @@ def search_coordinates(
 ) -> Tensor:
     """The matrix M [y_dim, y_dim] of coordinates a for a search in y = mean + a @ M.
 
-    Whitened y is turned to the eigenvectors of E[JᵀJ], so that Adam, which scales each entry by itself, can tell directions
-    that move pixels from those that hardly do; and the latter are slowed down, to the fourth root of their eigenvalue: at
-    full pace they would carry the code far from all usual ones for little gain.
+    Whitened y is turned to the eigenvectors of E[JᵀJ] and scaled by the inverse root of their eigenvalues, so that the mean
+    curvature of the squared error is that of a ball; but for directions that hardly move pixels, which would carry the code
+    far from all usual ones for little gain.
 
     Args:
         generator: To search in.
@@ -68,42 +73,99 @@ def search_coordinates(
 
 def paced_coordinates(values: Tensor, vectors: Tensor, root: Tensor) -> Tensor:
     """The matrix of `search_coordinates`, by a spectrum that is known: `pixel_spectrum`'s values and vectors for this root."""
-    pace = (values / values[0]).clamp(min=_LEAST) ** _PACE
+    pace = (values.clamp(min=0) / values[0] + _DAMPING).rsqrt()
     # Contiguous, as it is when it was read from a file: products by another layout differ in the last bit.
     return (pace[:, None] * (vectors.t() @ root.double())).to(root).contiguous()
 
 
 def optimise(
-    draw: Callable[[Tensor], Tensor],
+    losses: Callable[[Tensor], Tensor],
     start: Tensor,
-    x: Tensor,
-    loss: ReconstructionLoss,
     *,
     steps: int,
-    rate: float = 0.1,
-    penalty: Callable[[Tensor], Tensor] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Adam on codes of many images at once; what one image gets does not depend on the others.
+    """L-BFGS on codes of many images at once; what one image gets does not depend on the others.
 
     Args:
-        draw: Codes of the start's shape -> images [N, C, H, W].
-        start: Codes [N, …] in coordinates that should move at about the same pace: see `search_coordinates`.
-        x: The images wanted [N, C, H, W].
-        loss: What is minimised.
-        steps: Number of steps; 0 only measures the start.
-        rate: Of Adam, at its peak.
-        penalty: Codes of the start's shape -> what is added to the loss [N].
+        losses: Codes of the start's shape -> the loss of each image [N].
+        start: Codes [N, …] in coordinates in which the loss is about as steep everywhere: see `search_coordinates`.
+        steps: Number of steps, each one loss and one gradient; 0 only measures the start. The search ends before where no image
+            has gained a ten-thousandth of its loss in ten steps.
         progress: Is told the steps done and to do.
 
     Returns:
         Of every image the best code seen [N, …] and its loss [N]: a start that is good already is never made worse.
     """
+    here = start.detach().flatten(1)
 
-    def losses(found: Mapping[str, Tensor], step: int) -> Tensor:
-        codes = found["codes"]
-        total = loss(draw(codes), x)
-        return total + penalty(codes) if penalty else total
+    def measure(codes: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            leaf = codes.reshape(start.shape).requires_grad_(True)
+            each = losses(leaf)
+            (gradient,) = torch.autograd.grad(each.sum(), leaf)
+        return each.detach(), gradient.flatten(1)
 
-    best, least = descend({"codes": start}, losses, steps=steps, rate=rate, schedule=warm_and_cool, progress=progress)
-    return best["codes"], least
+    if not steps:
+        with torch.no_grad():
+            return start.detach().clone(), losses(start.detach())
+    loss, gradient = measure(here)
+    curvature = _Curvature(gradient)
+    direction, length = curvature.descent(gradient), torch.ones_like(loss)
+    going, before = torch.ones_like(loss, dtype=torch.bool), [loss]
+    for step in range(1, steps + 1):
+        if progress:
+            progress(step - 1, steps)
+        there = here + (length * going)[:, None] * direction
+        loss_there, gradient_there = measure(there)
+        promised = length * (gradient * direction).sum(dim=1)
+        taken = going & (loss_there <= loss + _DECREASE * promised)
+        curvature.learn(taken, there - here, gradient_there - gradient)
+        # Where the loss rose, to where the parabola through what is known is least; back from where it is no number, too.
+        cut = torch.nan_to_num(-promised / (2 * (loss_there - loss - promised)), nan=_SHORTEST_CUT)
+        length = torch.where(taken, torch.ones_like(length), length * cut.clamp(_SHORTEST_CUT, _LONGEST_CUT))
+        here, gradient = (torch.where(taken[:, None], new, old) for new, old in ((there, here), (gradient_there, gradient)))
+        loss = torch.where(taken, loss_there, loss)
+        direction = torch.where(taken[:, None], curvature.descent(gradient), direction)
+        before.append(loss)
+        gained = before[max(0, len(before) - 1 - _LATELY)] - loss
+        going &= (length >= _SHORTEST) & ((gained > _ENOUGH * loss) | (len(before) <= _LATELY))
+        if not going.any():
+            break
+    if progress:
+        progress(steps, steps)
+    return here.reshape(start.shape), loss
+
+
+class _Curvature:
+    """What L-BFGS remembers of each image: its last steps and how they changed the gradient, [memory, N, D] each.
+
+    Before the first step the curvature is such that this step is as long as one unit of the coordinates.
+    """
+
+    def __init__(self, gradient: Tensor) -> None:
+        self.moved = gradient.new_zeros(_MEMORY, *gradient.shape)
+        self.bent = torch.zeros_like(self.moved)
+        self.weight = gradient.new_zeros(_MEMORY, len(gradient))  # 1 / (moved · bent); 0: nothing is remembered
+        self.scale = 1 / gradient.norm(dim=1).clamp(min=torch.finfo(gradient.dtype).tiny)
+
+    def learn(self, which: Tensor, moved: Tensor, bent: Tensor) -> None:
+        """Remembers a step [N, D] of those images [N] whose loss curves upwards along it; the oldest is forgotten."""
+        product = (moved * bent).sum(dim=1)
+        which = which & (product > 1e-10 * moved.norm(dim=1) * bent.norm(dim=1))
+        for name, newest in (("moved", moved), ("bent", bent), ("weight", 1 / product)):
+            old = getattr(self, name)
+            chosen = which.reshape(-1, *[1] * (newest.ndim - 1))
+            setattr(self, name, torch.where(chosen, torch.cat([newest[None], old[:-1]]), old))
+        self.scale = torch.where(which, product / bent.square().sum(dim=1), self.scale)
+
+    def descent(self, gradient: Tensor) -> Tensor:
+        """The direction of the next step [N, D]: minus the inverse curvature times the gradient (the two loops)."""
+        rest, shares = gradient, []
+        for moved, bent, weight in zip(self.moved, self.bent, self.weight, strict=True):
+            shares.append(weight * (moved * rest).sum(dim=1))
+            rest = rest - shares[-1][:, None] * bent
+        answer: Tensor = self.scale[:, None] * rest
+        for moved, bent, weight, share in reversed(list(zip(self.moved, self.bent, self.weight, shares, strict=True))):
+            answer = answer + (share - weight * (bent * answer).sum(dim=1))[:, None] * moved
+        return -answer

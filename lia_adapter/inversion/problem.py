@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class Problem:
         rate: Of Adam; None: the method's own.
         prior_weight: Of the prior's part of the loss; 0: none.
         codes: Codes of an image, where a method takes several.
-        coordinates: Mean [y_dim] and matrix [y_dim, y_dim] of `search_coordinates`, where a method searches in them.
+        coordinates: The matrix [y_dim, y_dim] of `search_coordinates`, where a method searches in them.
         quality, faithful: Of the ladder.
         encode: x [n, C, H, W] -> y or ys; None where there is no encoder.
         seeds: Of what is random, one for each image.
@@ -50,11 +51,17 @@ class Problem:
     rate: float | None = None
     prior_weight: float = 0.0
     codes: int = 1
-    coordinates: tuple[Tensor, Tensor] | None = None
+    coordinates: Tensor | None = None
     quality: str = "good"
     faithful: bool = False
     encode: Callable[[Tensor], Tensor] | None = None
     progress: Callable[[int, int], None] | None = None
+
+    @cached_property
+    def towards(self) -> Callable[[Tensor], Tensor]:
+        """Drawn images [N, C, H, W] -> their loss [N]."""
+        with torch.no_grad():
+            return self.loss.towards(self.x)
 
     def encoder(self) -> Callable[[Tensor], Tensor]:
         """x [n, C, H, W] -> ys [n, num_ws, y_dim], differentiable.
@@ -90,4 +97,4 @@ class Problem:
         """What was found: its images are drawn, and its loss is measured without any noise of the search."""
         found = dict(kept or {})
         images = redraw(self.generator, ys, found, stage)
-        return Inversion(ys, self.mapping.to_z(one_code(ys), self.c), images, self.loss(images, self.x), found)
+        return Inversion(ys, self.mapping.to_z(one_code(ys), self.c), images, self.towards(images), found)

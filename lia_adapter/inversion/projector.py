@@ -37,7 +37,7 @@ def projector(problem: Problem) -> Inversion:
         fade = max(0.0, 1 - step / max(steps, 1) / _CODE_NOISE_SHARE) ** 2
         y = found["y"] + _CODE_NOISE * spread * fade * normal(generator.y_dim)
         ys = broadcast(y, generator.num_ws)
-        loss = problem.loss(with_noise(generator, ys, [found[name] for name in names]), problem.x) + problem.prior(ys)
+        loss = problem.towards(with_noise(generator, ys, [found[name] for name in names])) + problem.prior(ys)
         for name in names:
             loss = loss + _STRUCTURE * noise_structure(found[name])
         return loss

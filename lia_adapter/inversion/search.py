@@ -8,7 +8,7 @@ from torch import Tensor
 from lia_adapter.encoder import one_code
 from lia_adapter.generators import Generator, broadcast
 from lia_adapter.inversion.loss import ReconstructionLoss, prior_loss, size_loss
-from lia_adapter.inversion.optimise import Y_RATE, Inversion, optimise
+from lia_adapter.inversion.optimise import Inversion, optimise
 from lia_adapter.mapping import InvertibleMapping
 
 __all__ = ["search"]
@@ -22,7 +22,7 @@ def search(
     c: Tensor | None,
     loss: ReconstructionLoss,
     *,
-    coordinates: tuple[Tensor, Tensor] | None,
+    coordinates: Tensor | None,
     steps: int,
     prior_weight: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
@@ -36,23 +36,25 @@ def search(
         x: The images wanted [N, C, H, W] in [-1, 1].
         c: Labels [N, c_dim] of a conditional generator.
         loss: What is minimised.
-        coordinates: Mean [y_dim] and matrix [y_dim, y_dim] of those to search y or ys in; None: the search is in z.
+        coordinates: The matrix [y_dim, y_dim] of those to search y or ys in; None: the search is in z.
         steps: See `optimise`.
         prior_weight: Of `prior_loss`, or in z of `size_loss`, which is added to the loss; 0: none.
         progress: See `optimise`.
     """
 
     def to_y(codes: Tensor) -> Tensor:
-        """Coordinates -> y or ys."""
-        return mapping.to_y(codes, c) if coordinates is None else coordinates[0] + codes @ coordinates[1]
+        """Coordinates, which are 0 at the start, or z -> y or ys."""
+        return mapping.to_y(codes, c) if coordinates is None else first + codes @ coordinates
 
-    def penalty(codes: Tensor) -> Tensor:
-        return prior_weight * (size_loss(codes) if coordinates is None else prior_loss(mapping, to_y(codes), c))
+    with torch.no_grad():
+        towards = loss.towards(x)
 
-    codes = first if coordinates is None else (first - coordinates[0]) @ torch.linalg.inv(coordinates[1])
-    found, losses = optimise(
-        lambda codes: generator.synthesis(broadcast(to_y(codes), generator.num_ws)), codes, x, loss,
-        steps=steps, rate=0.1 if coordinates is None else Y_RATE, penalty=penalty if prior_weight else None, progress=progress,
-    )  # fmt: skip
+    def losses(codes: Tensor) -> Tensor:
+        total = towards(generator.synthesis(broadcast(to_y(codes), generator.num_ws)))
+        if not prior_weight:
+            return total
+        return total + prior_weight * (size_loss(codes) if coordinates is None else prior_loss(mapping, to_y(codes), c))
+
+    found, least = optimise(losses, first if coordinates is None else torch.zeros_like(first), steps=steps, progress=progress)
     ys = broadcast(to_y(found), generator.num_ws).contiguous()
-    return Inversion(ys, mapping.to_z(one_code(ys), c), generator.synthesis(ys), losses)
+    return Inversion(ys, mapping.to_z(one_code(ys), c), generator.synthesis(ys), least.to(x))

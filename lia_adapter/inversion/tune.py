@@ -43,13 +43,13 @@ def tune_from(problem: Problem) -> Inversion:
 def _tuned(problem: Problem, i: int) -> dict[str, Tensor]:
     """The pairs of one image."""
     generator, x, ys, random = problem.generator, problem.x[i : i + 1], problem.first[i : i + 1], problem.randoms()[i]
-    steps, tell = problem.steps, problem.progress
+    steps, tell, towards = problem.steps, problem.progress, problem.loss.towards(x)
     start = _pairs(generator, random)
 
     def losses(found: Mapping[str, Tensor], step: int) -> Tensor:
         pairs = {name: value[0] for name, value in found.items()}
         with with_weights(generator, tuned_weights(generator, pairs)):
-            loss = problem.loss(generator.synthesis(ys), x)
+            loss = towards(generator.synthesis(ys))
             if step % _LOCALITY_EVERY:
                 return loss
             near = _near(problem, ys, random)

@@ -118,6 +118,7 @@ def invert_lia(
         "mapping_sha256": None if lia.mapping is None else fingerprint(lia.mapping),
         "lia": lia.provenance.get("source"),
         **({"prior_weight": config.prior_weight} if config.prior_weight else {}),  # the last release did not know it
+        **({"by": "L-BFGS"} if config.method in ("search", "ladder") else {}),  # it was Adam
         **({} if config.method == "search" else {
             "method": config.method, "learning_rate": config.learning_rate, "codes": config.codes,
             **({"quality": config.quality, "seconds": config.seconds, "faithful": config.faithful} if climbs else {}),
@@ -225,15 +226,14 @@ class _Work:
         try:
             found = read_tensor_file(path, _FORMAT)
             if found is not None and found[0] == bound:
-                mean, matrix = (found[1][name].to(self.lia.device) for name in ("mean", "matrix"))
-                self.lia.coordinates = mean, matrix
+                self.lia.coordinates = found[1]["matrix"].to(self.lia.device)
                 return
         except (OSError, CheckpointError, KeyError):
             pass  # not found yet
         seconds = self.lia.search_seconds(len(self.images) * self.steps)
-        mean, matrix = self.lia.find_coordinates(seconds, progress)
+        matrix = self.lia.find_coordinates(seconds, progress)
         make_folder(path.parent)
-        write_tensor_file(path, _FORMAT, bound, {"mean": mean, "matrix": matrix})
+        write_tensor_file(path, _FORMAT, bound, {"matrix": matrix})
 
     @torch.no_grad()
     def pictures(self, codes: Codes) -> list[Tensor]:

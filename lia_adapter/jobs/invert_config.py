@@ -16,9 +16,12 @@ class InvertConfig(LabelledImageKeys):
     method: str = key("search, as LIA's; or one of the others that recipes are named by, such as projector", "search", new=True)
     space: str = key("search: where, in y, ys (a y of its own for every layer) or z", "y")
     start: str = key("encoder: its codes; mean: of y; or random codes", "encoder")
-    steps: int = key("of Adam", 500)
+    steps: int = key("each a drawing and its gradient; search: at most", 100)
     learning_rate: float | None = key(
-        "of Adam, but for search and ladder (tune: of the weights); none: the method's own", None, none=0, new=True
+        "of Adam, which search and ladder do not use (tune: of the weights); none: the method's own",
+        None,
+        none=0,
+        new=True,
     )
     codes: int = key("multi-code: codes of an image", 10, new=True)
     quality: str = key("ladder: draft, which is y alone; good: ys and a feature map; best: ys and weights", "good", new=True)

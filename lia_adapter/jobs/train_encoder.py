@@ -186,10 +186,10 @@ def _searched(
     lia: LIA, training: EncoderTraining, images: ImageSet, folder: Path | None, progress: Progress | None
 ) -> dict[str, Any] | None:
     """What a search from the encoder's codes gains on real images; its picture goes into the run's folder."""
-    config, loss, (mean, root) = training.config, training.loss, lia.whitening()
+    config, loss, root = training.config, training.loss, lia.whitening()[1]
     if loss.network is not None:
         loss.network.float()  # as all else now is
-    lia.coordinates = mean, paced_coordinates(*training.answers.spectrum, root)
+    lia.coordinates = paced_coordinates(*training.answers.spectrum, root)
     found = search_from_codes(
         lia, images, training.checks.searched, loss,
         space=config.space, prior_weight=config.prior_weight, progress=progress,

@@ -12,7 +12,16 @@ from lia_adapter.errors import DownloadError, LIAError, argument
 from lia_adapter.metrics.architectures import Architecture, NetworkFile, identify, read_network_file
 from lia_adapter.resize import resize
 
-__all__ = ["FeatureNetwork", "load_network", "paper_perceptual", "perceptual_distance", "vgg16_paper"]
+__all__ = [
+    "FeatureNetwork",
+    "directions",
+    "load_network",
+    "paper_between",
+    "paper_perceptual",
+    "perceptual_between",
+    "perceptual_distance",
+    "vgg16_paper",
+]
 
 PAPER_URL = "https://download.pytorch.org/models/vgg16_features-amdegroot-88682ab5.pth"
 """VGG16 as its authors trained it, converted by M. deGroot; torchvision's `VGG16_Weights.IMAGENET1K_FEATURES`."""
@@ -102,7 +111,8 @@ class FeatureNetwork(nn.Module):
         """Images [N, C, H, W] in [-1, 1], gray or RGB, as the network was trained on them [N, 3, H, W]."""
         x = x.to(self.mean.dtype)
         x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
-        return (x * 0.5 + 0.5 - self.mean) / self.std
+        # Channels last: three quarters of the time on a processor (SqueezeNet at 64x64, with the gradient).
+        return ((x * 0.5 + 0.5 - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
 def load_network(path: str | Path) -> FeatureNetwork:
@@ -143,10 +153,17 @@ def perceptual_distance(network: FeatureNetwork, a: Tensor, b: Tensor) -> Tensor
     Returns:
         Distances [N] in 0..4; 0 for equal images.
     """
-    gaps = [
-        (_unit(tap_a) - _unit(tap_b)).square().sum(dim=1).mean(dim=(1, 2))  # [N]
-        for tap_a, tap_b in zip(network.taps(a), network.taps(b), strict=True)
-    ]
+    return perceptual_between(directions(network, a), directions(network, b))
+
+
+def directions(network: FeatureNetwork, x: Tensor) -> list[Tensor]:
+    """What `perceptual_distance` compares of images [N, C, H, W]: the taps, at each position of length 1."""
+    return [_unit(tap) for tap in network.taps(x)]
+
+
+def perceptual_between(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """`perceptual_distance` [N] by the `directions` of the images."""
+    gaps = [(of_a - of_b).square().sum(dim=1).mean(dim=(1, 2)) for of_a, of_b in zip(a, b, strict=True)]  # [N] each
     return torch.stack(gaps).mean(dim=0)
 
 
@@ -164,7 +181,12 @@ def paper_perceptual(network: FeatureNetwork, a: Tensor, b: Tensor) -> Tensor:
     Raises:
         LIAError: The network is another one, or the images are smaller than 8x8.
     """
-    return (_full(network.paper_features(a)) - _full(network.paper_features(b))).square().mean(dim=(1, 2, 3))
+    return paper_between([network.paper_features(a)], [network.paper_features(b)])
+
+
+def paper_between(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """`paper_perceptual` [N] by the `paper_features` of the images."""
+    return (_full(a[0]) - _full(b[0])).square().mean(dim=(1, 2, 3))
 
 
 def vgg16_paper(progress: Progress | None = None) -> Path:

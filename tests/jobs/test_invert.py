@@ -180,7 +180,7 @@ def test_a_conditional_lia_inverts_with_the_labels_of_the_data_set(tmp_path: Pat
 
 
 def test_codes_and_parts_of_the_last_release_are_known(lia: LIA, folder: Path, tmp_path: Path) -> None:
-    """What a run is known by has the words and values that it always had, but for the loss without features."""
+    """What a run is known by has the words and values that it always had, but for the loss without features, and by what it searches."""
     codes = invert_images(
         lia, folder, tmp_path / "c.safetensors", steps=1, split="first 2", fit="stretch", seed=3, bits=None, prior_weight=0
     )
@@ -190,7 +190,7 @@ def test_codes_and_parts_of_the_last_release_are_known(lia: LIA, folder: Path, t
         "how": "invert", "data": str(folder), "identity": images.identity(), "fit": "stretch", "split": "first 2",
         "label": None, "space": "y", "start": "encoder", "steps": 1, "seed": 3, "features": None, "features_sha256": None,
         "encoder_sha256": fingerprint(lia.encoder), "mapping_sha256": fingerprint(lia.mapping),
-        "lia": lia.provenance.get("source"), "pyramid": IMAGE_LOSS.pyramid_weight,
+        "lia": lia.provenance.get("source"), "pyramid": IMAGE_LOSS.pyramid_weight, "by": "L-BFGS",
     }  # fmt: skip
     with pytest.raises(ConfigError, match="has no key 'step'; did you mean 'steps'"):
         invert_images(lia, folder, tmp_path / "d.safetensors", step=1)
