@@ -1,9 +1,13 @@
 """The encoder: x → y in one pass (LIA, sec. 3.3), a residual network sized by the resolution.
 
-    x → at most 256² → stem → stages (halve, residual block) until at most 4×4 → dense → norm → u → y = mean + u @ root
+    x → at most 256² → stem → stages (halve, residual block) until at most 4×4 → dense → norm → a → y = mean + a @ turn @ root
 
-u [N, y_dim] is whitened y: mean and root are those of the original mapping's samples, so that an untrained encoder starts where
-the generator is at home and every entry of u has the same scale.
+a @ turn [N, y_dim] is whitened y: mean and root are those of the original mapping's samples, so that an untrained encoder
+starts where the generator is at home. Entries of a are the directions that move pixels, the strongest first, each with a scale
+that is trained: what a picture does not tell can become small, and does not share an entry with what it tells.
+
+With more passes than one a second such network sees the image and what the last answer draws, and answers what to add (as
+ReStyle does: Alaluf 2021).
 """
 
 import contextlib
@@ -23,7 +27,7 @@ from lia_adapter.errors import LIAError
 from lia_adapter.keys import SPACES
 from lia_adapter.resize import reduced_size, resize
 
-__all__ = ["BatchNorm", "Encoder", "for_layers", "one_code"]
+__all__ = ["BatchNorm", "Encoder", "encoded", "for_layers", "one_code"]
 
 _LAST_SIDE = 4
 _MOMENTUM = 0.1  # of the running statistics
@@ -49,6 +53,21 @@ def _contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[No
 def one_code(codes: Tensor) -> Tensor:
     """The one y [N, y_dim] of codes y or ys [N, num_ws, y_dim]: their mean over layers."""
     return codes if codes.ndim == 2 else codes.mean(dim=1)
+
+
+def encoded(encoder: nn.Module, x: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
+    """The codes of images, after all passes of an encoder.
+
+    Args:
+        encoder: An `Encoder`, or any other network, which has one pass.
+        x: Images [N, C, H, W] in [-1, 1].
+        draw: y [N, y_dim] or ys [N, num_ws, y_dim] -> images [N, C, H, W].
+    """
+    codes: Tensor = encoder(x)
+    if isinstance(encoder, Encoder):
+        for _ in range(encoder.passes - 1):
+            codes = encoder.corrected(codes, x, draw(codes))
+    return codes
 
 
 def for_layers(y: Tensor, codes: Tensor) -> Tensor:
@@ -169,10 +188,13 @@ class Encoder(nn.Module):
         space: "y": one code; "ys": one a layer, y plus an offset each, which starts at zero.
         width: Feature maps of the stem; each stage doubles them. The paper has 64.
         width_max: Up to this many. The paper has 1024.
+        passes: Answers to give: each but the first by looking at what the last one draws. See `encoded`.
+        turned: Whether there are directions and scales; encoders of before have a as whitened y, its entries of equal spread.
     """
 
     mean: Tensor
     root: Tensor
+    turn: Tensor
 
     def __init__(
         self,
@@ -184,6 +206,8 @@ class Encoder(nn.Module):
         space: str = "y",
         width: int = 64,
         width_max: int = 1024,
+        passes: int = 1,
+        turned: bool = False,
     ) -> None:
         super().__init__()
         if space not in SPACES:
@@ -191,6 +215,7 @@ class Encoder(nn.Module):
         self.resolution = (int(resolution[0]), int(resolution[1]))
         self.channels, self.y_dim, self.num_ws = channels, y_dim, num_ws
         self.space, self.width, self.width_max = space, width, width_max
+        self.passes, self.turned = passes, turned
         h, w = self.looks_at = reduced_size(self.resolution)
         self.stem = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.norm = BatchNorm(width)
@@ -201,19 +226,51 @@ class Encoder(nn.Module):
             self.stages.append(_Stage(maps, wider))
             maps, h, w = wider, -(-h // 2), -(-w // 2)
         self.dense = nn.Linear(maps * h * w, y_dim)
-        self.last_norm = BatchNorm(y_dim, scale=False)
+        self.last_norm = BatchNorm(y_dim, scale=turned)
         if space == "ys":
             self.offsets = nn.Linear(maps * h * w, num_ws * y_dim)
             nn.init.zeros_(self.offsets.weight)
             nn.init.zeros_(self.offsets.bias)
         self.register_buffer("mean", torch.zeros(y_dim))
         self.register_buffer("root", torch.eye(y_dim))
+        if turned:
+            self.register_buffer("turn", torch.eye(y_dim))
+        self.corrector: Encoder | None = None
+        if passes > 1:
+            self.corrector = Encoder(
+                resolution, 2 * channels, y_dim, num_ws, space=space, width=width, width_max=width_max, turned=True
+            )
+            nn.init.zeros_(self.corrector.scales)  # what it adds is nothing, until it has learnt what
+
+    @property
+    def scales(self) -> nn.Parameter:
+        """Of the entries of a [y_dim]."""
+        assert self.last_norm.weight is not None  # noqa: S101  (`turned`)
+        return self.last_norm.weight
+
+    @torch.no_grad()
+    def place(self, mean: Tensor, root: Tensor, turn: Tensor | None = None) -> None:
+        """Says where codes are: mean [y_dim] and root [y_dim, y_dim] of y, and the directions that move pixels, one a row."""
+        self.mean.copy_(mean)
+        self.root.copy_(root)
+        if turn is not None:
+            self.turn.copy_(turn)
+        if self.corrector is not None:
+            self.corrector.place(torch.zeros_like(mean), root, turn)
+
+    def corrected(self, codes: Tensor, x: Tensor, drawn: Tensor) -> Tensor:
+        """A better answer than codes, which draw drawn [N, C, H, W] where x was wanted; both as `forward` takes them."""
+        assert self.corrector is not None  # noqa: S101  (there are passes)
+        small = (resize(image) if tuple(image.shape[2:]) == self.resolution else image for image in (x, drawn))
+        better: Tensor = codes + self.corrector(torch.cat(list(small), dim=1))
+        return better
 
     def config(self) -> dict[str, Any]:
         """The arguments of this class, as JSON."""
         return {
             "resolution": list(self.resolution), "channels": self.channels, "y_dim": self.y_dim, "num_ws": self.num_ws,
             "space": self.space, "width": self.width, "width_max": self.width_max,
+            **({"passes": self.passes, "turned": True} if self.turned else {}),
         }  # fmt: skip
 
     @staticmethod
@@ -250,7 +307,8 @@ class Encoder(nn.Module):
         root = self.root
         # Autocast would compute y, which the invertible mapping amplifies, with the eight bits of bfloat16.
         with torch.autocast(x.device.type, enabled=False):
-            y: Tensor = self.mean + self.last_norm(self.dense(x.to(root))) @ root
+            u = self.last_norm(self.dense(x.to(root)))
+            y: Tensor = self.mean + (u @ self.turn if self.turned else u) @ root
             if self.space == "ys":
                 offsets = self.offsets(x.to(root)).reshape(-1, self.num_ws, self.y_dim)
                 y = y[:, None] + offsets @ root

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lia_adapter.budget import GRADIENT, allowance, at_once, in_parts, seconds_of
 from lia_adapter.canonical import NetworksConfig
-from lia_adapter.encoder import Encoder, one_code
+from lia_adapter.encoder import Encoder, encoded, one_code
 from lia_adapter.errors import LIAError, argument, check_choice
 from lia_adapter.generators import (
     Generator,
@@ -237,7 +237,7 @@ class LIA(nn.Module):
         return in_parts(draw, range(len(seeds)), self.at_once("draw") if len(seeds) > 1 else 1)
 
     def encode(self, x: Tensor) -> Tensor:
-        """f: images x [N, C, H, W] in [-1, 1] -> y [N, y_dim] in one pass; ys [N, num_ws, y_dim] of an encoder into ys.
+        """f: images x [N, C, H, W] in [-1, 1] -> y [N, y_dim] in its passes; ys [N, num_ws, y_dim] of an encoder into ys.
 
         Args:
             x: At the generator's resolution; `lia_adapter.data.fit_image` fits a picture to it. A class needs not be told.
@@ -247,8 +247,7 @@ class LIA(nn.Module):
         """
         if self.encoder is None:
             raise LIAError("this file has no encoder. Run lia-adapt train-encoder on it first.")
-        codes: Tensor = self.encoder(x.to(self.device))
-        return codes
+        return encoded(self.encoder, x.to(self.device), self.synthesize)
 
     def typicality_of(self, y: Tensor) -> Tensor:
         """How usual codes y [N, y_dim] are, [N] in 0 to 1 (`Typicality`); nan where train_encoder has not measured it."""

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lia_adapter.encoder import BatchNorm, Encoder, one_code
+from lia_adapter.encoder import BatchNorm, Encoder, encoded, one_code
 from lia_adapter.errors import LIAError
 from lia_adapter.resize import resize
 
@@ -99,3 +99,41 @@ def test_wrong_images_and_spaces_are_refused() -> None:
         encoder(torch.zeros(1, 3, 8, 9))
     with pytest.raises(LIAError, match="space is 'w'; expected y or ys"):
         Encoder((8, 8), 3, 6, 4, space="w")
+
+
+def test_directions_of_the_code_and_its_passes() -> None:
+    """y = mean + a @ turn @ root; a second pass adds nothing before it has learnt what; after that, what it sees matters."""
+    plain = Encoder((8, 8), 3, 6, 4, width=4, turned=True).eval()
+    x = torch.randn(5, 3, 8, 8)
+    whitened = plain(x)  # mean 0, root and turn the identity
+    mean, turn = torch.randn(6), torch.linalg.qr(torch.randn(6, 6)).Q
+    root = torch.diag(torch.arange(1.0, 7.0))
+    plain.place(mean, root, turn)
+    torch.testing.assert_close(plain(x), mean + whitened @ turn @ root)
+    encoder = Encoder((8, 8), 3, 6, 4, width=4, passes=3, turned=True).eval()
+    encoder.place(mean, root, turn)
+    seen: list[Tensor] = []
+
+    def draw(codes: Tensor) -> Tensor:
+        seen.append(codes)
+        return codes[:, :3, None, None].expand(-1, -1, 8, 8)
+
+    assert torch.equal(encoded(encoder, x, draw), encoder(x)) and len(seen) == 2
+    assert encoder.corrector is not None
+    nn.init.ones_(encoder.corrector.scales)
+    codes = encoded(encoder, x, draw)
+    after = encoder.corrected(encoder(x), x, draw(encoder(x)))
+    torch.testing.assert_close(codes, encoder.corrected(after, x, draw(after)))
+    assert not torch.equal(codes, encoder(x))
+    again = Encoder.from_config(encoder.config())
+    again.load_state_dict(encoder.state_dict())
+    assert torch.equal(encoded(again.eval(), x, draw), codes)
+
+
+def test_files_of_before_have_encoders_without_directions() -> None:
+    old = {
+        "resolution": [8, 8], "channels": 3, "y_dim": 6, "num_ws": 4, "space": "y", "width": 4, "width_max": 8,
+    }  # fmt: skip
+    encoder = Encoder.from_config(old)
+    assert encoder.config() == old and encoder.passes == 1
+    assert not [name for name in encoder.state_dict() if "turn" in name or name == "last_norm.weight"]

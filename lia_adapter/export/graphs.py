@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
+from lia_adapter.encoder import encoded
 from lia_adapter.errors import LIAError
 from lia_adapter.files import atomic_write, make_folder
-from lia_adapter.generators import WrappedGenerator, at_rest
+from lia_adapter.generators import WrappedGenerator, at_rest, broadcast
 from lia_adapter.lia import LIA
 from lia_adapter.mapping import DenseCore, InvertibleMapping
 from lia_adapter.ops import using
@@ -29,6 +30,19 @@ __all__ = ["GRAPHS", "export_graphs"]
 _PACKAGES: Final = ("onnx", "onnxscript")
 _PROVENANCE: Final = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node")  # paths and names of our code
 _BATCH: Final = 2  # of the example; 1 would be taken for a constant
+
+
+class _Passes(nn.Module):
+    """x -> y or ys by an encoder that looks at what its answers draw."""
+
+    def __init__(self, lia: LIA) -> None:
+        super().__init__()
+        self.encoder, self.synthesis = lia.encoder, _Synthesis(lia)
+        self.num_ws = lia.generator.num_ws
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.encoder is not None  # noqa: S101  (`_directions` saw one)
+        return encoded(self.encoder, x, lambda codes: self.synthesis(broadcast(codes, self.num_ws)))
 
 
 class _Synthesis(nn.Module):
@@ -136,7 +150,8 @@ def _directions(lia: LIA) -> dict[str, _Direction]:
         found["inverse"] = _Direction(inverse, {"y": torch.zeros(_BATCH, g.y_dim), **labels}, "z")
     if lia.encoder is not None:
         output = "ys" if getattr(lia.encoder, "space", "y") == "ys" else "y"
-        found["encoder"] = _Direction(lia.encoder, {"x": torch.zeros(_BATCH, g.channels, *g.resolution)}, output)
+        network = lia.encoder if getattr(lia.encoder, "passes", 1) == 1 else _Passes(lia)
+        found["encoder"] = _Direction(network, {"x": torch.zeros(_BATCH, g.channels, *g.resolution)}, output)
     return found
 
 

@@ -3,7 +3,7 @@
 from lia_adapter.inversion.drawing import Stage, kept_names, noise_sizes, redraw
 from lia_adapter.inversion.ladder import LADDER, LOSSES, RUNG
 from lia_adapter.inversion.loss import IMAGE_LOSS, ReconstructionLoss, check_prior_weight, prior_loss
-from lia_adapter.inversion.methods import METHODS, ONE_CODE
+from lia_adapter.inversion.methods import METHODS, ONE_CODE, SEARCHING
 from lia_adapter.inversion.optimise import Inversion, optimise, paced_coordinates, search_coordinates
 from lia_adapter.inversion.posterior import ADDED_ERROR, Answers, Posterior
 from lia_adapter.inversion.problem import Problem
@@ -22,6 +22,7 @@ __all__ = [
     "Problem",
     "RUNG",
     "ReconstructionLoss",
+    "SEARCHING",
     "Stage",
     "check_prior_weight",
     "kept_names",

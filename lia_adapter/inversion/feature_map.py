@@ -1,6 +1,7 @@
 """ys and an early feature map (Kang 2021, Yao 2022, Bobkov 2024), and layer by layer (Bau 2019)."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from lia_adapter.inversion.descend import descend, warm_and_cool
 from lia_adapter.inversion.drawing import SHIFT, Stage
 from lia_adapter.inversion.optimise import Inversion
 from lia_adapter.inversion.problem import Problem
+from lia_adapter.inversion.search import searched
 
 __all__ = ["feature_map", "layerwise"]
 
@@ -25,16 +27,10 @@ def feature_map(problem: Problem) -> Inversion:
     the map by what they change in it.
     """
     stage, generator = Stage(problem.generator), problem.generator
-    first, _ = descend(
-        {"ys": problem.first},
-        lambda found, step: problem.towards(generator.synthesis(found["ys"])) + problem.prior(found["ys"]),
-        steps=problem.steps // 2, rate=problem.rate or _CODE_RATE, schedule=warm_and_cool,
-        progress=problem.part(0),
-    )  # fmt: skip
+    first = searched(replace(problem, steps=problem.steps // 2, progress=problem.part(0)))
     with torch.no_grad():
-        size = stage.maps(first["ys"]).square().mean(dim=(1, 2, 3)).sqrt()[:, None, None, None]
-        # The bound counts in shares of the loss that is left, so that it means the same with and without a network.
-        left = problem.towards(generator.synthesis(first["ys"]))
+        size = stage.maps(first.ys).square().mean(dim=(1, 2, 3)).sqrt()[:, None, None, None]
+    left = first.loss  # the bound counts in shares of it, so that it means the same with and without a network
 
     def losses(found: Mapping[str, Tensor], step: int) -> Tensor:
         with stage.changed(lambda maps: maps + found[SHIFT] * size):
@@ -43,7 +39,8 @@ def feature_map(problem: Problem) -> Inversion:
         return problem.towards(images) + problem.prior(found["ys"]) + _FAR * left * far
 
     found, _ = descend(
-        first | {SHIFT: problem.x.new_zeros(len(problem.x), *stage.shape)}, losses, steps=problem.steps - problem.steps // 2,
+        {"ys": first.ys, SHIFT: problem.x.new_zeros(len(problem.x), *stage.shape)}, losses,
+        steps=problem.steps - problem.steps // 2,
         rate={"ys": 0.2 * (problem.rate or _CODE_RATE), SHIFT: _MAP_RATE}, schedule=warm_and_cool,
         progress=problem.part(problem.steps // 2),
     )  # fmt: skip

@@ -11,7 +11,7 @@ from lia_adapter.inversion.drawing import SHIFT, Stage
 from lia_adapter.inversion.feature_map import feature_map
 from lia_adapter.inversion.optimise import Inversion
 from lia_adapter.inversion.problem import Problem
-from lia_adapter.inversion.search import search
+from lia_adapter.inversion.search import searched
 from lia_adapter.inversion.tune import tune_from
 from lia_adapter.metrics.typicality import z_size
 
@@ -68,29 +68,12 @@ def _chosen(problem: Problem, taken: Tensor, found: Inversion, here: Inversion) 
 
 
 def _in_y(task: Problem) -> Inversion:
-    return _searched(replace(task, first=one_code(task.first)))
-
-
-def _searched(task: Problem) -> Inversion:
-    return search(
-        task.generator, task.mapping, task.first, task.x, task.c, task.loss, coordinates=task.coordinates, steps=task.steps,
-        prior_weight=task.prior_weight, progress=task.progress,
-    )  # fmt: skip
-
-
-def _with_own_loss(rung: Callable[[Problem], Inversion]) -> Callable[[Problem], Inversion]:
-    """A search reports the prior's part in its loss, too; rungs are compared by what they draw."""
-
-    def run(task: Problem) -> Inversion:
-        found = rung(task)
-        return task.answer(found.ys)
-
-    return run
+    return searched(replace(task, first=one_code(task.first)))
 
 
 _RUNGS: Mapping[str, Callable[[Problem], Inversion]] = {
-    "y": _with_own_loss(_in_y),
-    "ys": _with_own_loss(_searched),
+    "y": _in_y,
+    "ys": searched,
     "features": feature_map,
     "tune": tune_from,
 }

@@ -12,7 +12,7 @@ from lia_adapter.inversion.problem import Problem
 from lia_adapter.inversion.projector import projector
 from lia_adapter.inversion.tune import tune
 
-__all__ = ["METHODS", "ONE_CODE"]
+__all__ = ["METHODS", "ONE_CODE", "SEARCHING"]
 
 METHODS: dict[str, Callable[[Problem], Inversion]] = {
     "projector": projector,
@@ -26,5 +26,7 @@ METHODS: dict[str, Callable[[Problem], Inversion]] = {
     "ladder": ladder,
 }
 """All but the search in y, ys or z, which `LIA.invert` is."""
+SEARCHING = ("features", "tune", "ladder")
+"""Those that begin with that search."""
 ONE_CODE = ("projector", "multi-code")
 """Those that find one y for all layers."""

@@ -33,7 +33,7 @@ class Problem:
         rate: Of Adam; None: the method's own.
         prior_weight: Of the prior's part of the loss; 0: none.
         codes: Codes of an image, where a method takes several.
-        coordinates: The matrix [y_dim, y_dim] of `search_coordinates`, where a method searches in them.
+        coordinates: The matrix [y_dim, y_dim] of `search_coordinates`, where a method searches; None: in y as it is.
         quality, faithful: Of the ladder.
         encode: x [n, C, H, W] -> y or ys; None where there is no encoder.
         seeds: Of what is random, one for each image.

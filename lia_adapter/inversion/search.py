@@ -9,9 +9,10 @@ from lia_adapter.encoder import one_code
 from lia_adapter.generators import Generator, broadcast
 from lia_adapter.inversion.loss import ReconstructionLoss, prior_loss, size_loss
 from lia_adapter.inversion.optimise import Inversion, optimise
+from lia_adapter.inversion.problem import Problem
 from lia_adapter.mapping import InvertibleMapping
 
-__all__ = ["search"]
+__all__ = ["search", "searched"]
 
 
 def search(
@@ -58,3 +59,13 @@ def search(
     found, least = optimise(losses, first if coordinates is None else torch.zeros_like(first), steps=steps, progress=progress)
     ys = broadcast(to_y(found), generator.num_ws).contiguous()
     return Inversion(ys, mapping.to_z(one_code(ys), c), generator.synthesis(ys), least.to(x))
+
+
+def searched(problem: Problem) -> Inversion:
+    """The search of a problem, in y or ys as its first codes are. Its loss is that of the images, without the prior's part."""
+    own = torch.eye(problem.generator.y_dim).to(problem.x) if problem.coordinates is None else problem.coordinates
+    found = search(
+        problem.generator, problem.mapping, problem.first, problem.x, problem.c, problem.loss,
+        coordinates=own, steps=problem.steps, prior_weight=problem.prior_weight, progress=problem.progress,
+    )  # fmt: skip
+    return problem.answer(found.ys)

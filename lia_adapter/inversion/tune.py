@@ -10,27 +10,26 @@ from torch import Tensor
 from lia_adapter.generators import Generator, MappingSampler, broadcast
 from lia_adapter.inversion.descend import constant, descend
 from lia_adapter.inversion.drawing import WEIGHTS, drawing_weights, tuned_weights, with_weights
-from lia_adapter.inversion.image2stylegan import image2stylegan
 from lia_adapter.inversion.optimise import Inversion
 from lia_adapter.inversion.problem import Problem
+from lia_adapter.inversion.search import searched
 
 __all__ = ["tune", "tune_from"]
 
 _RANK = 8
 _RATE = 3e-3
-_PIVOT_RATE = 0.05
-_CODE_SHARE = 0.5  # of the steps, for the pivot
+_CODE_SHARE = 0.2  # of the steps, for the pivot
 _LOCALITY_EVERY, _LOCALITY_WEIGHT, _NEAR = 4, 0.1, 30.0  # Roich 2022, sec. 3.3: alpha is a distance in y
 
 
 def tune(problem: Problem) -> Inversion:
-    """ys for half of the steps, then W + a @ b for every convolution and dense layer of synthesis, one image after the other.
+    """ys for a fifth of the steps, then W + a @ b for every convolution and dense layer of synthesis, image by image.
 
     Pairs of rank 8 instead of whole weights are 0.5 to 4 % of them: they lie in the file of codes, and no other code sees them.
     Every fourth step the images of codes on the way to random ones are held where the untuned weights draw them (locality).
     """
     first = int(_CODE_SHARE * problem.steps)
-    pivot = image2stylegan(replace(problem, steps=first, rate=_PIVOT_RATE, progress=problem.part(0)))
+    pivot = searched(replace(problem, steps=first, progress=problem.part(0)))
     return tune_from(replace(problem, first=pivot.ys, steps=problem.steps - first, progress=problem.part(first)))
 
 

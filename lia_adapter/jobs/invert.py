@@ -25,6 +25,7 @@ from lia_adapter.inversion import (
     METHODS,
     ONE_CODE,
     RUNG,
+    SEARCHING,
     Inversion,
     Problem,
     ReconstructionLoss,
@@ -118,7 +119,7 @@ def invert_lia(
         "mapping_sha256": None if lia.mapping is None else fingerprint(lia.mapping),
         "lia": lia.provenance.get("source"),
         **({"prior_weight": config.prior_weight} if config.prior_weight else {}),  # the last release did not know it
-        **({"by": "L-BFGS"} if config.method in ("search", "ladder") else {}),  # it was Adam
+        **({"by": "L-BFGS"} if config.method in ("search", *SEARCHING) else {}),  # it was Adam
         **({} if config.method == "search" else {
             "method": config.method, "learning_rate": config.learning_rate, "codes": config.codes,
             **({"quality": config.quality, "seconds": config.seconds, "faithful": config.faithful} if climbs else {}),
@@ -260,7 +261,7 @@ def _all_batches(work: _Work, folder: Path, progress: Progress | None) -> Codes:
     steps, count = max(work.steps, 1), len(work.images)
     parts: list[Codes] = []
     first = 0
-    if work.steps and (work.config.method == "ladder" or (work.config.method == "search" and work.config.space != "z")):
+    if work.steps and (work.config.method in SEARCHING or (work.config.method == "search" and work.config.space != "z")):
         work.coordinates(folder / "coordinates.safetensors", progress)
     while first < count:
         last, codes = _finished(work, folder, first)

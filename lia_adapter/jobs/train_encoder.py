@@ -15,6 +15,7 @@ from lia_adapter.config import load_recipe, stored, to_toml
 from lia_adapter.data import ImageSet, open_images
 from lia_adapter.devices import device_name
 from lia_adapter.download import downloading
+from lia_adapter.encoder import encoded
 from lia_adapter.errors import LIAError
 from lia_adapter.files import sha256_file
 from lia_adapter.generators import Generator, at_rest, fingerprint
@@ -39,6 +40,7 @@ _LEAST_IMAGES = 4  # of whose codes two halves say what is usual
 _GRIDS = 20  # pictures of a run
 _GRID_IMAGES = 16
 _SEARCH = "search.png"
+_FORM = "turned"  # of the encoder, which is another one than that of earlier versions
 
 
 def train_encoder(
@@ -161,7 +163,9 @@ def _trained(lia: LIA, data: str | Path, config: EncoderConfig, folder: Path | N
             watch.log.close()
     last = training.known_answer(progress)
     encoder = training.average.float().requires_grad_(False)
-    typicality = measure_typicality(encoder, images, checks.usual, device, progress)
+    typicality = measure_typicality(
+        lambda x: encoded(encoder, x, training.draw), encoder.root, images, checks.usual, device, progress
+    )
     if fingerprint(generator) != before:
         raise AssertionError("the generator's weights changed during train-encoder")
     figures = {
@@ -192,7 +196,7 @@ def _searched(
     lia.coordinates = paced_coordinates(*training.answers.spectrum, root)
     found = search_from_codes(
         lia, images, training.checks.searched, loss,
-        space=config.space, prior_weight=config.prior_weight, progress=progress,
+        space=config.space, prior_weight=training.prior_weight, progress=progress,
     )  # fmt: skip
     lia.coordinates = None  # whoever searches next may take more time to find them
     if folder is not None and ranks.rank() == 0:
@@ -263,7 +267,7 @@ def _identity(
     network = "none" if config.features is None else config.features
     if network not in ("vgg16", "none"):
         network = sha256_file(network)
-    known = [generator, keys, network, images.identity()]
+    known = [generator, keys, network, images.identity(), _FORM]
     if config.prior_weight and mapping is not None:
         known.append(fingerprint(mapping))
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from lia_adapter import ranks
 from lia_adapter.budget import accumulation, held_by, in_parts, seconds_of
 from lia_adapter.data import ImageSet, Stream, to_floats
-from lia_adapter.encoder import Encoder
+from lia_adapter.encoder import Encoder, encoded
 from lia_adapter.generators import MappingSampler, broadcast, discriminator_for, graphs_at_once
 from lia_adapter.inversion.loss import ReconstructionLoss, prior_loss
 from lia_adapter.lia import LIA
@@ -38,6 +38,7 @@ _STATISTICS = 2**31  # a random stream that no step has
 _BETAS = (0.9, 0.99)
 _SMALL = 128 * 128  # pixels; of larger images a batch is not put through the networks to see what it takes
 _QUARTERS, _DECAY = 4, 0.8
+_SCALES_RATE = 30.0  # times the rate: how far a picture tells a direction differs by factors, and weights by shares
 
 
 class EncoderTraining:
@@ -61,13 +62,12 @@ class EncoderTraining:
             torch.manual_seed(config.seed)
             encoder = Encoder(
                 generator.resolution, generator.channels, generator.y_dim, generator.num_ws,
-                space=config.space, width=config.width, width_max=config.width_max,
+                space=config.space, width=config.width, width_max=config.width_max, passes=config.passes, turned=True,
             )  # fmt: skip
             discriminator = None
             if config.adversarial_weight:
                 discriminator = discriminator_for(lia.discriminator, generator.resolution, generator.channels, generator.c_dim)
-        encoder.mean.copy_(mean)
-        encoder.root.copy_(root)
+        encoder.place(mean, root)
         self.encoder = encoder.to(device, self.dtype).train()
         self.average = copy.deepcopy(self.encoder).eval().requires_grad_(False)
         self.module = nn.ModuleDict({"encoder": self.encoder, "average": self.average})
@@ -82,6 +82,8 @@ class EncoderTraining:
             None if network is None else network.to(device, self.dtype),
             config.pixel_weight, config.vgg_weight, config.perceptual_weight,
         )  # fmt: skip
+        # Distances of normalised features are ten times the errors of pixels.
+        self.prior_weight = config.prior_weight * (1 if network is None or network.is_paper else 10)
         self.stream = Stream(images, config.seed, mirror=config.mirror)
         self.at_once, self.drawing = graphs_at_once(self.generator, lambda drawn: self.loss(drawn, drawn.detach()))
 
@@ -92,6 +94,9 @@ class EncoderTraining:
         self.answers = KnownAnswers(
             self.original, self.average.root.float(), seed=self.config.seed, seconds=checks.seconds, progress=progress
         )
+        turn = ranks.agreed(self.answers.spectrum[1].t().cpu()).to(self.average.root)  # the clock had a say in it
+        for encoder in (self.encoder, self.average):
+            encoder.place(encoder.mean, encoder.root, turn)
 
     @torch.no_grad()
     def timed(self) -> tuple[float, float, float]:
@@ -109,7 +114,7 @@ class EncoderTraining:
         # The first time is slower.
         drawing, encoding, step = (
             min(seconds_of(work), seconds_of(work)) / self.at_once
-            for work in (lambda: self.draw(y), lambda: self.average(x), searching)
+            for work in (lambda: self.draw(y), lambda: self.answer(x), searching)
         )
         return drawing, encoding, step
 
@@ -121,7 +126,8 @@ class EncoderTraining:
 
         def work(n: int) -> None:
             x = torch.zeros(n, encoder.channels, h, w, device=self.device, dtype=self.dtype)
-            torch.autograd.grad(encoder(x).sum(), list(encoder.parameters()))
+            codes = encoder(x) if encoder.corrector is None else encoder.corrected(encoder(x), x, x)
+            torch.autograd.grad(codes.sum(), list(encoder.parameters()))
             if self.discriminator is not None:
                 size = [n, encoder.channels, *self.discriminator.resolution]
                 x = torch.zeros(size, device=self.device, dtype=self.dtype, requires_grad=True)
@@ -142,12 +148,14 @@ class EncoderTraining:
     def job(self, tick: Callable[[int, Mapping[str, float]], None] | None) -> Job:
         """What the loop is to do."""
         config = self.config
-        trained = [p for p in self.module.parameters() if p.requires_grad]
+        scales = [network.scales for network in (self.encoder, self.encoder.corrector) if network is not None]
+        others = [p for p in self.module.parameters() if p.requires_grad and all(p is not scale for scale in scales)]
+        groups: list[dict[str, Any]] = [{"params": others}, {"params": scales, "lr": _SCALES_RATE * config.learning_rate}]
         return Job(
             "encoder",
             self.module,
             self.step,
-            torch.optim.Adam(trained, lr=config.learning_rate, betas=_BETAS, eps=1e-8),
+            torch.optim.Adam(groups, lr=config.learning_rate, betas=_BETAS, eps=1e-8),
             steps=config.steps,
             batch=config.batch,
             accumulate=self.checks.accumulate,
@@ -175,19 +183,31 @@ class EncoderTraining:
         pixels = pixels.to(self.device, non_blocking=True)
         c = None if c is None else c.to(self.device, self.dtype)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            codes = self.encoder(self._floats(pixels, resize))
+            x = self._floats(pixels, resize)
+            codes = self.encoder(x)
+        # What the encoder learns from is a gradient, not a value; of each pass by itself, as the next one takes it as it is.
+        learnt = codes.new_zeros(())
+        for _ in range(self.config.passes - 1):
+            _, surrogate, drawn = self._redrawn(codes, pixels, lambda done: None)
+            learnt = learnt + surrogate
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+                codes = self.encoder.corrected(codes.detach(), x, drawn)
         if self.discriminator is None:
-            losses, surrogate = self._redrawn(codes, pixels, part.tell)
-            # What the encoder learns from is a gradient, not a value.
-            losses["loss"] = losses["loss"] + (surrogate - surrogate.detach())
+            losses, surrogate, _ = self._redrawn(codes, pixels, part.tell)
+            learnt = learnt + surrogate
         else:
             size = self.discriminator.resolution
             losses, drawn = self._redrawn_for(codes, pixels, size, part.tell)
             self._play(self.discriminator, drawn, self._floats(pixels, lambda x: _resized(x, size)), c, losses)
-        if self.config.prior_weight and self.mapping is not None:
+        losses["loss"] = losses["loss"] + (learnt - learnt.detach())
+        if self.prior_weight and self.mapping is not None:
             losses["loss/prior"] = prior_loss(self.mapping, codes.to(self.dtype), c).mean()
-            losses["loss"] = losses["loss"] + self.config.prior_weight * losses["loss/prior"]
+            losses["loss"] = losses["loss"] + self.prior_weight * losses["loss/prior"]
         return losses
+
+    def answer(self, x: Tensor) -> Tensor:
+        """Images as `forward` of the encoder takes them -> the codes of all passes of the averaged encoder."""
+        return encoded(self.average, x, lambda codes: resize(self.draw(codes)))
 
     def draw(self, codes: Tensor) -> Tensor:
         """y [N, y_dim] or ys -> images [N, C, H, W], with the generator's constant noise."""
@@ -204,25 +224,32 @@ class EncoderTraining:
             parts = self.loss.parts(drawn, to_floats(pixels).to(self.dtype))
         return drawn, self.loss.weighted(parts), parts
 
-    def _redrawn(self, codes: Tensor, pixels: Tensor, tell: Callable[[int], None]) -> tuple[dict[str, Tensor], Tensor]:
-        """Mean losses, and what has the gradient of their sum with respect to the codes."""
+    def _redrawn(self, codes: Tensor, pixels: Tensor, tell: Callable[[int], None]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Mean losses, what has the gradient of their sum with respect to the codes, and the drawn images as `resize` does."""
         sums: dict[str, Tensor] = {}
         gradients: list[Tensor] = []
+        images: list[Tensor] = []
         done = 0
 
-        def look(numbers: range) -> tuple[Tensor, dict[str, Tensor]]:
+        def look(numbers: range) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
             leaf = codes[numbers.start : numbers.stop].detach().requires_grad_(True)
-            _, loss, parts = self._losses(leaf, pixels[numbers.start : numbers.stop])
+            drawn, loss, parts = self._losses(leaf, pixels[numbers.start : numbers.stop])
             (gradient,) = torch.autograd.grad(loss.sum() / len(codes), leaf)
-            return gradient, {name: values.detach() for name, values in {**parts, "loss": loss}.items()}
+            return (
+                gradient,
+                resize(drawn.detach()).to(self.dtype),
+                {name: values.detach() for name, values in {**parts, "loss": loss}.items()},
+            )
 
-        for gradient, values in in_parts(look, range(len(codes)), self.at_once):
+        for gradient, drawn, values in in_parts(look, range(len(codes)), self.at_once):
             gradients.append(gradient)
+            images.append(drawn)
             done += len(gradient)
             for name, value in values.items():
                 sums[name] = sums.get(name, 0) + value.sum()
             tell(done)
-        return {name: value / len(codes) for name, value in sums.items()}, (codes * torch.cat(gradients)).sum()
+        surrogate = (codes * torch.cat(gradients)).sum()
+        return {name: value / len(codes) for name, value in sums.items()}, surrogate, torch.cat(images)
 
     def _redrawn_for(
         self, codes: Tensor, pixels: Tensor, size: tuple[int, ...], tell: Callable[[int], None]
@@ -262,7 +289,7 @@ class EncoderTraining:
 
     def known_answer(self, progress: Progress | None) -> dict[str, Any]:
         """How well the averaged encoder finds codes of drawn images, and how well it redraws real ones."""
-        figures = self.answers.test(lambda x: self.average(x.to(self.dtype)).to(x), self.checks.known_answers, progress)
+        figures = self.answers.test(lambda x: self.answer(x.to(self.dtype)).to(x), self.checks.known_answers, progress)
         with torch.no_grad():
             errors = torch.cat([mse(drawn, x) for x, drawn in self.redrawn(self.held_out)])
         return {**figures, "mse_of_real_images": float(errors.double().mean())}
@@ -273,7 +300,7 @@ class EncoderTraining:
         @torch.no_grad()
         def look(part: Tensor) -> tuple[Tensor, Tensor]:
             x = to_floats(part.to(self.device)).to(self.dtype)
-            return x, resize(self.draw(self.average(x)))
+            return x, resize(self.draw(self.answer(x)))
 
         return in_parts(look, pixels, self.at_once)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from lia_adapter.budget import GRADIENT, affordable, allowance, at_once, held_by, in_parts
 from lia_adapter.data import ImageSet, in_batches, in_order, none_readable, open_images, to_pixels
-from lia_adapter.encoder import Encoder, one_code
+from lia_adapter.encoder import one_code
 from lia_adapter.errors import LIAError
 from lia_adapter.files import atomic_write, make_folder
 from lia_adapter.generators import Generator
@@ -126,17 +127,17 @@ def some_images(images: ImageSet, n: int) -> Tensor:
 
 @torch.no_grad()
 def measure_typicality(
-    encoder: Encoder, images: ImageSet, n: int, device: torch.device, progress: Progress | None
+    encode: Callable[[Tensor], Tensor], root: Tensor, images: ImageSet, n: int, device: torch.device, progress: Progress | None
 ) -> Typicality:
-    """What is usual among the codes of n of the training images, or of all."""
+    """What is usual among the codes of n of the training images, or of all; root: of the covariance of y."""
     n = min(len(images), n)
     numbers = [i * len(images) // n for i in range(n)]
     like = torch.zeros(1, images.channels, *images.resolution, device=device)
     codes: list[Tensor] = []
     done = 0
-    for part in in_batches(images, numbers, at_once(held_by(lambda: encoder(torch.zeros_like(like))), device), device):
-        codes += in_parts(lambda x: one_code(encoder(x)), part.x, len(part))
+    for part in in_batches(images, numbers, at_once(held_by(lambda: encode(torch.zeros_like(like))), device), device):
+        codes += in_parts(lambda x: one_code(encode(x)), part.x, len(part))
         done += len(part)
         if progress:
             progress("typicality of codes", done, n)
-    return Typicality.fit(torch.cat(codes), encoder.root)
+    return Typicality.fit(torch.cat(codes), root)

@@ -26,6 +26,7 @@ class EncoderConfig(LabelledImageKeys):
     accumulate: int = key("parts that a process cuts its share of a batch into; more where memory asks for it", 1)
     seed: int = key("of all that is random", 0)
     space: str = key("one code an image; or ys: one a layer, as offsets to y", "y")
+    passes: int = key("answers an image: each but the first sees what the last one draws, and learns what to add", 1, new=True)
     width: int = key("feature maps of the first layer; each halving doubles them ...", 64)
     width_max: int = key("... up to this many", 1024)
     learning_rate: float = key("of Adam(0.9, 0.99) for encoder and discriminator", 1e-4)
@@ -39,7 +40,10 @@ class EncoderConfig(LabelledImageKeys):
     perceptual_weight: float = key("distance of normalised features, of any other network", 1.0)
     adversarial_weight: float = key("against the checkpoint's discriminator, which learns along; 0: none", 0.1)
     r1_gamma: float = key("its gradient penalty", 10.0)
-    prior_weight: float = key("of log(1 + |z|²/D) of the code: keeps it where the prior has codes; 0: none", 0.0, new=True)
+    prior_weight: float = key(
+        "of log(1 + |z|²/D) of the code, ten times where perceptual_weight counts: keeps it where the prior has codes; 0: none",
+        0.002, new=True,
+    )  # fmt: skip
     ema_images: int = key("half-life of the averaged weights, which are what is saved", 10_000)
     precision: str = key("auto: bfloat16 where the GPU has it, else float32; or float64", "auto")
     statistics_samples: int = key("for the mean and the covariance of y", 60_000)
@@ -55,7 +59,7 @@ class EncoderConfig(LabelledImageKeys):
         check_least(
             self,
             {
-                "images": 0, "batch": 1, "accumulate": 1, "width": 1, "width_max": 1, "pixel_weight": 0,
+                "images": 0, "batch": 1, "accumulate": 1, "passes": 1, "width": 1, "width_max": 1, "pixel_weight": 0,
                 "vgg_weight": 0, "perceptual_weight": 0, "adversarial_weight": 0, "r1_gamma": 0, "prior_weight": 0,
                 "ema_images": 1, "statistics_samples": 100, "known_answers": 2, "check_seconds": 0, "save_seconds": 0,
             },

@@ -180,7 +180,7 @@ def test_a_conditional_lia_inverts_with_the_labels_of_the_data_set(tmp_path: Pat
 
 
 def test_codes_and_parts_of_the_last_release_are_known(lia: LIA, folder: Path, tmp_path: Path) -> None:
-    """What a run is known by has the words and values that it always had, but for the loss without features, and by what it searches."""
+    """What a run is known by has the words and values that it had, but for the loss without features and the search."""
     codes = invert_images(
         lia, folder, tmp_path / "c.safetensors", steps=1, split="first 2", fit="stretch", seed=3, bits=None, prior_weight=0
     )
