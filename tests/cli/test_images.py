@@ -54,7 +54,7 @@ def test_invert_follows_its_recipe_its_keys_and_first_of_all_its_options(worksho
     command = ("invert", lia, workshop / "in", *out, "--recipe", "mine.toml", "steps=7", "seed=5", "--steps", "2")
     dry = run(*command, "-n", cwd=tmp_path)
     assert dry.returncode == 0 and not (tmp_path / "c.safetensors").exists()
-    assert "steps = 2                  # of Adam\n" in dry.stdout and '# label = "none"' in dry.stdout
+    assert "steps = 2                  # each a drawing and its gradient" in dry.stdout and '# label = "none"' in dry.stdout
     assert run(*command, cwd=tmp_path).returncode == 0
     codes = read_codes(tmp_path / "c.safetensors")
     assert {key: codes.about[key] for key in ("steps", "space", "split", "seed", "start", "fit")} == {
