@@ -1,4 +1,4 @@
-"""The encoder: x → y in one pass (LIA, sec. 3.3), a residual network sized by the resolution.
+"""The encoder: x → y (LIA, sec. 3.3), a residual network sized by the resolution.
 
     x → at most 256² → stem → stages (halve, residual block) until at most 4×4 → dense → norm → a → y = mean + a @ turn @ root
 
@@ -285,7 +285,7 @@ class Encoder(nn.Module):
         return checkpoint(stage, x, use_reentrant=False, context_fn=_contexts) if lean else stage(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [N, C, H, W] -> y [N, y_dim], or ys [N, num_ws, y_dim] where `space` is "ys".
+        """x [N, C, H, W] -> y [N, y_dim], or ys [N, num_ws, y_dim] where `space` is "ys"; of more passes the first.
 
         Args:
             x: Images at the generator's resolution, or as `resize` makes them of those, which is all that is looked at.

@@ -189,7 +189,7 @@ class EncoderTraining:
         learnt = codes.new_zeros(())
         for _ in range(self.config.passes - 1):
             _, surrogate, drawn = self._redrawn(codes, pixels, lambda done: None)
-            learnt = learnt + surrogate
+            learnt = learnt + surrogate + (self._prior(codes, c) or 0.0)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
                 codes = self.encoder.corrected(codes.detach(), x, drawn)
         if self.discriminator is None:
@@ -200,10 +200,16 @@ class EncoderTraining:
             losses, drawn = self._redrawn_for(codes, pixels, size, part.tell)
             self._play(self.discriminator, drawn, self._floats(pixels, lambda x: _resized(x, size)), c, losses)
         losses["loss"] = losses["loss"] + (learnt - learnt.detach())
-        if self.prior_weight and self.mapping is not None:
-            losses["loss/prior"] = prior_loss(self.mapping, codes.to(self.dtype), c).mean()
-            losses["loss"] = losses["loss"] + self.prior_weight * losses["loss/prior"]
+        if (prior := self._prior(codes, c)) is not None:
+            losses["loss/prior"] = prior / self.prior_weight
+            losses["loss"] = losses["loss"] + prior
         return losses
+
+    def _prior(self, codes: Tensor, c: Tensor | None) -> Tensor | None:
+        """The prior's part of the loss; None where it has no weight."""
+        if not self.prior_weight or self.mapping is None:
+            return None
+        return self.prior_weight * prior_loss(self.mapping, codes.to(self.dtype), c).mean()
 
     def answer(self, x: Tensor) -> Tensor:
         """Images as `forward` of the encoder takes them -> the codes of all passes of the averaged encoder."""
@@ -225,7 +231,7 @@ class EncoderTraining:
         return drawn, self.loss.weighted(parts), parts
 
     def _redrawn(self, codes: Tensor, pixels: Tensor, tell: Callable[[int], None]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Mean losses, what has the gradient of their sum with respect to the codes, and the drawn images as `resize` does."""
+        """Mean losses, what has the gradient of their sum with respect to the codes, and what a corrector sees."""
         sums: dict[str, Tensor] = {}
         gradients: list[Tensor] = []
         images: list[Tensor] = []
@@ -235,11 +241,8 @@ class EncoderTraining:
             leaf = codes[numbers.start : numbers.stop].detach().requires_grad_(True)
             drawn, loss, parts = self._losses(leaf, pixels[numbers.start : numbers.stop])
             (gradient,) = torch.autograd.grad(loss.sum() / len(codes), leaf)
-            return (
-                gradient,
-                resize(drawn.detach()).to(self.dtype),
-                {name: values.detach() for name, values in {**parts, "loss": loss}.items()},
-            )
+            seen = resize(drawn.detach()).to(self.dtype) if self.encoder.corrector is not None else drawn[:0]
+            return gradient, seen, {name: values.detach() for name, values in {**parts, "loss": loss}.items()}
 
         for gradient, drawn, values in in_parts(look, range(len(codes)), self.at_once):
             gradients.append(gradient)
