@@ -1,6 +1,7 @@
 """Fits a flow by maximum likelihood: coordinates in which the original mapping's y, with a little noise, is N(0, I)."""
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ _LARGE_RATE = 3.0
 _HALF_LIFE = 70  # steps that the averaged weights remember
 _HELD_OUT_CODES = 10_000
 _NEW = 0.03  # weight of a batch in the moments of samples: they are of about 60
+_TOLD = 0.1  # entries of a covariance for each sample that it is measured on: 173 components of 300,000
 _ALLOWED = 1.05  # times the distance of samples: it is measured on so many codes
 
 
@@ -41,8 +43,8 @@ class FlowFit:
     means of what is not told by others do. So the mean and the covariance of samples are part of the loss.
 
     u = y in its principal components, the largest first, each of variance 1. What is calibrated afterwards is the mean, the
-    variances, and the covariance of the largest components, which make the picture: one of D² entries would carry the error of
-    the samples that it is measured on.
+    variances, and the covariance of the largest components, as many as the samples tell: one of all D² entries would carry the
+    error of what it is measured on.
 
     Attributes:
         module: All that changes.
@@ -132,13 +134,14 @@ class FlowFit:
         self.noise = (thickness.sqrt()[:, None] * vectors.t()).to(mapping.colour)
 
     def _moments(self) -> tuple[Tensor, Tensor]:
-        """Mean [D] and root of the covariance [D, D] of samples; of the small components, only of their variances."""
+        """Mean [D] and root of the covariance [D, D] of samples; of the smallest components, only of their variances."""
         moments = Moments()
-        for i in range(_parts(self.config.kept_samples)):
+        for i in range(_parts(self.config.statistics_samples)):
             z, _, c = self.original.pairs(_PART, self._random(_CALIBRATION + i))
             moments.add(self.average.run(z, c)[0])
         found = moments.covariance.diagonal().diag()
-        found[:LARGE, :LARGE] = moments.covariance[:LARGE, :LARGE]
+        told = max(LARGE, math.isqrt(int(_TOLD * self.config.statistics_samples)))
+        found[:told, :told] = moments.covariance[:told, :told]
         return moments.mean.to(self.inverse), symmetric_root(found).to(self.inverse)
 
     def _calibrate(self, mean: Tensor, root: Tensor) -> None:
