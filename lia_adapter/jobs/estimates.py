@@ -115,9 +115,10 @@ def encoder_estimate(lia: LIA, config: EncoderConfig) -> dict[str, str]:
     """What `train-encoder` takes."""
     g = lia.generator
     encoder = Encoder(
-        g.resolution, g.channels, g.y_dim, g.num_ws, space=config.space, width=config.width, width_max=config.width_max
+        g.resolution, g.channels, g.y_dim, g.num_ws, space=config.space, width=config.width, width_max=config.width_max,
+        passes=config.passes, turned=True,
     ).to(lia.device).eval()  # fmt: skip
-    images = config.steps * config.batch
+    images = config.steps * config.batch * config.passes
     h, w = encoder.looks_at
     # Of each image its pixels (and those of the next batch), and of each stage of the encoder what it was given.
     kept = config.batch * (2 * g.channels * g.resolution[0] * g.resolution[1] + 4 * 4 * config.width * h * w)

@@ -62,7 +62,7 @@ class Checks:
             searching: The same, for a step of a search.
             accumulate: As the attribute.
         """
-        training = config.steps * config.batch * GRADIENT * drawing
+        training = config.passes * config.steps * config.batch * GRADIENT * drawing
         seconds = allowance(training, config.check_seconds)
         search = allowance(training, min(_SEARCH_SECONDS, config.check_seconds))
         return Checks(
