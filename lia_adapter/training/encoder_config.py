@@ -42,7 +42,7 @@ class EncoderConfig(LabelledImageKeys):
     r1_gamma: float = key("its gradient penalty", 10.0)
     prior_weight: float = key(
         "of log(1 + |z|²/D) of the code, ten times where perceptual_weight counts: keeps it where the prior has codes; 0: none",
-        0.002, new=True,
+        0.005, new=True,
     )  # fmt: skip
     ema_images: int = key("half-life of the averaged weights, which are what is saved", 10_000)
     precision: str = key("auto: bfloat16 where the GPU has it, else float32; or float64", "auto")
