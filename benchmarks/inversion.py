@@ -78,7 +78,7 @@ def searched(
 
 def against(args: argparse.Namespace) -> None:
     """Prints the table of the two builds."""
-    steps = tuple(range(40, 201, 10))
+    steps = tuple(range(50, 201, 5))
     rows: dict[str, list[dict[str, float]]] = {"before, from the mean": [], "from the mean": [], "from the encoder": []}
     for _ in range(_ROUNDS):
         old = searched(args, Path(args.against), args.against_lia, "mean", 0.0, [500])
