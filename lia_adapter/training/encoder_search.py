@@ -51,7 +51,7 @@ def search_from_codes(
         n: How many of them, evenly spread over the set.
         loss: What the encoder was trained with, as far as it compares images.
         space: The encoder's: y or ys.
-        prior_weight: Of the training.
+        prior_weight: Of the training, in the search; what is told is of images alone.
         steps: Of the search.
         progress: Is told the steps done and to do, over all images.
 
@@ -71,7 +71,8 @@ def search_from_codes(
             lia.invert(x, c, steps=many, space=space, loss=loss, prior_weight=prior_weight, progress=tell if many else None)
             for many in (0, steps)
         )
-        losses.append(torch.stack([encoded.loss, found.loss]))
+        towards = loss.towards(x)  # of images alone, whatever the prior had to say in the search
+        losses.append(torch.stack([towards(encoded.images), towards(found.images)]))
         squares.append(torch.stack([mse(encoded.images, x), mse(found.images, x)]))
         noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(done)).to(x) - 0.5
         rounding += [loss(one + _LEVEL * by, one) for one, by in zip(x.split(1), noise.split(1), strict=True)]
@@ -82,7 +83,7 @@ def search_from_codes(
         return None
     if progress:  # also where some could not be read
         progress("search from the encoder's codes", len(numbers) * steps, len(numbers) * steps)
-    plain = loss.network is None and loss.pixel_weight == 1 and not prior_weight
+    plain = loss.network is None and loss.pixel_weight == 1
     figures = {
         **search_figures(*torch.cat(losses, dim=1)),
         "mse": dict(zip(("encoder", "found"), torch.cat(squares, dim=1).double().mean(dim=1).tolist(), strict=True)),

@@ -297,7 +297,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_some_images_are_held_out_where_nobody_says_which(tmp_path: Path, many: Path) -> None:
     """Their figures are theirs, and the training does not see them: with others in their place it is the same."""
-    settings = config(images=40, batch=4, prior_weight=0)  # so that the search counts errors alone
+    settings = config(images=40, batch=4)
     lia, kept = converted(), open_images(many, (8, 8), 3, split="held out")
     trained = train_encoder_lia(lia, many, settings, folder=tmp_path / "run")
     figures = trained.metrics["encoder"]
