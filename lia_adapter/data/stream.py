@@ -5,7 +5,7 @@ Threads are enough: Pillow and zlib let go of Python's lock while they decode.
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -44,11 +44,11 @@ class Stream:
         self._pool = ThreadPoolExecutor(workers or _workers(), thread_name_prefix="images")
         self._loading: dict[int, Future[tuple[int, Tensor]]] = {}
 
-    def batch(self, numbers: range, then: range | None = None) -> tuple[Tensor, Tensor | None]:
+    def batch(self, numbers: Sequence[int], then: Sequence[int] | None = None) -> tuple[Tensor, Tensor | None]:
         """The samples of some numbers.
 
         Args:
-            numbers: Which, at least one.
+            numbers: Which.
             then: Those of the next call, which begin to load meanwhile; a next call for others is as right, only slower.
 
         Returns:
@@ -64,7 +64,8 @@ class Stream:
             if g not in self._loading:
                 self._loading[g] = self._pool.submit(self._load, g)
         samples = [self._loading.pop(g).result() for g in numbers]
-        pixels = torch.stack([image for _, image in samples])  # [n, C, H, W]
+        none = torch.empty(0, self.images.channels, *self.images.resolution, dtype=torch.uint8)
+        pixels = torch.stack([image for _, image in samples]) if samples else none  # [n, C, H, W]
         if self._mirror:
             flipped = torch.tensor([is_mirrored(self._seed, g) for g in numbers])  # [n]
             pixels = torch.where(flipped[:, None, None, None], pixels.flip(3), pixels)

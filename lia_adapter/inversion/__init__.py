@@ -2,7 +2,7 @@
 
 from lia_adapter.inversion.drawing import Stage, kept_names, noise_sizes, redraw
 from lia_adapter.inversion.ladder import LADDER, LOSSES, RUNG
-from lia_adapter.inversion.loss import IMAGE_LOSS, ReconstructionLoss, check_prior_weight, prior_loss
+from lia_adapter.inversion.loss import IMAGE_LOSS, ReconstructionLoss, check_prior_weight, prior_loss, quick_z
 from lia_adapter.inversion.methods import METHODS, ONE_CODE, SEARCHING
 from lia_adapter.inversion.optimise import Inversion, optimise, paced_coordinates, search_coordinates
 from lia_adapter.inversion.posterior import ADDED_ERROR, Answers, Posterior
@@ -30,6 +30,7 @@ __all__ = [
     "optimise",
     "paced_coordinates",
     "prior_loss",
+    "quick_z",
     "redraw",
     "search",
     "search_coordinates",

@@ -13,7 +13,7 @@ from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.metrics.images import mse, pyramid_distance
 from lia_adapter.metrics.networks import FeatureNetwork, directions, paper_between, perceptual_between
 
-__all__ = ["IMAGE_LOSS", "ReconstructionLoss", "check_prior_weight", "prior_loss", "size_loss"]
+__all__ = ["IMAGE_LOSS", "ReconstructionLoss", "check_prior_weight", "prior_loss", "quick_z", "size_loss"]
 
 
 @dataclass(frozen=True)
@@ -87,24 +87,26 @@ def size_loss(z: Tensor) -> Tensor:
     return z.square().mean(dim=1).log1p()
 
 
-def prior_loss(mapping: InvertibleMapping, codes: Tensor, c: Tensor | None = None) -> Tensor:
-    """`size_loss` of z = φ(y): keeps codes where the prior has some.
+def quick_z(mapping: InvertibleMapping, codes: Tensor, c: Tensor | None = None) -> Tensor:
+    """z = φ(y) of codes in their own dtype, for losses: [N, D], of ys [N · num_ws, D], layer after layer of each.
 
-    In the dtype of the codes: what float32 rounds of a z spoils a round trip, but no loss, and float64 would take many times
-    longer. Whether the mapping's weights get gradients is the caller's matter.
+    What float32 rounds of a z spoils a round trip, but no loss, and float64 would take many times longer. Whether the
+    mapping's weights get gradients is the caller's matter.
 
     Args:
         mapping: φ.
         codes: y [N, y_dim] or ys [N, num_ws, y_dim].
         c: Labels [N, c_dim] of a conditional mapping.
-
-    Returns:
-        [N]; of ys the mean over layers.
     """
     y = codes.reshape(-1, mapping.y_dim)
     c = c.to(y).repeat_interleave(len(y) // len(codes), dim=0) if mapping.c_dim and c is not None else None
     z, _ = mapping.core.undo(mapping.to_core(y, c), c)
-    return size_loss(z).reshape(len(codes), -1).mean(dim=1)
+    return z
+
+
+def prior_loss(mapping: InvertibleMapping, codes: Tensor, c: Tensor | None = None) -> Tensor:
+    """`size_loss` of `quick_z`: keeps codes where the prior has some; [N], of ys the mean over layers."""
+    return size_loss(quick_z(mapping, codes, c)).reshape(len(codes), -1).mean(dim=1)
 
 
 def check_prior_weight(weight: float, mapping: InvertibleMapping | None) -> None:

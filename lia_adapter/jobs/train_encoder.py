@@ -40,7 +40,7 @@ _LEAST_IMAGES = 4  # of whose codes two halves say what is usual
 _GRIDS = 20  # pictures of a run
 _GRID_IMAGES = 16
 _SEARCH = "search.png"
-_FORM = "turned"  # of the encoder, which is another one than that of earlier versions
+_FORM = "turned, pairs"  # of the training, which is another one than that of earlier versions
 
 
 def train_encoder(

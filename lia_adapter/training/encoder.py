@@ -15,9 +15,9 @@ from torch.utils.checkpoint import checkpoint
 from lia_adapter import ranks
 from lia_adapter.budget import accumulation, held_by, in_parts, seconds_of
 from lia_adapter.data import ImageSet, Stream, to_floats
-from lia_adapter.encoder import Encoder, encoded
+from lia_adapter.encoder import Encoder, encoded, for_layers
 from lia_adapter.generators import MappingSampler, broadcast, discriminator_for, graphs_at_once
-from lia_adapter.inversion.loss import ReconstructionLoss, prior_loss
+from lia_adapter.inversion.loss import ReconstructionLoss, quick_z
 from lia_adapter.lia import LIA
 from lia_adapter.linalg import covariance_root
 from lia_adapter.metrics.images import mse
@@ -30,6 +30,8 @@ from lia_adapter.training.adversarial import adversarial_losses
 from lia_adapter.training.encoder_checks import Checks, some_images
 from lia_adapter.training.encoder_config import EncoderConfig
 from lia_adapter.training.loop import Average, Job, Microbatch, cosine, read_precision, step_generator
+from lia_adapter.training.moments import MovingMoments
+from lia_adapter.training.pairs import Mixed, Source
 
 __all__ = ["EncoderTraining"]
 
@@ -38,6 +40,9 @@ _STATISTICS = 2**31  # a random stream that no step has
 _BETAS = (0.9, 0.99)
 _SMALL = 128 * 128  # pixels; of larger images a batch is not put through the networks to see what it takes
 _QUARTERS, _DECAY = 4, 0.8
+_CODES = 0.1  # weight of the error of known codes, which is 1 for the mean of all codes
+_REMEMBERED = 100 / 3  # batches, in the moments of z ...
+_SAMPLES = 8  # ... or more, so that these are of so many images for each entry
 _SCALES_RATE = 30.0  # times the rate: how far a picture tells a direction differs by factors, and weights by shares
 
 
@@ -51,6 +56,7 @@ class EncoderTraining:
     answers: KnownAnswers
     held_out: Tensor
     checks: Checks
+    code_measure: Tensor  # [y_dim, y_dim]: errors of y are as long as this makes them
 
     def __init__(self, lia: LIA, images: ImageSet, config: EncoderConfig, network: FeatureNetwork | None) -> None:
         generator, device = lia.generator, lia.device
@@ -76,6 +82,13 @@ class EncoderTraining:
             self.module["judge"] = self.discriminator  # its name in the saved states of runs
         self.original = self.generator = generator
         self.mapping = lia.mapping
+        # Of each pass, where the prior has a weight.
+        remembered = max(_REMEMBERED * config.batch, _SAMPLES * generator.y_dim) * (
+            generator.num_ws if config.space == "ys" else 1
+        )
+        self.moments = [MovingMoments(generator.y_dim, remembered).to(device, self.dtype) for _ in range(config.passes)]
+        if config.prior_weight:
+            self.module["moments"] = nn.ModuleList(self.moments)
         if self.dtype == torch.float64:
             self.generator = copy.deepcopy(generator).double()
         self.loss = ReconstructionLoss(
@@ -83,9 +96,14 @@ class EncoderTraining:
             config.pixel_weight, config.vgg_weight, config.perceptual_weight,
         )  # fmt: skip
         # Distances of normalised features are ten times the errors of pixels.
-        self.prior_weight = config.prior_weight * (1 if network is None or network.is_paper else 10)
-        self.stream = Stream(images, config.seed, mirror=config.mirror)
+        scale = 1 if network is None or network.is_paper else 10
+        self.prior_weight, self.code_weight = scale * config.prior_weight, scale * _CODES
         self.at_once, self.drawing = graphs_at_once(self.generator, lambda drawn: self.loss(drawn, drawn.detach()))
+        self.source = Source(
+            Stream(images, config.seed, mirror=config.mirror), MappingSampler(generator), lambda y: self.draw(y.to(self.dtype)),
+            share=config.generated, seed=config.seed, batch=config.batch, at_once=self.at_once,
+        )  # fmt: skip
+        self._measure_codes_by(torch.ones_like(mean), torch.eye(len(mean)).to(root))
 
     def prepare(self, held_out: ImageSet, checks: Checks, progress: Progress | None) -> None:
         """Gets what the measures before and after need."""
@@ -97,6 +115,13 @@ class EncoderTraining:
         turn = ranks.agreed(self.answers.spectrum[1].t().cpu()).to(self.average.root)  # the clock had a say in it
         for encoder in (self.encoder, self.average):
             encoder.place(encoder.mean, encoder.root, turn)
+        self._measure_codes_by(ranks.agreed(self.answers.spectrum[0].cpu()).to(self.average.root), turn)
+
+    def _measure_codes_by(self, weights: Tensor, directions: Tensor) -> None:
+        """Weights [y_dim] of the directions of whitened y, a row each: how strongly they move pixels."""
+        inverse = torch.linalg.pinv(self.average.root.double(), rtol=1e-4)
+        weights = weights.double() / weights.double().sum()
+        self.code_measure = (inverse @ directions.double().t().to(inverse) * weights.to(inverse).sqrt()).to(self.dtype)
 
     @torch.no_grad()
     def timed(self) -> tuple[float, float, float]:
@@ -179,17 +204,16 @@ class EncoderTraining:
 
     def step(self, part: Microbatch) -> dict[str, Tensor]:
         """The losses of one part of a batch (LIA, eq. 12 and 13)."""
-        pixels, c = self.stream.batch(part.numbers, part.following)
-        pixels = pixels.to(self.device, non_blocking=True)
-        c = None if c is None else c.to(self.device, self.dtype)
+        images = self.source.part(part, self.device)
+        pixels = images.pixels
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             x = self._floats(pixels, resize)
             codes = self.encoder(x)
         # What the encoder learns from is a gradient, not a value; of each pass by itself, as the next one takes it as it is.
         learnt = codes.new_zeros(())
-        for _ in range(self.config.passes - 1):
+        for number in range(self.config.passes - 1):
             _, surrogate, drawn = self._redrawn(codes, pixels, lambda done: None)
-            learnt = learnt + surrogate + (self._prior(codes, c) or 0.0)
+            learnt = learnt + surrogate + sum(weight * loss for weight, loss in self._of_codes(number, codes, images).values())
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
                 codes = self.encoder.corrected(codes.detach(), x, drawn)
         if self.discriminator is None:
@@ -198,18 +222,30 @@ class EncoderTraining:
         else:
             size = self.discriminator.resolution
             losses, drawn = self._redrawn_for(codes, pixels, size, part.tell)
+            c = None if images.c is None else images.c.to(drawn)
             self._play(self.discriminator, drawn, self._floats(pixels, lambda x: _resized(x, size)), c, losses)
         losses["loss"] = losses["loss"] + (learnt - learnt.detach())
-        if (prior := self._prior(codes, c)) is not None:
-            losses["loss/prior"] = prior / self.prior_weight
-            losses["loss"] = losses["loss"] + prior
+        for name, (weight, loss) in self._of_codes(-1, codes, images).items():
+            losses[name] = loss
+            losses["loss"] = losses["loss"] + weight * loss
         return losses
 
-    def _prior(self, codes: Tensor, c: Tensor | None) -> Tensor | None:
-        """The prior's part of the loss; None where it has no weight."""
-        if not self.prior_weight or self.mapping is None:
-            return None
-        return self.prior_weight * prior_loss(self.mapping, codes.to(self.dtype), c).mean()
+    def _of_codes(self, number: int, codes: Tensor, images: Mixed) -> dict[str, tuple[float, Tensor]]:
+        """The losses [] of the codes of a pass, and their weights: of the prior, and of the codes that are known.
+
+        The prior's is not how far each z is from it: photographs differ more than the generator's images do, in few directions,
+        and less in the rest. Then z of a usual size lie all in a few directions, as no sample of N(0, I) does.
+        """
+        found, codes = {}, codes.to(self.dtype)
+        if self.prior_weight and self.mapping is not None:
+            c = None if images.c is None else images.c[~images.drawn]
+            z = quick_z(self.mapping, codes[~images.drawn], c)
+            found["loss/prior"] = (self.prior_weight, self.moments[number].unlike(z))
+        if share := self.source.share:
+            apart = (codes[images.drawn] - for_layers(images.y.to(codes), codes)) @ self.code_measure
+            error = apart.square().sum() / (share * codes[..., 0].numel())
+            found["loss/code"] = (self.code_weight * share, error)
+        return found
 
     def answer(self, x: Tensor) -> Tensor:
         """Images as `forward` of the encoder takes them -> the codes of all passes of the averaged encoder."""

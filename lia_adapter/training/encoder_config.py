@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from lia_adapter.config import check_choices, check_least, check_rates, check_seed, key
+from lia_adapter.errors import ConfigError
 from lia_adapter.keys import PRECISIONS, SCHEDULES, SPACES, LabelledImageKeys
 
 __all__ = ["NOT_HELD_OUT", "EncoderConfig"]
@@ -41,9 +42,10 @@ class EncoderConfig(LabelledImageKeys):
     adversarial_weight: float = key("against the checkpoint's discriminator, which learns along; 0: none", 0.1)
     r1_gamma: float = key("its gradient penalty", 10.0)
     prior_weight: float = key(
-        "of log(1 + |z|²/D) of the code, ten times where perceptual_weight counts: keeps it where the prior has codes; 0: none",
+        "keeps the codes' z, taken together, near those of the prior; ten times where perceptual_weight counts; 0: none",
         0.005, new=True,
     )  # fmt: skip
+    generated: float = key("share of a batch that the generator draws: their codes are known", 0.25, new=True)
     ema_images: int = key("half-life of the averaged weights, which are what is saved", 10_000)
     precision: str = key("auto: bfloat16 where the GPU has it, else float32; or float64", "auto")
     statistics_samples: int = key("for the mean and the covariance of y", 60_000)
@@ -61,11 +63,14 @@ class EncoderConfig(LabelledImageKeys):
             {
                 "images": 0, "batch": 1, "accumulate": 1, "passes": 1, "width": 1, "width_max": 1, "pixel_weight": 0,
                 "vgg_weight": 0, "perceptual_weight": 0, "adversarial_weight": 0, "r1_gamma": 0, "prior_weight": 0,
-                "ema_images": 1, "statistics_samples": 100, "known_answers": 2, "check_seconds": 0, "save_seconds": 0,
+                "generated": 0, "ema_images": 1, "statistics_samples": 100, "known_answers": 2, "check_seconds": 0,
+                "save_seconds": 0,
             },
         )  # fmt: skip
         check_seed(self)
         check_rates(self, "learning_rate")
+        if not self.generated < 1:
+            raise ConfigError(f"generated is {self.generated}; expected less than 1: an encoder needs photographs, too.")
 
     @property
     def steps(self) -> int:

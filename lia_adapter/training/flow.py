@@ -13,6 +13,7 @@ from lia_adapter.mapping import LARGE, AdditiveCouplings, AffineCouplings, Dense
 from lia_adapter.metrics.distances import Moments, sliced_wasserstein
 from lia_adapter.training.convert_config import ConvertConfig
 from lia_adapter.training.loop import Average, Microbatch, step_generator
+from lia_adapter.training.moments import MovingMoments
 
 __all__ = ["FlowFit"]
 
@@ -27,7 +28,7 @@ _LEAST = 1e-6  # a variance, as a fraction of the largest: where z is shorter th
 _LARGE_RATE = 3.0
 _HALF_LIFE = 70  # steps that the averaged weights remember
 _HELD_OUT_CODES = 10_000
-_NEW = 0.03  # weight of a batch in the moments of samples: they are of about 60
+_REMEMBERED = 100 / 3  # batches, in the moments of samples
 _TOLD = 0.1  # entries of a covariance for each sample that it is measured on: 173 components of 300,000
 _ALLOWED = 1.05  # times the distance of samples: it is measured on so many codes
 
@@ -61,7 +62,7 @@ class FlowFit:
         self._whiten()
         self.average = copy.deepcopy(self.core).requires_grad_(False)
         self.start = copy.deepcopy(self.average.state_dict())
-        self.drawn = _Drawn(original.dim).to(device)
+        self.drawn = MovingMoments(original.dim, _REMEMBERED * config.batch).to(device)
         self.module = nn.ModuleDict({"core": self.core, "average": self.average, "drawn": self.drawn})
         self.averages = (Average(self.core, self.average, _HALF_LIFE * config.batch),)
 
@@ -80,8 +81,8 @@ class FlowFit:
         u, c = self._noised(len(part.numbers), random)
         nats = self._nats(self.core, u, c)
         drawn, _ = self.core.run(torch.randn(u.shape, generator=random, device=self.device), c)
-        moments, towards = self.drawn.apart(drawn)
-        return {"loss": nats + self.config.moments_weight * towards, "nats": nats, "moments": moments}
+        moments = self.drawn.apart(drawn)
+        return {"loss": nats + self.config.moments_weight * moments, "nats": nats, "moments": moments}
 
     @torch.no_grad()
     def finish(self) -> InvertibleMapping:
@@ -170,32 +171,6 @@ class FlowFit:
 
     def _random(self, number: int) -> torch.Generator:
         return step_generator(self.config.seed, number, self.device)
-
-
-class _Drawn(nn.Module):
-    """Moving mean and second moments of samples u [n, D], of which those of a flow that is right are 0 and I.
-
-    A batch of some hundreds tells each entry of a covariance to a tenth, and a loss of its own deviations would mostly follow
-    its noise. So the deviations come from the last some thousands, and their gradient from the batch.
-    """
-
-    mean: Tensor
-    second: Tensor
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("second", torch.eye(dim))
-
-    def apart(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """|mean|² + |second moments - I|² a dimension [], and what has their gradient []."""
-        dim, mean, second = u.shape[1], u.mean(dim=0), u.t() @ u / len(u)
-        with torch.no_grad():
-            self.mean.lerp_(mean, _NEW)
-            self.second.lerp_(second, _NEW)
-            far = self.second - torch.eye(dim).to(u)
-        towards = 2 * ((self.mean * mean).sum() + (far * second).sum()) / dim
-        return (self.mean.square().sum() + far.square().sum()) / dim, towards
 
 
 def _parts(samples: int) -> int:

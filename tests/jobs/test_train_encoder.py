@@ -26,7 +26,6 @@ from lia_adapter.export import export_graphs
 from lia_adapter.generators import Discriminator, fingerprint, wrap
 from lia_adapter.generators.base import checkpointed
 from lia_adapter.generators.discriminator import lower_discriminator
-from lia_adapter.inversion import prior_loss
 from lia_adapter.jobs.train_encoder import train_encoder_lia
 from lia_adapter.lia import LIA
 from lia_adapter.loading import load
@@ -161,7 +160,6 @@ from pathlib import Path
 from tests import toys
 from tests.jobs.test_train_encoder import config, converted
 from lia_adapter import ranks
-from lia_adapter.inversion import prior_loss
 from lia_adapter.jobs.train_encoder import train_encoder_lia
 import torch
 
@@ -205,7 +203,6 @@ from pathlib import Path
 from tests.jobs.test_train_encoder import config, converted
 from lia_adapter.errors import LIAError
 from lia_adapter import ranks
-from lia_adapter.inversion import prior_loss
 from lia_adapter.jobs.train_encoder import train_encoder_lia
 
 def progress(name, done, total):
@@ -246,7 +243,7 @@ def test_a_batch_of_one_and_bfloat16(pictures: Path) -> None:
 
 def test_accumulation_with_one_part_each_step_is_the_same_run(pictures: Path) -> None:
     """Without batch statistics in the way (a batch of one each), two parts of one sample are one batch of two."""
-    runs = [train_encoder_lia(converted(), pictures, config(batch=4, images=12, accumulate=n)) for n in (1, 2)]
+    runs = [train_encoder_lia(converted(), pictures, config(batch=4, images=12, accumulate=n, generated=0.0)) for n in (1, 2)]
     losses = [run.metrics["encoder"]["losses"]["loss"][0] for run in runs]
     assert losses[0] == pytest.approx(losses[1], rel=0.3)  # other batch statistics, the same images
 
@@ -448,14 +445,18 @@ def test_the_prior_s_weight_adds_its_loss_and_its_gradient(pictures: Path, adver
     for weight in (0.0, 2.0):
         lia = converted()
         images = open_images(pictures, (8, 8), 3)
-        settings = config(precision="float64", adversarial_weight=adversarial, space=space, prior_weight=weight)
+        settings = config(
+            precision="float64", adversarial_weight=adversarial, space=space, prior_weight=weight, generated=0.0
+        )  # fmt: skip
         training = EncoderTraining(lia, images, settings, None)
         losses = training.step(Microbatch(0, range(8), None, lambda done: None))
         found[weight] = losses, torch.autograd.grad(losses["loss"], list(training.encoder.parameters()))
-        codes = copy.deepcopy(training.encoder)(training._floats(training.stream.batch(range(8), None)[0], resize))
+        codes = copy.deepcopy(training.encoder)(training._floats(training.source.stream.batch(range(8), None)[0], resize))
     losses, gradients = found[2.0]
     assert lia.mapping is not None and "loss/prior" not in found[0.0][0]
-    expected = prior_loss(lia.mapping, codes).mean()
+    z = lia.to_z(codes.reshape(-1, 16)).double()
+    second = 0.97 * torch.eye(16) + 0.03 * z.t() @ z / len(z) + 1e-3 * torch.eye(16)
+    expected = ((1 + second.square().sum() / 16) / 2).log() - torch.linalg.slogdet(second)[1] / 16
     torch.testing.assert_close(losses["loss/prior"], expected, rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(losses["loss"], found[0.0][0]["loss"] + 2 * expected, rtol=1e-6, atol=1e-9)
     assert any(not torch.equal(a, b) for a, b in zip(gradients, found[0.0][1], strict=True))
