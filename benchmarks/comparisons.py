@@ -181,8 +181,9 @@ def main() -> None:
     def second(lia: LIA, name: str, config: EncoderConfig = encoding) -> LIA:
         return train_encoder_lia(lia, args.data, config, folder=work / name, progress=ProgressLine())
 
-    additive, mlp = stage("additive", lambda: first("additive"), work), stage("mlp", lambda: first("mlp"), work)
+    additive, dense, mlp = (stage(name, lambda name=name: first(name), work) for name in ("additive", "dense", "mlp"))  # type: ignore[misc]
     lia = stage("lia", lambda: second(additive, "lia"), work)
+    lia_dense = stage("lia-dense", lambda: second(dense, "lia-dense"), work)
     in_z_path = work / "mlp-z.safetensors"
     if not in_z_path.exists():
         second(entangled(mlp), "mlp-z").save(in_z_path)
@@ -207,7 +208,8 @@ def main() -> None:
 
     print("method  images  MSE  SWD  Fréchet  s/image  Fréchet of samples")
     table = [
-        measure("LIA", x, lia.reconstruct, samples(lia), features),
+        measure("LIA, additive", x, lia.reconstruct, samples(lia), features),
+        measure("LIA, dense", x, lia_dense.reconstruct, samples(lia_dense), features),
         measure("StyleGAN (MLP) + encoder into z", x, in_z.reconstruct, samples(mlp), features),
         *(measure(r.name, x, r.reconstruct, in_parts(lambda z, r=r: r.draw(z[:, :dim])), features) for r in rivals),  # type: ignore[misc]
         measure(f"MSE inversion in z, 500 steps ({_FEW} images)", x[:_FEW], inverted, None, features),
@@ -237,7 +239,7 @@ def main() -> None:
         work / "reconstructions.png", paired_grid(shown[:8], *(drawn[:8] for drawn in (lia.reconstruct(shown), *pictures)))
     )
     save_png(work / "samples.png", image_grid(torch.cat([of.sample(range(16)) for of in (lia, mlp)]), columns=16))
-    curves = {name: of.metrics["training"]["curve"] for name, of in (("additive", additive), ("mlp", mlp))}
+    curves = {name: of.metrics["training"]["curve"] for name, of in (("additive", additive), ("dense", dense), ("mlp", mlp))}
     (work / "gradients.svg").write_text(bars(study))
     body = (
         f"<h1>Comparisons</h1><h2>Fréchet distance while training, {network.name}</h2>{plot(curves, 'Fréchet distance')}"
