@@ -66,7 +66,10 @@ def fits(
         return {lia.mapping.coupling: [figures | {"seconds": {"fit": fitted, "measure": round(time.monotonic() - start, 1)}}]}
     found: dict[str, list[dict[str, Any]]] = {}
     for coupling in couplings:
-        recipes = (load_recipe(ConvertConfig, "convert", {**given, "coupling": coupling, "seed": i}) for i in range(count))
+        recipes = (
+            load_recipe(ConvertConfig, "convert", {**given, "coupling": coupling, "seed": int(given.get("seed", 0)) + i})
+            for i in range(count)
+        )
         found[coupling] = [convert_lia(lia, config, features=features, progress=ProgressLine()).metrics for config in recipes]
     return found
 
