@@ -43,7 +43,7 @@ class EncoderConfig(LabelledImageKeys):
     r1_gamma: float = key("its gradient penalty", 10.0)
     prior_weight: float = key(
         "keeps the codes' z, taken together, near those of the prior; ten times where perceptual_weight counts; 0: none",
-        0.002, new=True,
+        0.003, new=True,
     )  # fmt: skip
     generated: float = key("share of a batch that the generator draws: their codes are known", 0.25, new=True)
     ema_images: int = key("half-life of the averaged weights, which are what is saved", 10_000)
