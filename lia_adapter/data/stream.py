@@ -67,7 +67,7 @@ class Stream:
         none = torch.empty(0, self.images.channels, *self.images.resolution, dtype=torch.uint8)
         pixels = torch.stack([image for _, image in samples]) if samples else none  # [n, C, H, W]
         if self._mirror:
-            flipped = torch.tensor([is_mirrored(self._seed, g) for g in numbers])  # [n]
+            flipped = torch.tensor([is_mirrored(self._seed, g) for g in numbers], dtype=torch.bool)  # [n]
             pixels = torch.where(flipped[:, None, None, None], pixels.flip(3), pixels)
         return pixels, self.images.labels([index for index, _ in samples])
 

@@ -99,7 +99,7 @@ def quick_z(mapping: InvertibleMapping, codes: Tensor, c: Tensor | None = None) 
         c: Labels [N, c_dim] of a conditional mapping.
     """
     y = codes.reshape(-1, mapping.y_dim)
-    c = c.to(y).repeat_interleave(len(y) // len(codes), dim=0) if mapping.c_dim and c is not None else None
+    c = c.to(y).repeat_interleave(codes.shape[1] if codes.ndim == 3 else 1, dim=0) if mapping.c_dim and c is not None else None
     z, _ = mapping.core.undo(mapping.to_core(y, c), c)
     return z
 

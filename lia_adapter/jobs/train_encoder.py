@@ -20,6 +20,7 @@ from lia_adapter.errors import LIAError
 from lia_adapter.files import sha256_file
 from lia_adapter.generators import Generator, at_rest, fingerprint
 from lia_adapter.inversion import check_prior_weight, paced_coordinates
+from lia_adapter.jobs.invert_config import InvertConfig
 from lia_adapter.jobs.run import checked_out, run_folder, write_results
 from lia_adapter.lia import LIA
 from lia_adapter.lia_file import versions
@@ -40,7 +41,7 @@ _LEAST_IMAGES = 4  # of whose codes two halves say what is usual
 _GRIDS = 20  # pictures of a run
 _GRID_IMAGES = 16
 _SEARCH = "search.png"
-_FORM = "turned, pairs"  # of the training, which is another one than that of earlier versions
+_FORM = "turned, pairs, moments"  # of the training, which is another one than that of earlier versions
 
 
 def train_encoder(
@@ -196,7 +197,7 @@ def _searched(
     lia.coordinates = paced_coordinates(*training.answers.spectrum, root)
     found = search_from_codes(
         lia, images, training.checks.searched, loss,
-        space=config.space, prior_weight=training.prior_weight, progress=progress,
+        space=config.space, prior_weight=InvertConfig().prior_weight, progress=progress,
     )  # fmt: skip
     lia.coordinates = None  # whoever searches next may take more time to find them
     if folder is not None and ranks.rank() == 0:

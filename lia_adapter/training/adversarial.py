@@ -30,7 +30,9 @@ def gradient_penalty(logits: Tensor, x: Tensor) -> Tensor:
     return penalty
 
 
-def adversarial_losses(discriminator: nn.Module, drawn: Tensor, x: Tensor, c: Tensor | None = None) -> dict[str, Tensor]:
+def adversarial_losses(
+    discriminator: nn.Module, drawn: Tensor, x: Tensor, c: Tensor | None = None, real_c: Tensor | None = None
+) -> dict[str, Tensor]:
     """Both players' losses; one backward pass serves both, as each sees the other's part as a constant.
 
     Not to be run under autocast: the penalty is differentiated twice, and bfloat16 has eight bits.
@@ -39,7 +41,8 @@ def adversarial_losses(discriminator: nn.Module, drawn: Tensor, x: Tensor, c: Te
         discriminator: Learns from "loss/D" and "loss/r1" alone.
         drawn: Images [N, C, H, W] whose maker learns from "loss/G" alone.
         x: Real images of the same size.
-        c: Labels [N, c_dim] of a conditional discriminator.
+        c: Labels [N, c_dim] of the drawn images, for a conditional discriminator.
+        real_c: Those of the real images; None: the same.
 
     Returns:
         "loss/G", "loss/D" and "loss/r1", the last without its factor.
@@ -47,6 +50,6 @@ def adversarial_losses(discriminator: nn.Module, drawn: Tensor, x: Tensor, c: Te
     frozen = {name: p.detach() for name, p in discriminator.named_parameters()}
     by_generator = generator_loss(functional_call(discriminator, frozen, (drawn, c)))
     real = x.detach().requires_grad_(True)
-    logits = discriminator(real, c)
+    logits = discriminator(real, c if real_c is None else real_c)
     by_discriminator = discriminator_loss(discriminator(drawn.detach(), c), logits)
     return {"loss/G": by_generator, "loss/D": by_discriminator, "loss/r1": gradient_penalty(logits, real)}

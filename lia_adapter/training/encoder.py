@@ -56,7 +56,6 @@ class EncoderTraining:
     answers: KnownAnswers
     held_out: Tensor
     checks: Checks
-    code_measure: Tensor  # [y_dim, y_dim]: errors of y are as long as this makes them
 
     def __init__(self, lia: LIA, images: ImageSet, config: EncoderConfig, network: FeatureNetwork | None) -> None:
         generator, device = lia.generator, lia.device
@@ -101,8 +100,10 @@ class EncoderTraining:
         self.at_once, self.drawing = graphs_at_once(self.generator, lambda drawn: self.loss(drawn, drawn.detach()))
         self.source = Source(
             Stream(images, config.seed, mirror=config.mirror), MappingSampler(generator), lambda y: self.draw(y.to(self.dtype)),
-            share=config.generated, seed=config.seed, batch=config.batch, at_once=self.at_once,
+            share=config.generated, seed=config.seed, batch=config.batch,
+            at_once=self.at_once, judged=self.discriminator is not None,
         )  # fmt: skip
+        self.module.register_buffer("code_measure", torch.eye(len(mean)).to(self.encoder.root))
         self._measure_codes_by(torch.ones_like(mean), torch.eye(len(mean)).to(root))
 
     def prepare(self, held_out: ImageSet, checks: Checks, progress: Progress | None) -> None:
@@ -118,10 +119,15 @@ class EncoderTraining:
         self._measure_codes_by(ranks.agreed(self.answers.spectrum[0].cpu()).to(self.average.root), turn)
 
     def _measure_codes_by(self, weights: Tensor, directions: Tensor) -> None:
-        """Weights [y_dim] of the directions of whitened y, a row each: how strongly they move pixels."""
+        """Weights [y_dim] of the directions of whitened y, a row each: how strongly they move pixels.
+
+        The measure [y_dim, y_dim], whose image of an error of y is as long as it counts, is saved with the run: the clock had a
+        say in it.
+        """
         inverse = torch.linalg.pinv(self.average.root.double(), rtol=1e-4)
         weights = weights.double() / weights.double().sum()
-        self.code_measure = (inverse @ directions.double().t().to(inverse) * weights.to(inverse).sqrt()).to(self.dtype)
+        measure = inverse @ directions.double().t().to(inverse) * weights.to(inverse).sqrt()
+        self.module.get_buffer("code_measure").copy_(measure)
 
     @torch.no_grad()
     def timed(self) -> tuple[float, float, float]:
@@ -222,8 +228,7 @@ class EncoderTraining:
         else:
             size = self.discriminator.resolution
             losses, drawn = self._redrawn_for(codes, pixels, size, part.tell)
-            c = None if images.c is None else images.c.to(drawn)
-            self._play(self.discriminator, drawn, self._floats(pixels, lambda x: _resized(x, size)), c, losses)
+            self._play(self.discriminator, drawn, images, size, losses)
         losses["loss"] = losses["loss"] + (learnt - learnt.detach())
         for name, (weight, loss) in self._of_codes(-1, codes, images).items():
             losses[name] = loss
@@ -242,7 +247,7 @@ class EncoderTraining:
             z = quick_z(self.mapping, codes[~images.drawn], c)
             found["loss/prior"] = (self.prior_weight, self.moments[number].unlike(z))
         if share := self.source.share:
-            apart = (codes[images.drawn] - for_layers(images.y.to(codes), codes)) @ self.code_measure
+            apart = (codes[images.drawn] - for_layers(images.y.to(codes), codes)) @ self.module.get_buffer("code_measure")
             error = apart.square().sum() / (share * codes[..., 0].numel())
             found["loss/code"] = (self.code_weight * share, error)
         return found
@@ -316,9 +321,15 @@ class EncoderTraining:
         drawn, *values = (torch.cat(same) for same in zip(*in_parts(look, range(len(codes)), self.at_once), strict=True))
         return {name: value.mean() for name, value in zip(names, values, strict=True)}, drawn
 
-    def _play(self, discriminator: nn.Module, drawn: Tensor, x: Tensor, c: Tensor | None, losses: dict[str, Tensor]) -> None:
+    def _play(
+        self, discriminator: nn.Module, drawn: Tensor, images: Mixed, size: tuple[int, ...], losses: dict[str, Tensor]
+    ) -> None:
         """Adds both players' losses, outside of autocast."""
-        losses |= adversarial_losses(discriminator, drawn, x, c)
+        assert images.real is not None  # noqa: S101  (there is a discriminator)
+        pixels, real_c = images.real
+        x = self._floats(pixels, lambda x: _resized(x, size))
+        c, real_c = (None if labels is None else labels.to(x) for labels in (images.c, real_c))
+        losses |= adversarial_losses(discriminator, drawn, x, c, real_c)
         losses["loss"] = (
             losses["loss"]
             + self.config.adversarial_weight * losses["loss/G"]

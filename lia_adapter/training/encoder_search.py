@@ -51,7 +51,7 @@ def search_from_codes(
         n: How many of them, evenly spread over the set.
         loss: What the encoder was trained with, as far as it compares images.
         space: The encoder's: y or ys.
-        prior_weight: Of the training, in the search; what is told is of images alone.
+        prior_weight: Of each code, as in `invert`; what is told is of images alone.
         steps: Of the search.
         progress: Is told the steps done and to do, over all images.
 

@@ -7,7 +7,7 @@ from lia_adapter import ranks
 
 __all__ = ["MovingMoments"]
 
-_LEAST = 1e-3  # added to variances whose logarithm is taken
+_LEAST = 1e-3  # added to variances whose logarithm is taken; where these are large, as a share of their mean
 
 
 class MovingMoments(nn.Module):
@@ -47,8 +47,9 @@ class MovingMoments(nn.Module):
         """
         mean, second = self._seen(u)
         dim = len(mean)
-        wide = self.second.double() + _LEAST * torch.eye(dim).to(self.second.device)
-        root = torch.linalg.cholesky(wide)
+        least = _LEAST * self.second.diagonal().double().mean().clamp(min=1)
+        wide = self.second.double() + least * torch.eye(dim).to(self.second.device)
+        root, _ = torch.linalg.cholesky_ex(wide)  # of what is not finite it is not finite: the loop tells that
         spread = 0.5 + 0.5 * wide.square().sum() / dim
         value = spread.log() - 2 * root.diagonal().log().mean()
         far = wide / spread - torch.cholesky_inverse(root)
@@ -64,7 +65,7 @@ class MovingMoments(nn.Module):
             count, means, seconds = torch.full([1], float(len(u))).to(u), mean.clone(), second.clone()
             ranks.average([count, means, seconds])
             new = min(float(count) * ranks.count() / self.samples, 1.0)
-            count.clamp_(min=1)
+            count.clamp_(min=1 / ranks.count())
             self.mean.lerp_((means / count).to(self.mean), new)
             self.second.lerp_((seconds / count).to(self.second), new)
         return mean / count, second / count

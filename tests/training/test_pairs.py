@@ -67,3 +67,33 @@ def test_the_error_of_known_codes(tmp_path: Path, space: str) -> None:
     u = (images.y.double() - mean) @ torch.linalg.inv(root)
     expected = ((u @ directions.t()).square() * weights).sum(dim=1).mean() / weights.sum()
     torch.testing.assert_close(error, expected, rtol=5e-3, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("batch", "share", "drawn"), [(1, 0.25, 0), (1, 0.9, 0), (2, 0.9, 1), (8, 0.25, 2), (64, 0.25, 16), (4, 0.0, 0)]
+)
+def test_the_share_is_that_of_the_batch_and_leaves_photographs(tmp_path: Path, batch: int, share: float, drawn: int) -> None:
+    images = open_images(toys.pictures(tmp_path, 12), (8, 8), 3)
+    source = EncoderTraining(converted(), images, config(generated=share, batch=batch), None).source
+    part = source.part(Microbatch(1, range(batch, 2 * batch)), torch.device("cpu"))
+    assert int(part.drawn.sum()) == drawn and source.share == drawn / batch
+
+
+def test_a_part_without_photographs_and_what_a_discriminator_sees(tmp_path: Path) -> None:
+    """Conditional, mirrored, one sample a part: losses are numbers; real images are photographs, with their own labels."""
+    data = toys.pictures(tmp_path, 12)
+    (data / "dataset.json").write_text(json.dumps({"labels": [[f"{i:03d}.png", i % 3] for i in range(12)]}))
+    images = open_images(data, (8, 8), 3, c_dim=3)
+    for adversarial in (0.0, 0.1):
+        settings = config(generated=0.75, batch=4, mirror=True, adversarial_weight=adversarial)
+        training = EncoderTraining(converted(c_dim=3), images, settings, None)
+        training.encoder.eval()  # a batch of one has no statistics of its own
+        photographs, labels = training.source.stream.batch(range(4))
+        for number in range(4):
+            part = training.source.part(Microbatch(0, range(number, number + 1)), torch.device("cpu"))
+            losses = training.step(Microbatch(0, range(number, number + 1)))
+            assert all(value.isfinite() for value in losses.values())
+            assert {"loss/prior", "loss/code"} <= losses.keys()
+            if part.real is not None and labels is not None and part.real[1] is not None:
+                assert torch.equal(part.real[0][0], photographs[number]) and torch.equal(part.real[1][0], labels[number])
+        assert (part.real is None) == (not adversarial)
