@@ -16,6 +16,7 @@ __all__ = ["plot"]
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 400, 70, 160, 20, 60
 _COLOUR = "#1f6fb4"
+_LABEL = (60, 14)  # width and height of a label, about
 
 
 def plot(points: Mapping[str, tuple[float, float]]) -> str:
@@ -35,10 +36,15 @@ def plot(points: Mapping[str, tuple[float, float]]) -> str:
             f'<text x="{_LEFT - 8}" y="{y(seeds) + 4:.1f}" text-anchor="end">{seeds:.1f}</text>',
             f'<text x="{x(told):.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{told:.1f}</text>',
         ]
-    for name, (told, seeds) in points.items():
+    labels: list[tuple[float, float]] = []
+    for name, (told, seeds) in sorted(points.items(), key=lambda item: item[1]):
+        left, top = x(told) + 9, y(seeds) + 4
+        while any(abs(left - a) < _LABEL[0] and abs(top - b) < _LABEL[1] for a, b in labels):
+            top -= _LABEL[1]  # above those of points that are near
+        labels.append((left, top))
         drawn += [
             f'<circle cx="{x(told):.1f}" cy="{y(seeds):.1f}" r="5" fill="{_COLOUR}"/>',
-            f'<text x="{x(told) + 9:.1f}" y="{y(seeds) + 4:.1f}">{html.escape(name)}</text>',
+            f'<text x="{left:.1f}" y="{top:.1f}">{html.escape(name)}</text>',
         ]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" font-size="12">'
