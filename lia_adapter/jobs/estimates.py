@@ -119,11 +119,12 @@ def encoder_estimate(lia: LIA, config: EncoderConfig) -> dict[str, str]:
         passes=config.passes, turned=True,
     ).to(lia.device).eval()  # fmt: skip
     images = config.steps * config.batch * config.passes
+    drawn = round(config.generated * config.steps * config.batch)
     h, w = encoder.looks_at
     # Of each image its pixels (and those of the next batch), and of each stage of the encoder what it was given.
     kept = config.batch * (2 * g.channels * g.resolution[0] * g.resolution[1] + 4 * 4 * config.width * h * w)
     weights = 4 * 4 * sum(p.numel() for p in encoder.parameters())  # with their gradients and moments
-    found = estimate(lia, Work(gradients=images, encoded=GRADIENT * images, memory=kept + weights), encoder)
+    found = estimate(lia, Work(drawn=drawn, gradients=images, encoded=GRADIENT * images, memory=kept + weights), encoder)
     checks = "measures before and after take a tenth of it, at least 20 s"
     return found | {"time": f"{found['time']}; {checks}, at most {config.check_seconds:.0f} s"}
 
