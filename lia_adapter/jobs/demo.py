@@ -11,13 +11,13 @@ from PIL import Image
 from torch import Tensor
 
 from lia_adapter.budget import in_parts
-from lia_adapter.config import load_recipe
+from lia_adapter.config import load_recipe, stored
 from lia_adapter.data import open_images
 from lia_adapter.data.toyfaces import FACTORS, sample_factors
 from lia_adapter.editing import Directions, fit_directions
 from lia_adapter.jobs.convert import convert_lia
-from lia_adapter.jobs.run import write_results
-from lia_adapter.jobs.train_encoder import train_encoder_lia
+from lia_adapter.jobs.run import run_folder, write_results
+from lia_adapter.jobs.train_encoder import remove_state, train_encoder_lia
 from lia_adapter.lia import LIA
 from lia_adapter.loading import load
 from lia_adapter.metrics.images import mse
@@ -33,6 +33,7 @@ _UNSEEN = "last 10000"  # toy faces that neither the generator nor the encoder w
 _SEEN = "first 10000"  # enough for the encoder; how usual codes are is measured on all of them
 FITTED, _SHOWN, _EDITED, _STEPS = 3000, 16, 4, 7
 MOVED = ("hair_colour", "hair_length", "skin", "turn", "tilt", "glasses")  # those that a model of this size has learnt well
+_CONVERTED = "converted.safetensors"
 _CONVERT: Mapping[str, Any] = {"steps": 600, "statistics_samples": 30_000, "image_seconds": 10.0, "eval_seeds": 1}
 _ENCODER: Mapping[str, Any] = {
     "images": 40_000, "width": 32, "split": _SEEN, "statistics_samples": 20_000, "known_answers": 500,
@@ -62,17 +63,17 @@ def run_demo(out: Path | None = None, progress: Progress | None = None) -> Demo:
     """Converts the shipped model, trains a small encoder, and learns how to change one factor of a face.
 
     Args:
-        out: File for the LIA, .safetensors, and beside it a picture and figures; None: none.
+        out: File for the LIA, .safetensors, and beside it a picture, figures and the folder of the encoder's run; a demo that
+            was stopped goes on where it was. None: nothing is written.
         progress: Is told what is done.
 
     Raises:
         LIAError: A file cannot be written.
     """
-    start = time.monotonic()
-    converted = convert_lia(load(TOYFACES32), load_recipe(ConvertConfig, "convert", _CONVERT), progress=progress)
-    seconds = {"convert": time.monotonic() - start}
-    lia = train_encoder_lia(converted, "toyfaces", load_recipe(EncoderConfig, "encoder-cpu", _ENCODER), progress=progress)
-    seconds["encoder"] = time.monotonic() - start - seconds["convert"]
+    start, folder = time.monotonic(), None if out is None else run_folder(out)
+    converted = _converted(folder, progress)
+    encoder = load_recipe(EncoderConfig, "encoder-cpu", _ENCODER)
+    lia = train_encoder_lia(converted, "toyfaces", encoder, folder=folder, progress=progress)
     images = open_images("toyfaces", lia.generator.resolution, lia.generator.channels, split=_UNSEEN)
     items = [images.load(i) for i in range(FITTED)]
     x = torch.stack([item.x for item in items if item is not None])
@@ -85,16 +86,32 @@ def run_demo(out: Path | None = None, progress: Progress | None = None) -> Demo:
         "encoder": lia.metrics["encoder"],
         "mse": float(mse(lia.reconstruct(x[:1000]), x[:1000]).mean()),
         "factors": {factor.name: float(r2) for factor, r2 in zip(FACTORS, directions.r2, strict=True)},
-        "seconds": {**seconds, "all": time.monotonic() - start},
+        "seconds": time.monotonic() - start,
     }
     demo = Demo(lia, x[:_SHOWN], directions, figures)
     demo.pictures["seeds"] = comparison_grid(lia)
     demo.pictures["reconstructions"] = paired_grid(demo.x, lia.reconstruct(demo.x))
     demo.pictures.update({name: edits(demo, name) for name in MOVED})
-    if out is not None:
+    if out is not None and folder is not None:
         lia.save(out)
         write_results(out, png_bytes(demo.pictures["reconstructions"]), {**figures, "provenance": lia.provenance})
+        remove_state(folder)
+        (folder / _CONVERTED).unlink()
     return demo
+
+
+def _converted(folder: Path | None, progress: Progress | None) -> LIA:
+    """The shipped model with an invertible mapping; in a run's folder it waits until the demo has come to its end."""
+    config = load_recipe(ConvertConfig, "convert", _CONVERT)
+    if folder is None:
+        return convert_lia(load(TOYFACES32), config, progress=progress)
+    path = folder / _CONVERTED
+    if path.exists():
+        kept = load(path)
+        if kept.provenance.get("recipe") == stored(config):
+            return kept
+    folder.mkdir(parents=True, exist_ok=True)
+    return convert_lia(load(TOYFACES32), config, out=path, progress=progress)
 
 
 @torch.no_grad()

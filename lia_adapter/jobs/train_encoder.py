@@ -35,7 +35,7 @@ from lia_adapter.training.encoder_search import search_from_codes
 from lia_adapter.training.log import RunLog
 from lia_adapter.training.loop import run_loop
 
-__all__ = ["train_encoder", "train_encoder_lia", "write_encoder_results"]
+__all__ = ["remove_state", "train_encoder", "train_encoder_lia", "write_encoder_results"]
 
 _LEAST_IMAGES = 4  # of whose codes two halves say what is usual
 _GRIDS = 20  # pictures of a run
@@ -87,10 +87,15 @@ def train_encoder(
     if first:
         trained.save(target, adapter_only=adapter_only)
         write_encoder_results(trained, target, folder, progress)
-        for name in ("state.safetensors", "checks.json"):
-            (folder / name).unlink(missing_ok=True)
+        remove_state(folder)
     ranks.barrier()
     return trained
+
+
+def remove_state(folder: Path) -> None:
+    """Takes from a run's folder what it would go on from, once its result is written."""
+    for name in ("state.safetensors", "checks.json"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def write_encoder_results(lia: LIA, out: Path, folder: Path, progress: Progress | None = None) -> None:

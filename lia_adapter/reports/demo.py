@@ -37,7 +37,7 @@ def write_demo_report(demo: Demo, out: Path) -> Path:
         f"<h3>{html.escape(name.replace('_', ' '))}</h3>{html_picture(png_bytes(demo.pictures[name]), name)}" for name in MOVED
     )
     body = f"""<h1>lia-adapter: a StyleGAN, made invertible</h1>
-<p>This took {figures["seconds"]["all"] / 60:.1f} minutes on this machine. It began with an ordinary StyleGAN2 checkpoint of
+<p>This run took {figures["seconds"] / 60:.1f} minutes on this machine. It began with an ordinary StyleGAN2 checkpoint of
 drawn faces, which ships with lia-adapter; with a checkpoint of yours, the same steps are <code>lia-adapt convert</code> and
 <code>lia-adapt train-encoder</code>.</p>
 <h2>1. The mapping, replaced by one that has an inverse</h2>

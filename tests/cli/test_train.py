@@ -1,6 +1,7 @@
 """`train` and `demo` as their users meet them."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +96,27 @@ def test_the_demo_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     moved = np.asarray(demo.edits(shown, "glasses"), dtype=float)
     # The last column differs from the first: a little, as this encoder has hardly learnt anything.
     assert np.abs(moved[:, -32:] - moved[:, 64:96]).mean() > 0.02
+
+
+def test_a_demo_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "_CONVERT", {**demo._CONVERT, **toys.QUICK})
+    monkeypatch.setattr(demo, "_ENCODER", {**demo._ENCODER, **_QUICK_ENCODER})
+    monkeypatch.setattr(demo, "FITTED", 300)
+
+    out, told = tmp_path / "demo.safetensors", list[tuple[str, int]]()
+
+    def stop(what: str, done: int, total: int | None) -> None:
+        told.append((what, done))
+        if what == stop_at:
+            raise KeyboardInterrupt
+
+    for stop_at, begins in (
+        ("known answers", ("fit flow", 0)),
+        ("typicality of codes", ("encoder", 0)),
+        (None, ("encoder", 128)),
+    ):
+        told.clear()
+        with pytest.raises(KeyboardInterrupt) if stop_at else nullcontext():
+            demo.run_demo(out, stop)
+        assert next(entry for entry in told if entry[0] in ("fit flow", "encoder") or entry == begins) == begins
+    assert not {path.name for path in (tmp_path / "demo").iterdir()} & {"converted.safetensors", "state.safetensors"}
