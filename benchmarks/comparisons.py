@@ -36,6 +36,7 @@ from lia_adapter.encoder import Encoder  # noqa: E402
 from lia_adapter.generators import broadcast  # noqa: E402
 from lia_adapter.jobs.train import recipe_stages, train_lia  # noqa: E402
 from lia_adapter.jobs.train_encoder import train_encoder_lia  # noqa: E402
+from lia_adapter.loop import run_loop  # noqa: E402
 from lia_adapter.metrics.distances import frechet_distance  # noqa: E402
 from lia_adapter.metrics.features import load_features  # noqa: E402
 from lia_adapter.metrics.images import mse  # noqa: E402
@@ -45,7 +46,6 @@ from lia_adapter.pictures import image_grid, paired_grid, save_png  # noqa: E402
 from lia_adapter.reports.page import html_page  # noqa: E402
 from lia_adapter.training.encoder_config import EncoderConfig  # noqa: E402
 from lia_adapter.training.gan_config import TrainConfig  # noqa: E402
-from lia_adapter.training.loop import run_loop  # noqa: E402
 
 _TEST, _FEW, _PATHS = 2000, 100, 200
 _CPU = torch.device("cpu")

@@ -16,9 +16,9 @@ from lia_adapter.encoder import Encoder
 from lia_adapter.generators import Discriminator, StyleGAN2, broadcast
 from lia_adapter.generators.discriminator import minibatch_std
 from lia_adapter.generators.layers import Dense
+from lia_adapter.loop import Average, Job, Microbatch, step_generator
 from lia_adapter.training.adversarial import gradient_penalty
 from lia_adapter.training.gan_config import TrainConfig
-from lia_adapter.training.loop import Average, Job, Microbatch, step_generator
 
 __all__ = ["Ali", "Rival", "VaeGan"]
 

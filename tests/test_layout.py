@@ -31,6 +31,7 @@ ROOMS = [
     "canonical",
     "checkpoints",
     "tensorfile",
+    "loop",
     "mapping",
     "generators",
     "encoder",

@@ -21,6 +21,7 @@ from lia_adapter.jobs.run import checked_out, run_folder, write_results
 from lia_adapter.jobs.train_encoder import train_encoder_lia, write_encoder_results
 from lia_adapter.lia import LIA
 from lia_adapter.lia_file import versions
+from lia_adapter.loop import run_loop, step_generator
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.metrics.distances import Moments, frechet_distance
 from lia_adapter.metrics.features import Features, FeatureSet, load_features
@@ -30,7 +31,6 @@ from lia_adapter.training.encoder_config import EncoderConfig
 from lia_adapter.training.gan import GanTraining
 from lia_adapter.training.gan_config import TrainConfig
 from lia_adapter.training.log import RunLog
-from lia_adapter.training.loop import run_loop, step_generator
 
 __all__ = ["recipe_stages", "train", "train_lia"]
 

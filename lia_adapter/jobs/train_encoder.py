@@ -25,6 +25,7 @@ from lia_adapter.jobs.run import checked_out, run_folder, write_results
 from lia_adapter.lia import LIA
 from lia_adapter.lia_file import versions
 from lia_adapter.loading import load
+from lia_adapter.loop import run_loop
 from lia_adapter.metrics.networks import FeatureNetwork, load_network, vgg16_paper
 from lia_adapter.pictures import comparison_grid, paired_grid, png_bytes, save_png
 from lia_adapter.progress import Progress
@@ -33,7 +34,6 @@ from lia_adapter.training.encoder_checks import Checks, held_out, measure_typica
 from lia_adapter.training.encoder_config import NOT_HELD_OUT, EncoderConfig
 from lia_adapter.training.encoder_search import search_from_codes
 from lia_adapter.training.log import RunLog
-from lia_adapter.training.loop import run_loop
 
 __all__ = ["remove_state", "train_encoder", "train_encoder_lia", "write_encoder_results"]
 

@@ -20,6 +20,7 @@ from lia_adapter.generators import MappingSampler, broadcast, discriminator_for,
 from lia_adapter.inversion.loss import ReconstructionLoss, quick_z
 from lia_adapter.lia import LIA
 from lia_adapter.linalg import covariance_root
+from lia_adapter.loop import Average, Job, Microbatch, cosine, read_precision, step_generator
 from lia_adapter.metrics.images import mse
 from lia_adapter.metrics.networks import FeatureNetwork
 from lia_adapter.metrics.recovery import KnownAnswers
@@ -29,7 +30,6 @@ from lia_adapter.resize import resize
 from lia_adapter.training.adversarial import adversarial_losses
 from lia_adapter.training.encoder_checks import Checks, some_images
 from lia_adapter.training.encoder_config import EncoderConfig
-from lia_adapter.training.loop import Average, Job, Microbatch, cosine, read_precision, step_generator
 from lia_adapter.training.moments import MovingMoments
 from lia_adapter.training.pairs import Mixed, Source
 

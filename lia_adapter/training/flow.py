@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from lia_adapter.generators import MappingSampler
 from lia_adapter.linalg import symmetric_root
+from lia_adapter.loop import Average, Microbatch, step_generator
 from lia_adapter.mapping import LARGE, AdditiveCouplings, AffineCouplings, DenseCore, InvertibleMapping, ShuffledCouplings
 from lia_adapter.metrics.distances import Moments, sliced_wasserstein
 from lia_adapter.training.convert_config import ConvertConfig
-from lia_adapter.training.loop import Average, Microbatch, step_generator
 from lia_adapter.training.moments import MovingMoments
 
 __all__ = ["FlowFit"]

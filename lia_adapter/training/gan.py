@@ -17,11 +17,11 @@ from lia_adapter.canonical import LR_MULTIPLIER, discriminator2, generator2
 from lia_adapter.data import ImageSet, Stream, to_floats
 from lia_adapter.generators import Discriminator, StyleGAN2, picture_bytes
 from lia_adapter.generators.stylegan2 import Noise
+from lia_adapter.loop import Average, Job, Microbatch, read_precision, step_generator
 from lia_adapter.mapping import DenseCore, InvertibleMapping
 from lia_adapter.training.adversarial import generator_loss, gradient_penalty
 from lia_adapter.training.augment import Augment, adjust
 from lia_adapter.training.gan_config import TrainConfig
-from lia_adapter.training.loop import Average, Job, Microbatch, read_precision, step_generator
 
 __all__ = ["GanTraining", "Players", "path_lengths"]
 

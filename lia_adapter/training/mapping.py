@@ -14,11 +14,11 @@ from torch import Tensor
 from lia_adapter.errors import ConfigError
 from lia_adapter.generators import Generator, MappingSampler, dense_stack, in_chunks
 from lia_adapter.linalg import covariance_root, symmetric_root
+from lia_adapter.loop import Average, History, Job, Microbatch, adam, cosine, run_loop, step_generator
 from lia_adapter.mapping import DenseCore, InvertibleMapping
 from lia_adapter.progress import Progress
 from lia_adapter.training.convert_config import ConvertConfig
 from lia_adapter.training.flow import FlowFit
-from lia_adapter.training.loop import Average, History, Job, Microbatch, adam, cosine, run_loop, step_generator
 
 __all__ = ["calibrate", "fit_mapping", "pick_coupling"]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from lia_adapter.budget import in_parts
 from lia_adapter.data import Stream, to_pixels
 from lia_adapter.generators import MappingSampler
-from lia_adapter.training.loop import Microbatch, step_generator
+from lia_adapter.loop import Microbatch, step_generator
 
 __all__ = ["Mixed", "Source"]
 

@@ -9,11 +9,11 @@ from lia_adapter.budget import accumulation
 from lia_adapter.data import ImageSet, Stream, to_floats
 from lia_adapter.generators import Generator, MappingSampler, broadcast, picture_bytes
 from lia_adapter.linalg import covariance_root
+from lia_adapter.loop import History, Job, Microbatch, adam, cosine, run_loop, step_generator
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.progress import Progress
 from lia_adapter.training.adversarial import adversarial_losses
 from lia_adapter.training.convert_config import ConvertConfig
-from lia_adapter.training.loop import History, Job, Microbatch, adam, cosine, run_loop, step_generator
 
 __all__ = ["refine_mapping"]
 

@@ -17,13 +17,13 @@ from lia_adapter.jobs.convert import convert
 from lia_adapter.jobs.train import recipe_stages, train, train_lia
 from lia_adapter.lia import LIA
 from lia_adapter.loading import load
+from lia_adapter.loop import Microbatch
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.training import augment
 from lia_adapter.training.adversarial import gradient_penalty
 from lia_adapter.training.encoder_config import EncoderConfig
 from lia_adapter.training.gan import GanTraining, path_lengths
 from lia_adapter.training.gan_config import TrainConfig
-from lia_adapter.training.loop import Microbatch
 from tests import toys
 from tests.jobs.test_train_encoder import torchrun
 

@@ -29,13 +29,13 @@ from lia_adapter.generators.discriminator import lower_discriminator
 from lia_adapter.jobs.train_encoder import train_encoder_lia
 from lia_adapter.lia import LIA
 from lia_adapter.loading import load
+from lia_adapter.loop import Microbatch
 from lia_adapter.metrics.images import mse
 from lia_adapter.reports.encoder import encoder_verdict, real_images_words
 from lia_adapter.resize import resize
 from lia_adapter.training.encoder import EncoderTraining
 from lia_adapter.training.encoder_checks import Checks
 from lia_adapter.training.encoder_config import EncoderConfig
-from lia_adapter.training.loop import Microbatch
 from tests import toys
 
 ROOT = Path(__file__).parents[2]

@@ -5,10 +5,10 @@ import torch
 
 from lia_adapter.config import load_recipe
 from lia_adapter.generators import MappingSampler
+from lia_adapter.loop import Microbatch
 from lia_adapter.training import flow
 from lia_adapter.training.convert_config import ConvertConfig
 from lia_adapter.training.flow import FlowFit
-from lia_adapter.training.loop import Microbatch
 from tests import toys
 
 CONFIG = load_recipe(ConvertConfig, "convert", toys.QUICK | {"coupling_learning_rate": 2e-3})

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lia_adapter.data import open_images, to_pixels
+from lia_adapter.loop import Microbatch
 from lia_adapter.training.encoder import EncoderTraining
-from lia_adapter.training.loop import Microbatch
 from tests import toys
 from tests.jobs.test_train_encoder import config, converted
 

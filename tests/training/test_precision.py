@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lia_adapter.keys import PRECISIONS
-from lia_adapter.training.loop import read_precision
+from lia_adapter.loop import read_precision
 
 
 @pytest.mark.parametrize("name", PRECISIONS)

@@ -12,10 +12,10 @@ from lia_adapter.config import load_recipe
 from lia_adapter.data import ImageSet, Stream, open_images
 from lia_adapter.generators import MappingSampler, fingerprint
 from lia_adapter.lia import LIA
+from lia_adapter.loop import History, Job, Microbatch
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.training import refine
 from lia_adapter.training.convert_config import ConvertConfig
-from lia_adapter.training.loop import History, Job, Microbatch
 from lia_adapter.training.refine import refine_mapping
 from tests import toys
 

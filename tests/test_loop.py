@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lia_adapter.errors import ConfigError, LIAError
+from lia_adapter.loop import Average, History, Job, Microbatch, adam, cosine, run_loop, step_generator
 from lia_adapter.progress import Progress
-from lia_adapter.training.loop import Average, History, Job, Microbatch, adam, cosine, run_loop, step_generator
 
 STEPS, BATCH = 20, 8
 X = torch.randn(STEPS * BATCH, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
