@@ -32,7 +32,7 @@ from lia_adapter import load  # noqa: E402
 from lia_adapter.codes import read_codes  # noqa: E402
 from lia_adapter.data import in_batches, open_images  # noqa: E402
 from lia_adapter.data.toyfaces import sample_factors  # noqa: E402
-from lia_adapter.editing import fit_directions  # noqa: E402
+from lia_adapter.editing import fit_regression  # noqa: E402
 from lia_adapter.encoder import one_code  # noqa: E402
 
 METHODS = (
@@ -127,7 +127,7 @@ def recovered(args: argparse.Namespace, names: Sequence[str]) -> dict[str, float
     train, test = range(len(images) - args.count), slice(len(images) - args.count, None)
     with torch.no_grad():
         y = torch.cat([one_code(lia.encode(part.x)) for part in in_batches(images, range(len(images)), 100, lia.device)])
-    fitted = fit_directions(y[: len(train)], factors[: len(train)])
+    fitted = fit_regression(y[: len(train)], factors[: len(train)])
     spread = factors[test].var(dim=0, correction=0)
 
     def told(y: Tensor) -> float:

@@ -2,12 +2,13 @@
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from lia_adapter.files import atomic_write
@@ -112,14 +113,22 @@ def png_bytes(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def save_png(path: str | Path, image: Image.Image) -> None:
+def save_png(path: str | Path, image: Image.Image, text: Mapping[str, str] | None = None) -> None:
     """Writes a PNG, whole or not at all, with the colour profile (icc_profile) and the EXIF data (exif) that its `info` holds.
+
+    Args:
+        path: The file.
+        image: The picture.
+        text: Texts that it carries, by keyword.
 
     Raises:
         LIAError: The file cannot be written.
     """
+    chunks = PngInfo()
+    for key, value in (text or {}).items():
+        chunks.add_itxt(key, value)
     with atomic_write(path) as temporary:
-        image.save(temporary, format="PNG", compress_level=_FAST, exif=image.info.get("exif", b""))
+        image.save(temporary, format="PNG", compress_level=_FAST, exif=image.info.get("exif", b""), pnginfo=chunks)
 
 
 def one_hot(classes: Sequence[int], c_dim: int) -> Tensor | None:

@@ -19,7 +19,8 @@ __all__ = ["main"]
 COMMANDS = {
     "convert": "convert", "train-encoder": "train", "encode": "images", "reconstruct": "images", "invert": "images",
     "evaluate": "images", "sample": "images", "inspect": "about", "export": "export", "dataset": "data", "train": "train",
-    "demo": "about", "doctor": "about", "compare": "compare",
+    "demo": "about", "doctor": "about", "compare": "compare", "directions": "directions", "edit": "edit", "mix": "moves",
+    "interpolate": "moves", "video": "moves",
 }  # fmt: skip
 """Which module of this room has each command."""
 

@@ -28,7 +28,7 @@ from lia_adapter.generators.pictures import device_of, graphs_at_once, picture_b
 from lia_adapter.generators.presets import discriminator_config, stylegan2_config
 from lia_adapter.generators.reduced import draw_reduced, has_lower_layers
 from lia_adapter.generators.sampler import MappingSampler, in_chunks, sampled_mean
-from lia_adapter.generators.script import build_by_script, is_script
+from lia_adapter.generators.script import build_by_script, function_of_script, is_script, told_of_script
 from lia_adapter.generators.seeds import seed_to_z
 from lia_adapter.generators.stack import DenseStack, dense_stack
 from lia_adapter.generators.stylegan1 import StyleGAN1
@@ -57,6 +57,8 @@ __all__ = [
     "broadcast",
     "build",
     "build_by_script",
+    "function_of_script",
+    "told_of_script",
     "build_encoder",
     "build_random",
     "dense_stack",

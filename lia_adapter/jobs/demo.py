@@ -14,7 +14,7 @@ from lia_adapter.budget import in_parts
 from lia_adapter.config import load_recipe, stored
 from lia_adapter.data import open_images
 from lia_adapter.data.toyfaces import FACTORS, sample_factors
-from lia_adapter.editing import Directions, fit_directions
+from lia_adapter.editing import Regression, fit_regression
 from lia_adapter.jobs.convert import convert_lia
 from lia_adapter.jobs.run import run_folder, write_results
 from lia_adapter.jobs.train_encoder import remove_state, train_encoder_lia
@@ -54,7 +54,7 @@ class Demo:
 
     lia: LIA
     x: Tensor
-    directions: Directions
+    directions: Regression
     figures: dict[str, Any]
     pictures: dict[str, Image.Image] = field(default_factory=dict)
 
@@ -80,7 +80,7 @@ def run_demo(out: Path | None = None, progress: Progress | None = None) -> Demo:
     with torch.no_grad():
         y = torch.cat(list(in_parts(lia.encode, x, lia.at_once("reconstruct"))))
     factors = torch.from_numpy(sample_factors([int(name.split(".")[0]) for name in images.names[:FITTED]]))
-    directions = fit_directions(y, factors)
+    directions = fit_regression(y, factors)
     figures = {
         "convert": converted.metrics,
         "encoder": lia.metrics["encoder"],

@@ -2,21 +2,20 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lia_adapter.budget import in_parts
-from lia_adapter.codes import Codes, draw_codes, given, is_codes_file, open_codes
-from lia_adapter.data import ImageSet, Placement, in_batches, none_readable, open_images, paste_back
+from lia_adapter.codes import draw_code, given
+from lia_adapter.data import none_readable, paste_back
 from lia_adapter.errors import ConfigError, LIAError, argument
 from lia_adapter.files import check_writable, make_folder
 from lia_adapter.generators import fingerprint
 from lia_adapter.generators.labels import Label
+from lia_adapter.jobs.drawing import Coded, is_part, open_drawing
 from lia_adapter.jobs.run import check_inputs_kept, report_paths, write_json, write_results
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.images import mse
@@ -25,28 +24,11 @@ from lia_adapter.pictures import image_grid, paired_grid, png_bytes, save_png
 from lia_adapter.progress import Progress
 from lia_adapter.resize import resize
 
-__all__ = ["GRID", "picture_stems", "reconstruct_images"]
+__all__ = ["GRID", "picture_stems", "reconstruct_images", "refuse_others"]
 
 _SHOWN = 64  # images in the grid, at most
 GRID = "grid.json"
 """Figures in the folder, with .png and .html beside them."""
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """A reconstruction.
-
-    Attributes:
-        number: Of its image.
-        image: What the generator draws [C, H, W].
-        x: What it should draw, or None where the original is not at hand.
-        placement: Where the image lies in its picture.
-    """
-
-    number: int
-    image: Tensor
-    x: Tensor | None
-    placement: Placement
 
 
 @renamed("fit", "resize_mode")
@@ -97,29 +79,11 @@ def reconstruct_images(
             that cannot be written.
     """
     source, out, g = Path(source), Path(out), lia.generator
-    if is_codes_file(source):
-        if resize_mode is not None or split is not None:
-            mode, split_ = argument("resize_mode"), argument("split")
-            raise ConfigError(f"{source.name} holds codes, which know how images were read. Leave {mode} and {split_} out.")
-        if align is not None or landmarks is not None:
-            both = f"{argument('align')} and {argument('landmarks')}"
-            raise ConfigError(f"{source.name} holds codes, which know how images were read. Leave {both} out.")
-        codes = open_codes(source, lia, trust=trust_codes)
-        images, problem = _originals(lia, codes)
-        names: Sequence[str] = codes.names
-        data = codes.about.get("data", "")
-        numbers = None if images is None else _numbers(images, codes)
-        work = _from_codes(lia, codes, images, numbers, psi, lia.at_once("draw", batch))
-    else:
-        problem, numbers = "", None
-        if lia.encoder is None:
-            raise LIAError("this file has no encoder. Run lia-adapt train-encoder on it first, or give a file of codes.")
-        images = open_images(
-            source, g.resolution, g.channels, resize_mode=resize_mode or "crop", split=split or "all", c_dim=g.c_dim,
-            label=label, bits=bits, align=align, landmarks=landmarks,
-        )  # fmt: skip
-        names, data = images.names, images.path
-        work = _from_images(lia, images, psi, lia.at_once("reconstruct", batch))
+    opened = open_drawing(
+        lia, source, resize_mode=resize_mode, split=split, label=label, bits=bits, align=align, landmarks=landmarks,
+        trust_codes=trust_codes,
+    )  # fmt: skip
+    names, images = opened.names, opened.images
     stems = picture_stems(names)
     run = {
         "source": str(source), "generator_sha256": fingerprint(g), "fit": resize_mode, "split": split, "psi": psi,
@@ -128,29 +92,33 @@ def reconstruct_images(
     }  # fmt: skip
     make_folder(out)
     outputs = [out / f"{stem}{ending}" for stem in stems for ending in (".png", ".pasted.png")]
-    check_inputs_kept([*outputs, *report_paths(out / GRID).values()], str(data), names)
-    _refuse_others(out, stems, run)
+    check_inputs_kept([*outputs, *report_paths(out / GRID).values()], opened.data, names)
+    refuse_others(out, stems, run)
     for path in report_paths(out / GRID).values():
         check_writable(path)
     files: dict[str, list[str]] = {}
     errors: dict[str, float] = {}
     shown: list[tuple[Tensor, Tensor | None]] = []
-    for drawn in work:
+
+    def draw(part: Coded) -> list[Tensor]:
+        return list(draw_code(lia, part.code, part.kept, psi).cpu())
+
+    for drawn in opened.each(draw, batch):
         if not files:  # so that the same call may go over what an interrupted one left
             write_json(out / GRID, {"run": run})
         name, stem = names[drawn.number], stems[drawn.number]
         written = [f"{stem}.png"]
         make_folder((out / stem).parent)
-        save_png(out / written[0], image_grid(drawn.image[None]))
-        if paste and images is not None and drawn.x is not None and _is_part(drawn.placement, lia.generator.resolution):
-            original = images.original(drawn.number if numbers is None else numbers[drawn.number])
+        save_png(out / written[0], image_grid(drawn.made[None]))
+        if paste and images is not None and drawn.x is not None and is_part(drawn.placement, lia.generator.resolution):
+            original = images.original(opened.original(drawn.number))
             written.append(f"{stem}.pasted.png")
-            save_png(out / written[1], paste_back(original, drawn.image, drawn.placement))
+            save_png(out / written[1], paste_back(original, drawn.made, drawn.placement))
         files[name] = written
         if drawn.x is not None:
-            errors[name] = float(mse(drawn.image[None], drawn.x[None]))
+            errors[name] = float(mse(drawn.made[None], drawn.x[None]))
         if len(shown) < _SHOWN:  # small ones: 64 of 1024² would fill the memory
-            shown.append((resize(drawn.image[None]), None if drawn.x is None else resize(drawn.x[None])))
+            shown.append((resize(drawn.made[None]), None if drawn.x is None else resize(drawn.x[None])))
         if progress:
             progress("reconstruct", drawn.number, len(names))
     if progress:
@@ -160,7 +128,7 @@ def reconstruct_images(
     figures = {
         "run": run, "source": str(source), "lia": lia.provenance.get("source"), "psi": psi, "count": len(files),
         "mse": sum(errors.values()) / len(errors) if errors else None,
-        "originals": problem or None, "unreadable": {} if images is None else images.unreadable,
+        "originals": opened.problem or None, "unreadable": {} if images is None else images.unreadable,
         "files": files, "mse_of": errors,
         "shown": {"count": len(shown), "originals": all(original is not None for _, original in shown)},
     }  # fmt: skip
@@ -168,8 +136,17 @@ def reconstruct_images(
     return figures
 
 
-def _refuse_others(out: Path, stems: Sequence[str], run: Mapping[str, Any]) -> None:
-    """Sees to it that no picture of another run, or of another program, is lost."""
+def refuse_others(out: Path, stems: Sequence[str], run: Mapping[str, Any]) -> None:
+    """Sees to it that no picture of another run, or of another program, is lost.
+
+    Args:
+        out: The folder.
+        stems: Of what is to be written there.
+        run: What grid.json must say of an earlier run that may be replaced.
+
+    Raises:
+        ConfigError: There is one.
+    """
     names = [Path(GRID).with_suffix(".png").name, *(f"{stem}{ending}" for stem in stems for ending in (".png", ".pasted.png"))]
     there = next((path for name in names if (path := out / name).exists()), None)
     if there is None:
@@ -208,57 +185,6 @@ def picture_stems(names: Sequence[str]) -> list[str]:
         taken |= wanted
         stems.append(stem)
     return stems
-
-
-@torch.no_grad()
-def _from_images(lia: LIA, images: ImageSet, psi: float, size: int) -> Iterator[_Drawn]:
-    for part in in_batches(images, range(len(images)), size, lia.device):
-        for drawn in in_parts(lambda x: lia.synthesize(lia.encode(x), psi=psi).cpu(), part.x, len(part)):
-            some, part = part[: len(drawn)], part[len(drawn) :]
-            yield from map(_Drawn, some.numbers, drawn, some.x.cpu(), some.placements)
-
-
-@torch.no_grad()
-def _from_codes(
-    lia: LIA, codes: Codes, images: ImageSet | None, numbers: Sequence[int] | None, psi: float, size: int
-) -> Iterator[_Drawn]:
-    first = 0
-    for drawn in in_parts(lambda part: draw_codes(lia, codes, part, psi).cpu(), range(len(codes.names)), size):
-        for i, image in enumerate(drawn, first):
-            item = None if images is None or numbers is None else images.load(numbers[i])
-            yield _Drawn(i, image, None if item is None else item.x, Placement.from_json(codes.placements[i]))
-        first += len(drawn)
-
-
-def _originals(lia: LIA, codes: Codes) -> tuple[ImageSet | None, str]:
-    """The images that codes were made of, or why they are not at hand."""
-    g, about = lia.generator, codes.about
-    try:
-        data, mode, split = (str(about[key]) for key in ("data", "fit", "split"))
-        images = open_images(
-            data, g.resolution, g.channels, resize_mode=mode, split=split, c_dim=g.c_dim, label=about.get("label"),
-            bits=about.get("bits"), align=about.get("align"), landmarks=about.get("landmarks"),
-        )  # fmt: skip
-    except KeyError:
-        return None, "The codes do not say where their images are."
-    except LIAError as error:
-        return None, str(error)
-    if images.identity() != about.get("identity"):
-        return None, f"The images in {images.path} have changed since the codes were made."
-    return images, ""
-
-
-def _numbers(images: ImageSet, codes: Codes) -> list[int]:
-    number = {name: i for i, name in enumerate(images.names)}
-    if unknown := [name for name in codes.names if name not in number]:
-        raise LIAError(f"the codes name the image {unknown[0]!r}, which {images.path} does not hold. Encode the images again.")
-    return [number[name] for name in codes.names]
-
-
-def _is_part(placement: Placement, resolution: tuple[int, int]) -> bool:
-    """Whether the picture is more than the fitted image."""
-    whole = (0, 0, *placement.size)
-    return placement.size != tuple(resolution) or placement.box != whole or placement.inner != whole
 
 
 def _sets(shown: Sequence[tuple[Tensor, Tensor | None]]) -> list[Tensor]:

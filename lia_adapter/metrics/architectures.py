@@ -18,9 +18,10 @@ from lia_adapter.checkpoints.files import read_document, read_file
 from lia_adapter.checkpoints.values import as_mapping, as_tensor
 from lia_adapter.errors import LIAError
 
-__all__ = ["Architecture", "NetworkFile", "identify", "read_network_file", "without_weights"]
+__all__ = ["HEADS", "Architecture", "NetworkFile", "identify", "read_network_file", "without_weights"]
 
-_HEADS = ("classifier", "fc", "head", "heads", "aux1", "aux2", "AuxLogits")
+HEADS = ("classifier", "fc", "head", "heads", "aux1", "aux2", "AuxLogits")
+"""First parts of the names of classifiers."""
 _TRANSFORMERS = ("vit_", "swin_", "maxvit_")
 _GIVE = "Give the state dict of a convolutional one, as torchvision publishes it (.pth) or as .safetensors."
 
@@ -128,7 +129,7 @@ def _architecture(name: str, network: nn.Module, file: NetworkFile) -> Architect
     entries = models.get_model_weights(name)
     weights = next((entry for entry in entries if _published(entry.url, file)), entries.DEFAULT)
     caffe = models.VGG16_Weights.IMAGENET1K_FEATURES
-    if name == "vgg16" and any(t.isnan().any() for key, t in file.tensors.items() if key.startswith(_HEADS)):
+    if name == "vgg16" and any(t.isnan().any() for key, t in file.tensors.items() if key.startswith(HEADS)):
         weights = caffe
     preset = weights.transforms()
     words = entries.__name__.removesuffix("_Weights")  # SqueezeNet1_0 is SqueezeNet 1.0
@@ -152,7 +153,7 @@ def _trunk(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
     return {
         name: list(tensor.shape)
         for name, tensor in tensors.items()
-        if tensor.is_floating_point() and name.partition(".")[0] not in _HEADS
+        if tensor.is_floating_point() and name.partition(".")[0] not in HEADS
     }
 
 
@@ -174,12 +175,12 @@ class _NoWeights(TorchFunctionMode):
         return func(*args, **{**(kwargs or {}), **({"device": "meta"} if func is torch.empty else {})})
 
 
-def without_weights(name: str) -> nn.Module:
-    """torchvision's network of a name, on the meta device."""
+def without_weights(name: str, **options: Any) -> nn.Module:
+    """torchvision's network of a name, on the meta device; options are those of its builder, such as num_classes."""
     from torchvision import models
 
     # As torchvision itself builds them for its weights, which were TensorFlow's and want inputs of another scale.
     ported = {"transform_input": True, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
     with _NoWeights(), torch.random.fork_rng(devices=[]):
-        network: nn.Module = models.get_model(name, **ported)
+        network: nn.Module = models.get_model(name, **ported, **options)
     return network

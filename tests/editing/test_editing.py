@@ -2,7 +2,7 @@
 
 import torch
 
-from lia_adapter.editing import fit_directions
+from lia_adapter.editing import fit_regression
 
 
 def test_directions_of_a_linear_world() -> None:
@@ -12,7 +12,7 @@ def test_directions_of_a_linear_world() -> None:
     # What has nothing to do with the factors is large, and lies across the truth.
     nuisance = 3 * torch.randn(5000, 2, generator=random, dtype=torch.float64) @ torch.randn(2, 8, generator=random).double()
     y = factors @ truth + nuisance
-    found = fit_directions(y, factors)
+    found = fit_regression(y, factors)
     torch.testing.assert_close(found.y.double(), truth, atol=0.6, rtol=0)
     assert (found.r2 > 0.999).all()
     moved = found.move(y.float(), 1, 0.5)
@@ -23,6 +23,6 @@ def test_directions_of_a_linear_world() -> None:
 
 def test_a_factor_that_codes_do_not_tell() -> None:
     random = torch.Generator().manual_seed(0)
-    found = fit_directions(torch.randn(2000, 4, generator=random), torch.rand(2000, 1, generator=random))
+    found = fit_regression(torch.randn(2000, 4, generator=random), torch.rand(2000, 1, generator=random))
     assert abs(float(found.r2)) < 0.05
     assert float(found.y.norm()) < 0.3

@@ -1,16 +1,16 @@
-"""Directions of y along which known factors change, by linear regression."""
+"""Codes and known factors, each as a linear function of the other."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["Directions", "fit_directions"]
+__all__ = ["Regression", "fit_regression"]
 
 
 @dataclass(frozen=True)
-class Directions:
-    """What `fit_directions` found for F factors.
+class Regression:
+    """What `fit_regression` found for F factors.
 
     Attributes:
         y: How much y changes with one unit of each factor, [F, y_dim].
@@ -29,7 +29,7 @@ class Directions:
         return y + torch.as_tensor(amount).to(y).reshape(-1, 1) * self.y[factor].to(y)
 
 
-def fit_directions(y: Tensor, factors: Tensor, *, held_out: float = 0.2) -> Directions:
+def fit_regression(y: Tensor, factors: Tensor, *, held_out: float = 0.2) -> Regression:
     """Regresses factors on codes, and codes on factors (Haufe et al. 2014: weights read, patterns draw).
 
     The weights that read a factor from y are no way to change it: they also point along what merely disturbs the reading. The
@@ -41,7 +41,7 @@ def fit_directions(y: Tensor, factors: Tensor, *, held_out: float = 0.2) -> Dire
         held_out: Share of the images, the last ones, that tell how well it works.
 
     Returns:
-        Directions, in float32.
+        In float32.
     """
     y, factors = y.double(), factors.double()
     n = len(y) - max(1, round(len(y) * held_out))
@@ -55,4 +55,4 @@ def fit_directions(y: Tensor, factors: Tensor, *, held_out: float = 0.2) -> Dire
     bias = means - weights @ mean
     missed = (factors[n:] - y[n:] @ weights.T - bias).square().mean(dim=0)
     r2 = 1 - missed / factors[n:].var(dim=0, correction=0).clamp(min=1e-12)
-    return Directions(slopes.float(), weights.float(), bias.float(), r2.float())
+    return Regression(slopes.float(), weights.float(), bias.float(), r2.float())

@@ -1,0 +1,169 @@
+"""`edit`: photograph, edit, save."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lia_adapter.cli.options import (
+    Job,
+    alignment,
+    batch,
+    bits,
+    device,
+    dry_run,
+    echo_estimate,
+    echo_list,
+    generator_file,
+    labels,
+    memory,
+    out,
+    resize_mode,
+    split,
+)
+from lia_adapter.cli.terminal import ProgressLine
+
+if TYPE_CHECKING:
+    from lia_adapter.generators.labels import Label
+
+__all__ = ["edit"]
+
+
+def _numbers(context: click.Context, option: click.Parameter, values: Sequence[str]) -> dict[str, float]:
+    """NAME=NUMBER, several times."""
+    found: dict[str, float] = {}
+    for value in values:
+        name, equals, text = value.rpartition("=")
+        try:
+            found[name] = float(text)
+        except ValueError:
+            equals = ""
+        if not equals or not name or found[name] != found[name] or abs(found[name]) > 1e6:
+            raise click.BadParameter(f"{value!r} is no NAME=NUMBER, such as smile=2.", context, option)
+    return found
+
+
+def _names(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[str]:
+    """Names, several times or with commas between."""
+    return [name.strip() for value in values for name in value.split(",") if name.strip()]
+
+
+def _layers(context: click.Context, option: click.Parameter, value: str | None) -> list[int] | None:
+    """Numbers and ranges, as in 0-3,7."""
+    from lia_adapter.config import parse_seeds
+    from lia_adapter.errors import ConfigError
+
+    try:
+        return None if value is None else parse_seeds(value)
+    except ConfigError:
+        raise click.BadParameter(f"{value!r} are no layers; expected numbers and ranges, as in 4-7.", context, option) from None
+
+
+@click.command(cls=Job)
+@click.argument("file", metavar="LIA", required=False)
+@click.argument("source", metavar="PHOTOS|CODES", required=False)
+@out("Folder for the pictures", "edited")
+@click.option(
+    "--directions", multiple=True, help="A file of directions; several times for several. Default directions.safetensors."
+)
+@click.option(
+    "--move", multiple=True, metavar="NAME=S", callback=_numbers, help="Go so many standard deviations along a direction."
+)
+@click.option(
+    "--to", multiple=True, metavar="NAME=V", callback=_numbers, help="Go until the attribute is V, by --scorer or as codes say."
+)
+@click.option("--keep", multiple=True, metavar="NAMES", callback=_names, help="Directions whose attributes are to stay.")
+@click.option(
+    "--layers", metavar="RANGE", callback=_layers, help="Which layers' codes move, as in 4-7; default: as directions say."
+)
+@click.option("--space", type=click.Choice(["y", "ys", "z"]), help="Which directions, where several have one name.")
+@click.option("--scorer", help="What reads attributes of pictures, for --to: see lia-adapt directions find.")
+@click.option("--again", metavar="PNG", type=Path, help="Make a picture of an earlier edit once more, by the recipe in it.")
+@resize_mode(None, " Default crop.")
+@alignment
+@split(None, " Default all.")
+@labels("all images, instead of the data set's own")
+@bits
+@click.option("--trunc", type=float, default=1.0, show_default=True, help="Truncation psi.")
+@click.option("--trust-codes", is_flag=True, help="Say that CODES of another program are of LIA's generator.")
+@click.option("--no-paste", is_flag=True, help="Leave out the whole pictures with the edit pasted back.")
+@batch
+@generator_file
+@device
+@memory
+@dry_run
+def edit(
+    file: str | None,
+    source: str | None,
+    out: str | None,
+    directions: Sequence[str],
+    move: dict[str, float],
+    to: dict[str, float],
+    keep: list[str],
+    layers: list[int] | None,
+    space: str | None,
+    scorer: str | None,
+    again: Path | None,
+    resize_mode: str | None,
+    align: str | None,
+    landmarks: str | None,
+    split: str | None,
+    label: "Label | None",
+    bits: int | None,
+    trunc: float,
+    trust_codes: bool,
+    no_paste: bool,
+    batch: int | None,
+    generator: str | None,
+    device: str | None,
+    dry_run: bool,
+) -> None:
+    """Encode photographs, change something, and save them: lia-adapt edit LIA PHOTOS --move smile=2 --keep glasses.
+
+    PHOTOS is a folder, a data-set zip or one picture; CODES a .safetensors of lia-adapt encode or invert. Writes into the
+    folder OUT a PNG of each, the same pasted back into the whole photograph, and grid.png, grid.html and grid.json with
+    photographs, reconstructions and edits. A run that was stopped goes on when the same command is given again.
+    """
+    from lia_adapter.codes import is_codes_file, open_codes
+    from lia_adapter.devices import device_name
+    from lia_adapter.errors import ConfigError
+    from lia_adapter.jobs.edit import edit_again, edit_images, open_directions
+    from lia_adapter.jobs.estimates import Work, count_images, estimate
+    from lia_adapter.loading import load
+    from lia_adapter.reports.edit import write_edit_report
+
+    folder, progress = Path(out or "edited"), ProgressLine()
+    if again is not None:
+        if file or source or move or to or keep:
+            raise ConfigError("--again takes everything from the picture; leave all but -o out.")
+        where = device_name(device)
+        figures = edit_again(again, folder, lambda path: load(path, generator=generator, device=where), progress)
+    else:
+        if file is None or source is None:
+            raise click.UsageError("give LIA and PHOTOS, or --again PNG.")
+        progress(f"open {Path(file).name}", 0, None)
+        lia = load(file, generator=generator, device=device_name(device))
+        files = list(directions) or ["directions.safetensors"]
+        if dry_run:
+            open_directions(lia, files, space)
+            known = is_codes_file(source)
+            count = (
+                len(open_codes(source, lia, trust=trust_codes).names)
+                if known
+                else count_images(lia, source, split or "all", label)
+            )
+            echo_estimate(estimate(lia, Work(drawn=count, encoded=0 if known else count)))
+            return
+        figures = edit_images(
+            lia, source, folder, directions=files, move=move, to=to, keep=keep, layers=layers, space=space, scorer=scorer,
+            resize_mode=resize_mode, split=split, label=label, bits=bits, align=align, landmarks=landmarks,
+            trust_codes=trust_codes, psi=trunc, paste=not no_paste, batch=batch, lia_file=file, progress=progress,
+        )  # fmt: skip
+    page = write_edit_report(figures, folder)
+    echo_list("unreadable", [f"{name}: {why}" for name, why in figures["unreadable"].items()])
+    echo_list("unreached", figures["unreached"], " (no strength within 8 gives the wanted value: the nearest is drawn)")
+    echo_list("improbable", figures["improbable"], " (the edit goes beyond what the prior has: try less)")
+    if figures["originals"]:
+        click.echo(f"originals  left out: {figures['originals']}")
+    click.echo(f"wrote {figures['count']:,} edited pictures into {folder}; open {page} in a browser")

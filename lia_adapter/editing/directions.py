@@ -1,0 +1,184 @@
+"""Directions by name, and files of them, bound to their generator by hash."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lia_adapter.errors import CheckpointError, ConfigError, LIAError, argument
+from lia_adapter.tensorfile import finite, read_tensor_file, write_tensor_file
+
+__all__ = ["SPACES_OF_EDITS", "Direction", "Directions", "join_directions", "read_directions"]
+
+_FORMAT, _VERSION = "lia-adapter-directions", 1
+SPACES_OF_EDITS = ("y", "ys", "z")
+"""What a direction moves: the one y of all layers, each layer's own, or z."""
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One way to move codes.
+
+    Attributes:
+        name: What people call it.
+        space: y, ys or z.
+        step: What is added to a code for a strength of 1, one standard deviation of the prior: [D], of ys [num_ws, y_dim].
+        method: How it was found.
+        layers: Which ys move, where the user does not say; None: all.
+        reader: Of a direction that belongs to a measured attribute: what reads it from a code of that space, [D], in
+            units of the attribute; None: nothing is known.
+        bias: attribute = code @ reader + bias.
+        about: How it was found and what was measured of it, as JSON.
+    """
+
+    name: str
+    space: str
+    step: Tensor
+    method: str
+    layers: tuple[int, ...] | None = None
+    reader: Tensor | None = None
+    bias: float = 0.0
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Directions of one generator, in order.
+
+    Attributes:
+        generator: Its fingerprint.
+        found: Directions; those of one space have different names.
+        about: Where they come from, as JSON: the source of the generator, how they were found.
+    """
+
+    generator: str
+    found: tuple[Direction, ...]
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = [(one.name, one.space) for one in self.found]
+        if twice := next((pair for pair in known if known.count(pair) > 1), None):
+            raise ConfigError(
+                f"there are two directions {twice[0]!r} of {twice[1]}. Give one another name: lia-adapt directions rename."
+            )
+
+    @property
+    def names(self) -> list[str]:
+        """Of all directions, in order."""
+        return [direction.name for direction in self.found]
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def __iter__(self) -> Iterator[Direction]:
+        return iter(self.found)
+
+    def __getitem__(self, name: str) -> Direction:
+        """The direction of a name.
+
+        Raises:
+            ConfigError: There is none, or one in each of several spaces.
+        """
+        named = [direction for direction in self.found if direction.name == name]
+        if len(named) > 1:
+            spaces = " and of ".join(one.space for one in named)
+            raise ConfigError(f"there is a direction {name!r} of {spaces}. Say which by {argument('space')}.")
+        if named:
+            return named[0]
+        near = difflib.get_close_matches(name, self.names, n=1)
+        known = ", ".join(self.names[:20]) + (f" and {len(self) - 20} more" if len(self) > 20 else "")
+        hint = f" did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"there is no direction {name!r};{hint} There are: {known or 'none'}.")
+
+    def of_space(self, space: str) -> "Directions":
+        """Those of y, ys or z alone."""
+        return replace(self, found=tuple(one for one in self.found if one.space == space))
+
+    def renamed(self, names: Mapping[str, str]) -> "Directions":
+        """The same under other names.
+
+        Args:
+            names: Old -> new.
+
+        Raises:
+            ConfigError: There is no such direction, or two would have one name.
+        """
+        if unknown := [old for old in names if old not in self.names]:
+            self[unknown[0]]  # says what there is
+        return replace(self, found=tuple(replace(one, name=names.get(one.name, one.name)) for one in self.found))
+
+    def save(self, path: str | Path) -> None:
+        """Writes one .safetensors, whole or not at all.
+
+        Raises:
+            LIAError: The file cannot be written.
+        """
+        tensors: dict[str, Tensor] = {}
+        entries = []
+        for i, one in enumerate(self.found):
+            tensors[f"step.{i}"] = one.step.detach().float().cpu().contiguous()
+            if one.reader is not None:
+                tensors[f"reader.{i}"] = one.reader.detach().float().cpu().contiguous()
+            entries.append(
+                {
+                    "name": one.name, "space": one.space, "method": one.method, "bias": one.bias, "about": finite(one.about),
+                    "layers": None if one.layers is None else list(one.layers),
+                }
+            )  # fmt: skip
+        header = {
+            "version": _VERSION, "generator_sha256": self.generator, "directions": entries, "about": finite(self.about),
+        }  # fmt: skip
+        write_tensor_file(path, _FORMAT, header, tensors)
+
+
+def read_directions(path: str | Path) -> Directions:
+    """Opens a file of directions.
+
+    Raises:
+        LIAError: It is missing, holds no directions, or is damaged.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise LIAError(f"there is no file of directions {path}. Check the path, or run lia-adapt directions find.")
+    try:
+        read = read_tensor_file(path, _FORMAT)
+        if read is None:
+            raise LIAError(
+                f"{path.name} is a .safetensors file, but holds no directions. lia-adapt directions find writes such."
+            )
+        header, tensors = read
+        if int(header["version"]) > _VERSION:
+            raise LIAError(f"{path.name} was written by a later version of lia-adapter. Update this one to read it.")
+        found = tuple(_entry(entry, i, tensors) for i, entry in enumerate(header["directions"]))
+        return Directions(str(header["generator_sha256"]), found, dict(header["about"]))
+    except (CheckpointError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        why = str(error) or type(error).__name__
+        raise LIAError(f"{path.name} is no readable file of directions: {why}. Find the directions again.") from error
+
+
+def join_directions(parts: Sequence[Directions]) -> Directions:
+    """Several files of one generator as one.
+
+    Raises:
+        LIAError: They are of different generators, or two directions have one name.
+    """
+    first = parts[0]
+    if any(part.generator != first.generator for part in parts):
+        raise LIAError("these files of directions are of different generators; use those of one.")
+    if len(parts) == 1:
+        return first
+    return Directions(first.generator, tuple(one for part in parts for one in part), {"source": first.about.get("source")})
+
+
+def _entry(entry: Mapping[str, Any], i: int, tensors: Mapping[str, Tensor]) -> Direction:
+    step, reader, layers = tensors[f"step.{i}"], tensors.get(f"reader.{i}"), entry["layers"]
+    space = str(entry["space"])
+    if space not in SPACES_OF_EDITS or step.ndim != (2 if space == "ys" else 1) or not bool(step.isfinite().all()):
+        raise ValueError(f"direction {entry['name']!r} of space {space!r} has a step {list(step.shape)}")
+    return Direction(
+        str(entry["name"]), space, step, str(entry["method"]), None if layers is None else tuple(map(int, layers)), reader,
+        float(entry["bias"]), dict(entry["about"]),
+    )  # fmt: skip

@@ -1,0 +1,64 @@
+"""GANSpace (Härkönen 2020): the principal components of y, or of an early feature map, regressed back to codes."""
+
+import torch
+from torch import Tensor
+
+from lia_adapter.budget import in_parts
+from lia_adapter.editing.directions import Direction
+from lia_adapter.editing.task import Task
+from lia_adapter.errors import ConfigError
+from lia_adapter.generators import broadcast
+from lia_adapter.inversion import Stage
+
+__all__ = ["pca", "principal_components"]
+
+_MAPS, _AT_ONCE, _SLACK, _ROUNDS = 5000, 16, 10, 2
+_MAP_CODES = 2**31  # first number of their random streams
+
+
+def principal_components(covariance: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Variances [count], falling, and components [count, D] of a covariance [D, D]."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return values.flip(0)[:count], vectors.flip(1).t()[:count]
+
+
+def pca(task: Task) -> list[Direction]:
+    """Directions of the largest variance.
+
+    Args:
+        task: `count` directions, of statistics of `samples` codes; with `activation` of at most 5,000 feature maps.
+
+    Raises:
+        ConfigError: More directions than y has entries.
+    """
+    config, dim = task.config, task.generator.y_dim
+    if config.count > dim:
+        raise ConfigError(f"count is {config.count}; y has {dim} entries, and so many directions at most.")
+    if config.activation:
+        return _of_maps(task)
+    values, vectors = principal_components(task.space.covariance, config.count)
+    shares = (values / task.space.covariance.diagonal().sum()).tolist()
+    return task.numbered(vectors, [{"share_of_variance": share} for share in shares])
+
+
+@torch.no_grad()
+def _of_maps(task: Task) -> list[Direction]:
+    """Components of feature maps, and of each the slope of y over it (sec. 3.2, by least squares)."""
+    config, stage = task.config, Stage(task.generator)
+    total = min(config.samples, _MAPS)
+    y, _ = task.y(total, _MAP_CODES)
+    maps = torch.empty(total, stage.shape[0] * stage.shape[1] * stage.shape[2])
+    first = 0
+    for part in in_parts(lambda part: stage.maps(broadcast(part, task.generator.num_ws)).flatten(1).cpu(), y, _AT_ONCE):
+        maps[first : first + len(part)] = part
+        first += len(part)
+        if task.progress:
+            task.progress("feature maps", first, total)
+    maps -= maps.mean(dim=0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        u, s, _ = torch.svd_lowrank(maps, q=min(config.count + _SLACK, *maps.shape), niter=_ROUNDS)  # Halko 2011
+    scores = u[:, : config.count].double()  # orthonormal: the slopes are products
+    slopes = scores.t() @ (y.cpu().double() - y.cpu().double().mean(dim=0))
+    shares = (s[: config.count].square() / maps.square().sum()).tolist()
+    return task.numbered(slopes.to(task.device), [{"share_of_variance": share} for share in shares])

@@ -1,0 +1,137 @@
+"""What a method of finding directions is given."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lia_adapter.editing.directions import Direction
+from lia_adapter.editing.find_config import FindConfig
+from lia_adapter.editing.space import CodeSpace, oriented
+from lia_adapter.errors import ConfigError
+from lia_adapter.generators import Generator, MappingSampler
+from lia_adapter.metrics.distances import Moments
+from lia_adapter.progress import Progress
+
+__all__ = ["Examples", "Task"]
+
+_PART = 8192  # codes mapped at once
+_STATISTICS = 2**33  # first number of the random streams that statistics are drawn by
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Codes of images, and what is known of the images.
+
+    Attributes:
+        codes: [N, D], of the space that directions are wanted in.
+        values: Attributes of the same images [N, F]; NaN where one is not known.
+        names: Of the attributes.
+    """
+
+    codes: Tensor
+    values: Tensor
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A search for directions.
+
+    Attributes:
+        generator: Whose codes are to move; its weights do not change.
+        config: How.
+        examples: Of methods that learn from attributes; else None.
+        state: File for what a training has reached, which the same task goes on from; None: nothing is kept.
+        identity: Of that training: what the generator and the config are known by.
+        progress: Is told what is done.
+    """
+
+    generator: Generator
+    config: FindConfig
+    examples: Examples | None = None
+    state: Path | None = None
+    identity: str = ""
+    progress: Progress | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the generator is."""
+        return next((p.device for p in self.generator.parameters()), torch.device("cpu"))
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Which ys the directions move.
+
+        Raises:
+            ConfigError: There is no such layer.
+        """
+        n = self.generator.num_ws
+        chosen = tuple(range(n)) if self.config.layers is None else self.config.layers
+        if (wrong := max(chosen)) >= n:
+            raise ConfigError(f"layers has {wrong}; this generator's are 0 to {n - 1}.")
+        return chosen
+
+    @cached_property
+    def space(self) -> CodeSpace:
+        """That of y, by samples of the original mapping; of z the standard one."""
+        if self.config.space == "z":
+            return CodeSpace.standard(self.generator.y_dim, self.device)
+        moments, wanted = Moments(), self.config.samples
+        for first in range(0, wanted, _PART):
+            moments.add(self.y(min(_PART, wanted - first), _STATISTICS + first)[0])
+            if self.progress:
+                self.progress("statistics of codes", min(first + _PART, wanted), wanted)
+        return CodeSpace(moments.mean.to(self.device), moments.covariance.to(self.device))
+
+    def y(self, n: int, number: int) -> tuple[Tensor, Tensor | None]:
+        """Some y [n, y_dim] of the original mapping, and their labels; the same for the same number, below 2**33."""
+        random = torch.Generator(self.device).manual_seed((self.config.seed << 35) % 2**62 + number)
+        _, y, c = MappingSampler(self.generator).pairs(n, random)
+        return y, c
+
+    def directions(
+        self, vectors: Tensor, names: Sequence[str], about: Sequence[dict[str, Any]] | None = None
+    ) -> list[Direction]:
+        """Directions of y [N, y_dim] that no attribute gives a sign to, as long as one standard deviation."""
+        steps, config = self.space.step(oriented(vectors)), self.config
+        told = [{} for _ in names] if about is None else about
+        return [
+            Direction(name, "y", step, config.method, config.layers, about=more)
+            for name, step, more in zip(names, steps, told, strict=True)
+        ]
+
+    def numbered(self, vectors: Tensor, about: Sequence[dict[str, Any]] | None = None) -> list[Direction]:
+        """The same, named by method and number."""
+        return self.directions(vectors, [f"{self.config.method}-{i}" for i in range(1, len(vectors) + 1)], about)
+
+    def attribute(self, name: str, u: Tensor, about: dict[str, Any], scale: float = 1.0, bias: float = 0.0) -> Direction:
+        """A direction of an attribute that a linear function of white codes reads: attribute = scale · uᵀ(white code) + bias.
+
+        Moving along root @ u changes the reading, and nothing that is independent of it (Haufe et al. 2014).
+
+        Args:
+            name: Of the attribute.
+            u: In white coordinates, of length 1 [D].
+            about: What is known of it.
+            scale: Units of the attribute for one of u.
+            bias: The attribute where u is 0.
+        """
+        space, config = self.space, self.config
+        reader = scale * space.white(u)  # inv(root) is symmetric: u·((code - mean) @ inv(root)) = (code - mean)·(u @ inv(root))
+        bias -= float(space.mean @ reader)
+        return Direction(
+            name,
+            config.space,
+            space.step(space.coloured(u)),
+            config.method,
+            config.layers,
+            reader=reader,
+            bias=bias,
+            about=about,
+        )

@@ -1,0 +1,270 @@
+"""`edit`: pictures or codes, moved along directions, drawn and pasted back into their photographs; each PNG has its recipe."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lia_adapter.codes import given
+from lia_adapter.data import none_readable, paste_back
+from lia_adapter.editing import Directions, join_directions, read_directions
+from lia_adapter.editing.directions import SPACES_OF_EDITS
+from lia_adapter.errors import ConfigError, LIAError, argument
+from lia_adapter.files import make_folder, sha256_file
+from lia_adapter.generators import fingerprint
+from lia_adapter.generators.labels import Label
+from lia_adapter.jobs.drawing import is_part, open_drawing
+from lia_adapter.jobs.edit_plan import EditPlan
+from lia_adapter.jobs.reconstruct import GRID, picture_stems, refuse_others
+from lia_adapter.jobs.run import check_inputs_kept, report_paths, write_json, write_results
+from lia_adapter.lia import LIA
+from lia_adapter.metrics.scorers import load_scorer
+from lia_adapter.pictures import image_grid, paired_grid, png_bytes, save_png
+from lia_adapter.progress import Progress
+from lia_adapter.resize import resize
+
+__all__ = ["RECIPE", "edit_again", "edit_images", "edit_recipe", "open_directions"]
+
+RECIPE = "lia-adapter"
+"""Under this key each PNG has the recipe that made it, as JSON."""
+_SHOWN = 64  # images in the grid, at most
+_IMPROBABLE = 0.01  # p of a code that the generator's mapping hardly makes
+
+
+def open_directions(lia: LIA, files: Sequence[str | Path], space: str | None = None) -> Directions:
+    """Files of directions of one generator as one.
+
+    Args:
+        lia: Whose they must be.
+        files: One or more.
+        space: y, ys or z: those of that space alone.
+
+    Raises:
+        LIAError: A file cannot be read, is of another generator, or there are none of that space.
+    """
+    if not files:
+        raise ConfigError(f"give a file of directions by {argument('directions')}; lia-adapt directions find makes one.")
+    if space is not None and space not in SPACES_OF_EDITS:
+        raise ConfigError(f"{argument('space')} is {space!r}; expected one of {', '.join(SPACES_OF_EDITS)}.")
+    parts = [read_directions(file) for file in files]
+    owner = fingerprint(lia.generator)
+    for file, part in zip(files, parts, strict=True):
+        if part.generator != owner:
+            raise LIAError(
+                f"{Path(file).name} holds directions of another generator ({part.about.get('source') or 'a wrapped one'}) than "
+                f"this file's ({lia.provenance.get('source') or 'a wrapped one'}). Find them with this one."
+            )
+    found = join_directions(parts)
+    if space is not None and not len(found := found.of_space(space)):
+        raise ConfigError(
+            f"none of the directions is of {space}. Find some with space={space}, or leave {argument('space')} out."
+        )
+    return found
+
+
+def edit_images(
+    lia: LIA,
+    source: str | Path,
+    out: str | Path,
+    *,
+    directions: Sequence[str | Path],
+    move: Mapping[str, float] | None = None,
+    to: Mapping[str, float] | None = None,
+    keep: Sequence[str] = (),
+    layers: Sequence[int] | None = None,
+    space: str | None = None,
+    scorer: str | Path | None = None,
+    only: str | None = None,
+    resize_mode: str | None = None,
+    split: str | None = None,
+    label: Label | None = None,
+    bits: int | None = None,
+    align: str | None = None,
+    landmarks: str | Path | None = None,
+    trust_codes: bool = False,
+    psi: float = 1.0,
+    paste: bool = True,
+    batch: int | None = None,
+    lia_file: str | Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Encodes pictures, moves their codes, and draws a PNG of each, pasted back as `reconstruct_images` does.
+
+    What a method of inversion found beside codes is drawn with, so that edits begin at its reconstruction.
+
+    Args:
+        lia: With an encoder, if the source are images.
+        source: Images, or codes of `encode` or `invert`.
+        out: Folder, made where there is none; files of an earlier run of the same arguments are kept, so that one that was
+            stopped goes on.
+        directions: Files of directions.
+        move: How far along which, in standard deviations.
+        to: What an attribute shall become: of the scorer where one is given, else of the direction's own reader of codes.
+        keep: Directions whose attributes are to stay.
+        layers: Which ys move, from 0; None: as the directions say, or all.
+        space: Directions of y, ys or z alone, where several have one name.
+        scorer: See `load_scorer`; the direction's name is that of its attribute, where it has several.
+        only: The name of the one image to edit.
+        resize_mode: Of images; see `reconstruct_images`, also for those that follow.
+        split: Of images: which.
+        label: The class of all images, or the numbers of their label.
+        bits: Of integer images of more than 8 bits.
+        align: Of images: "ffhq" cuts faces out by their landmarks.
+        landmarks: The file that tells where faces are.
+        trust_codes: Whether codes of another program are this generator's.
+        psi: Truncation; 1 is none.
+        paste: Whether to paste back.
+        batch: Images a pass, at most; None: what memory and speed allow.
+        lia_file: The path of the LIA file, for the recipe in each PNG.
+        progress: Is told what is done.
+
+    Returns:
+        What grid.json says: files and strengths by image, which edits left what the prior has, and what could not be read.
+
+    Raises:
+        LIAError: See `reconstruct_images`; no such direction, nothing to do, or an attribute that nothing reads.
+    """
+    source, out = Path(source), Path(out)
+    known = open_directions(lia, directions, space)
+    amounts, targets = dict(move or {}), dict(to or {})
+    if not amounts and not targets:
+        raise ConfigError(f"nothing is to change. Give {argument('move')} NAME=STRENGTH or {argument('to')} NAME=VALUE.")
+    if both := amounts.keys() & targets.keys():
+        raise ConfigError(f"{min(both)!r} has a strength and a value to reach; give one of the two.")
+    if both := (amounts.keys() | targets.keys()) & set(keep):
+        raise ConfigError(f"{min(both)!r} is to move and to stay; leave it out of one of the two.")
+    judge = None if scorer is None else load_scorer(scorer)
+    plan = EditPlan(lia, known, amounts, targets, keep=keep, layers=layers, judge=judge, psi=psi)
+    opened = open_drawing(
+        lia, source, resize_mode=resize_mode, split=split, label=label, bits=bits, align=align, landmarks=landmarks,
+        trust_codes=trust_codes,
+    )  # fmt: skip
+    names, images = opened.names, opened.images
+    if only is not None and only not in names:
+        raise LIAError(f"{source} holds no image {only!r}.")
+    stems = picture_stems(names)
+    options = {
+        "move": amounts, "to": targets, "keep": list(keep), "layers": None if layers is None else list(layers), "space": space,
+        "scorer": None if scorer is None else str(scorer), "resize_mode": resize_mode, "split": split, "psi": psi,
+        "trust_codes": trust_codes, "paste": paste, **given(label, bits, align, landmarks),
+    }  # fmt: skip
+    recipe = {
+        "command": "edit", "lia": None if lia_file is None else str(Path(lia_file).absolute()),
+        "generator_sha256": fingerprint(lia.generator), "source": str(source.absolute()),
+        "directions": [str(Path(file).absolute()) for file in directions],
+        "directions_sha256": [sha256_file(file) for file in directions], "options": options,
+    }  # fmt: skip
+    encoder = None if lia.encoder is None else fingerprint(lia.encoder)
+    run = {**recipe, "source": str(source), "only": only, "encoder_sha256": encoder}
+    make_folder(out)
+    outputs = [out / f"{stem}{ending}" for stem in stems for ending in (".png", ".pasted.png")]
+    check_inputs_kept([*outputs, *report_paths(out / GRID).values()], opened.data, names)
+    refuse_others(out, stems, run)
+    write_json(out / GRID, {"run": run})
+    kept = {i: told for i in range(len(names)) if (told := _kept(out / f"{stems[i]}.png", recipe, names[i])) is not None}
+    wanted = [i for i in range(len(names)) if only is None or names[i] == only]
+    files: dict[str, dict[str, Any]] = {names[i]: kept[i] for i in wanted[_SHOWN:] if i in kept}
+    todo = [i for i in wanted if names[i] not in files]
+    plan.shown = set(todo[:_SHOWN])
+    shown: list[list[Tensor]] = []
+    for drawn in opened.each(plan, batch, todo):
+        name, stem, made = names[drawn.number], stems[drawn.number], drawn.made
+        written = [f"{stem}.png"]
+        pasted = paste and images is not None and drawn.x is not None and is_part(drawn.placement, lia.generator.resolution)
+        written += [f"{stem}.pasted.png"] if pasted else []
+        files[name] = {"files": written, "strengths": made.strengths, "reached": made.reached, "prior_p": made.p}
+        text = {RECIPE: json.dumps({**recipe, "image": name, "made": files[name]})}
+        make_folder((out / stem).parent)
+        if pasted and images is not None:
+            original = images.original(opened.original(drawn.number))
+            save_png(out / written[1], paste_back(original, made.after, drawn.placement), text)
+        save_png(out / written[0], image_grid(made.after[None]), text)  # the last: what there is, is whole
+        if made.before is not None:
+            shown.append([resize(x[None]) for x in (drawn.x, made.before, made.after) if x is not None])
+        if progress:
+            progress("edit", len(files), len(wanted))
+    if images is not None and not files:
+        raise none_readable(images)
+    files = {name: files[name] for name in names if name in files}
+    rows = min(len(row) for row in shown)
+    figures = {
+        "run": run, "source": str(source), "lia": lia.provenance.get("source"), "count": len(files), "images": files,
+        "improbable": [name for name, one in files.items() if _left_prior(one["prior_p"])],
+        "unreached": [name for name, one in files.items() if not one["reached"]], "originals": opened.problem or None,
+        "unreadable": {} if images is None else images.unreadable, "shown": {"count": len(shown), "rows": rows},
+    }  # fmt: skip
+    columns = zip(*(row[-rows:] for row in shown), strict=True)
+    write_results(out / GRID, png_bytes(paired_grid(*map(torch.cat, columns))), figures)
+    return figures
+
+
+def edit_recipe(path: str | Path) -> dict[str, Any]:
+    """The recipe in a PNG that `edit` wrote.
+
+    Raises:
+        LIAError: It cannot be read, or has none.
+    """
+    try:
+        with Image.open(path) as picture:
+            text = picture.info.get(RECIPE)
+        found = json.loads(text) if isinstance(text, str) else None
+    except FileNotFoundError:
+        raise LIAError(f"there is no {path}. Check the path.") from None
+    except (OSError, ValueError, SyntaxError, RecursionError) as error:
+        raise LIAError(f"cannot read {path}: {' '.join(str(error).split())[:200]}.") from error
+    if not isinstance(found, dict) or found.get("command") != "edit":
+        raise LIAError(
+            f"{path} does not say how it was made: lia-adapt edit did not write it, or a program has saved it since."
+        )
+    return found
+
+
+def edit_again(
+    path: str | Path, out: str | Path, load: Callable[[str], LIA], progress: Progress | None = None
+) -> dict[str, Any]:
+    """Makes a picture of `edit` once more, by the recipe in it.
+
+    Args:
+        path: The PNG.
+        out: Folder, see `edit_images`.
+        load: Opens the LIA file that the recipe names.
+        progress: Is told what is done.
+
+    Raises:
+        LIAError: There is no recipe, or what it names is not there any more, or has changed.
+    """
+    recipe = edit_recipe(path)
+    if recipe.get("lia") is None:
+        raise LIAError(f"{path} was made from Python by a LIA that was in no file; its recipe does not say which.")
+    try:
+        lia, files, options = load(str(recipe["lia"])), recipe["directions"], dict(recipe["options"])
+        same = [sha256_file(file) for file in files] == recipe["directions_sha256"]
+        if fingerprint(lia.generator) != recipe["generator_sha256"] or not same:
+            raise LIAError(f"{recipe['lia']} or {', '.join(files)} has changed since {path} was made.")
+        source, image = recipe["source"], recipe["image"]
+    except (KeyError, TypeError) as error:
+        raise LIAError(f"the recipe in {path} is not whole: it lacks {error}.") from error
+    return edit_images(lia, source, out, directions=files, only=image, lia_file=recipe["lia"], progress=progress, **options)
+
+
+def _kept(path: Path, recipe: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    """What is known of a picture that an earlier run of the same recipe finished."""
+    if not path.exists():
+        return None
+    try:
+        found = edit_recipe(path)
+    except LIAError:
+        return None
+    made = found.pop("made", None)
+    whole = isinstance(made, dict) and all((path.parent / Path(file).name).exists() for file in made["files"])
+    return made if whole and found == json.loads(json.dumps({**recipe, "image": name})) else None
+
+
+def _left_prior(p: Sequence[float | None]) -> bool:
+    """Whether an edit made a code improbable that was not."""
+    before, after = p
+    return before is not None and after is not None and after < _IMPROBABLE <= before

@@ -1,0 +1,178 @@
+"""How far each picture's code is moved along each direction, and what becomes of it."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lia_adapter.codes import draw_code
+from lia_adapter.editing import CodeSpace, Direction, Directions, Edit, edited
+from lia_adapter.editing.edits import conditional
+from lia_adapter.encoder import one_code
+from lia_adapter.errors import ConfigError, argument
+from lia_adapter.generators import broadcast
+from lia_adapter.jobs.drawing import Coded
+from lia_adapter.lia import LIA
+from lia_adapter.metrics.scorers import Scorer
+
+__all__ = ["EditPlan", "Edited"]
+
+_TRIED = tuple(
+    float(i) for i in range(-8, 9, 2)
+)  # strengths, in standard deviations, between which a wanted score is looked for
+_HALVINGS = 7
+
+
+@dataclass(frozen=True)
+class Edited:
+    """One picture before and after.
+
+    Attributes:
+        before: What the generator draws of its code [C, H, W]; None where nobody looks.
+        after: The same after the edit.
+        strengths: How far along each direction, in standard deviations.
+        reached: Whether all wanted values were.
+        p: How probable the code was, and is (`LIA.prior_p`); None where that is not known.
+    """
+
+    before: Tensor | None
+    after: Tensor
+    strengths: dict[str, float]
+    reached: bool
+    p: tuple[float | None, float | None]
+
+
+class EditPlan:
+    """What is done to each code: called with `Coded`, gives an `Edited` for each.
+
+    Args:
+        lia: Whose codes they are.
+        directions: Where names are looked up.
+        amounts: How far along which, in standard deviations.
+        targets: What an attribute shall become, one direction after another, behind those.
+        keep: Names of directions whose attributes are to stay.
+        layers: Which ys move; None: as each direction says.
+        judge: Reads attributes of pictures; None: targets are read from codes by the directions' own readers.
+        psi: Truncation, of pictures before and after alike.
+
+    Attributes:
+        shown: Numbers of the images whose picture before the edit is wanted, too.
+
+    Raises:
+        ConfigError: There is no such direction, or nothing reads a wanted attribute.
+    """
+
+    def __init__(
+        self,
+        lia: LIA,
+        directions: Directions,
+        amounts: Mapping[str, float],
+        targets: Mapping[str, float],
+        *,
+        keep: Sequence[str] = (),
+        layers: Sequence[int] | None = None,
+        judge: Scorer | None = None,
+        psi: float = 1.0,
+    ) -> None:
+        self.lia, self.layers, self.judge, self.psi = lia, layers, judge, psi
+        self.shown: set[int] = set()
+        kept = [directions[name] for name in keep]
+        self.moves = [(self._without(directions[name], kept), amount) for name, amount in amounts.items()]
+        self.targets = [(directions[name], self._without(directions[name], kept), value) for name, value in targets.items()]
+        for direction, _, _ in self.targets:
+            if judge is None and direction.reader is None:
+                raise ConfigError(
+                    f"nothing reads {direction.name!r} of a picture: give {argument('scorer')}, or a strength, "
+                    f"{argument('move')}."
+                )
+
+    @torch.no_grad()
+    def __call__(self, part: Coded) -> list[Edited]:
+        """An answer for each code."""
+        lia = self.lia
+        ys = broadcast(part.code, lia.generator.num_ws)
+        look = any(number in self.shown for number in part.numbers)
+        before = draw_code(lia, part.code, part.kept, self.psi).cpu() if look else None
+        edits = [Edit(direction, amount) for direction, amount in self.moves]
+        moved, reached = self._moved(ys, edits, part), torch.ones(len(ys), dtype=torch.bool)
+        strengths = {direction.name: torch.full([len(ys)], amount) for direction, amount in self.moves}
+        for direction, step, value in self.targets:
+            found, there = self._wanted(direction, step, value, moved, part)
+            moved, reached = self._moved(moved, [Edit(step, found)], part), reached & there
+            strengths[direction.name] = found.float().cpu()
+        after = draw_code(lia, moved, part.kept, self.psi).cpu()
+        p = [self._probable(codes, part.c) for codes in (part.code, moved)]
+        return [
+            Edited(
+                before[i] if before is not None and number in self.shown else None, after[i],
+                {name: float(values[i]) for name, values in strengths.items()}, bool(reached[i]), (p[0][i], p[1][i]),
+            )
+            for i, number in enumerate(part.numbers)
+        ]  # fmt: skip
+
+    def _without(self, direction: Direction, kept: Sequence[Direction]) -> Direction:
+        return conditional(direction, kept, self._space(direction)) if kept else direction
+
+    def _space(self, direction: Direction) -> CodeSpace:
+        if direction.space == "z":
+            return CodeSpace.standard(len(direction.step))
+        mean, root = (t.cpu().double() for t in self.lia.whitening())
+        return CodeSpace(mean, root @ root)
+
+    def _moved(self, ys: Tensor, edits: Sequence[Edit], part: Coded) -> Tensor:
+        return edited(ys, edits, mapping=self.lia.mapping, c=part.c, layers=self.layers)
+
+    def _wanted(self, direction: Direction, step: Direction, value: float, ys: Tensor, part: Coded) -> tuple[Tensor, Tensor]:
+        """How far each code [n] must go until the attribute has the value, and whether it gets there."""
+        if self.judge is None:
+            assert direction.reader is not None  # noqa: S101  (seen to when the plan was made)
+            reader = direction.reader.double().to(ys.device)
+            codes = self.lia.to_z(one_code(ys), part.c) if direction.space == "z" else one_code(ys).double()
+            slope = float(step.step.double().to(ys.device) @ reader)
+            if math.isclose(slope, 0.0, abs_tol=1e-12):
+                raise ConfigError(f"{direction.name!r} no longer changes what it reads, without what is to stay.")
+            return (value - codes @ reader - direction.bias) / slope, torch.ones(len(ys), dtype=torch.bool)
+        judge, name = self.judge, direction.name
+
+        def score(amounts: Tensor) -> Tensor:
+            x = draw_code(self.lia, self._moved(ys, [Edit(step, amounts)], part), part.kept, self.psi)
+            return _attribute(judge, x, name)
+
+        return _reach(score, value, len(ys), ys.device)
+
+    def _probable(self, codes: Tensor, c: Tensor | None) -> list[float | None]:
+        if self.lia.mapping is None or (self.lia.generator.c_dim and c is None):
+            return [None] * len(codes)
+        found: list[float | None] = self.lia.prior_p(one_code(codes), c).tolist()
+        return found
+
+
+def _attribute(judge: Scorer, x: Tensor, name: str) -> Tensor:
+    """The scores [n] of an attribute."""
+    values = judge(x)
+    if len(judge.names) == 1:
+        return values[:, 0]
+    if name not in judge.names:
+        raise ConfigError(f"{judge.name} scores {', '.join(judge.names[:20])}, and not {name!r}. Rename the direction.")
+    return values[:, judge.names.index(name)]
+
+
+def _reach(score: Callable[[Tensor], Tensor], value: float, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Strengths [n] of least size at which the score has the value, by halving; where it has it nowhere, the nearest."""
+    tried = torch.tensor(_TRIED, dtype=torch.float64, device=device)
+    apart = torch.stack([score(strength.expand(n)) for strength in tried]) - value  # [tried, n]
+    between = apart[:-1] * apart[1:] <= 0
+    size = tried[:-1].abs().minimum(tried[1:].abs())[:, None].expand_as(between)
+    first = size.masked_fill(~between, math.inf).argmin(dim=0)
+    reached = between.any(dim=0)
+    low, high = tried[first], tried[first + 1]
+    below = apart.gather(0, first[None])[0]
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        here = score(middle) - value
+        same = (here > 0) == (below > 0)
+        low, high = torch.where(same, middle, low), torch.where(same, high, middle)
+    nearest = tried[apart.abs().argmin(dim=0)]
+    return torch.where(reached, (low + high) / 2, nearest), reached.cpu()

@@ -1,0 +1,149 @@
+"""Videos by PyAV, an extra: frames read from one, and frames written to one."""
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lia_adapter.errors import LIAError
+
+__all__ = ["FOOTAGE", "Footage", "check_package", "is_footage", "write_footage"]
+
+FOOTAGE = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg")
+"""What videos end in that are read."""
+
+# FFmpeg knows some 350 formats, play-lists among them that would have it open other files and addresses.
+_READ = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo"
+_CODECS = {"mp4": ("libx264", "libopenh264", "h264_videotoolbox", "mpeg4"), "webm": ("libvpx-vp9", "libvpx")}
+_OPTIONS = {"libx264": {"crf": "16"}, "libvpx-vp9": {"crf": "24", "b": "0"}}
+_BT709, _LIMITED = 1, 1  # FFmpeg's numbers
+
+
+def is_footage(source: str | Path) -> bool:
+    """Whether a source is a video, by its name."""
+    return Path(source).suffix.lower() in FOOTAGE
+
+
+def check_package(what: str, otherwise: str = "") -> None:
+    """Refuses what needs PyAV where it is not installed.
+
+    Raises:
+        LIAError: It is not.
+    """
+    _av(what, otherwise)
+
+
+class Footage:
+    """A video that is read frame by frame, as often as it is asked for; its sound is not.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        fps: Frames a second, of a video whose frames last differently on average.
+        count: Frames, as far as the file says; None where it does not.
+
+    Raises:
+        LIAError: The package av is missing, or the file, or it is no video that can be read.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._package = _av(f"to read {self.path.name}")
+        if not self.path.is_file():
+            raise LIAError(f"there is no video {path}. Check the path.")
+        with self._opened() as (_, stream):
+            rate = stream.average_rate or stream.guessed_rate
+            if not rate or rate <= 0:
+                raise LIAError(f"{self.path.name} does not say how many frames it shows a second. Convert it to .mp4 first.")
+            self.fps, self.count = Fraction(rate), stream.frames or None
+
+    def __iter__(self) -> Iterator[Image.Image]:
+        """The frames, RGB, upright.
+
+        Raises:
+            LIAError: The video is damaged, or has no frame.
+        """
+        frame = None
+        with self._opened() as (container, stream):
+            for frame in container.decode(stream):
+                image = frame.to_image()
+                yield image.rotate(frame.rotation, expand=True) if frame.rotation else image
+        if frame is None:
+            raise LIAError(f"{self.path.name} holds no frame that can be read. Get the video again.")
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[Any, Any]]:
+        try:
+            options = {"format_whitelist": _READ, "protocol_whitelist": "file"}
+            # As an absolute path, which FFmpeg cannot take for an address.
+            with self._package.open(str(self.path.resolve()), container_options=options) as container:
+                if not container.streams.video:
+                    raise LIAError(f"{self.path.name} holds no pictures. Give a video.")
+                yield container, container.streams.video[0]
+        except self._package.FFmpegError as error:
+            raise LIAError(
+                f"{self.path.name} is no video that can be read: {_reason(error)}. Get it again, or convert it to .mp4 first."
+            ) from error
+
+
+def write_footage(path: Path, frames: Iterator[Image.Image], fps: Fraction, kind: str) -> None:
+    """Writes a video: H.264 in mp4, VP9 in webm, as far as this FFmpeg has them.
+
+    Args:
+        path: The file, under whatever name.
+        frames: At least one, RGB, all of one size; of odd sizes, the last row and column are there twice.
+        fps: Frames a second.
+        kind: mp4 or webm.
+
+    Raises:
+        LIAError: This FFmpeg cannot write it.
+    """
+    av = _av(f"to write .{kind}")
+    codec = next((name for name in _CODECS[kind] if name in av.codecs_available), None)
+    if codec is None:
+        raise LIAError(f"the FFmpeg of the package av writes no video for .{kind}. Install av from PyPI, or write .webp.")
+    # To begin with what a player needs, where the file comes over a network.
+    options = {"movflags": "+faststart"} if kind == "mp4" else {}
+    stream: Any = None
+    try:
+        with av.open(str(path), "w", format=kind, container_options=options) as container:
+            for i, frame in enumerate(frames):
+                if stream is None:
+                    stream = _stream(container, codec, fps, frame.size)
+                pixels = np.pad(np.asarray(frame), ((0, frame.height % 2), (0, frame.width % 2), (0, 0)), mode="edge")
+                picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+                picture.pts, picture.time_base = i, 1 / fps
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+    except av.FFmpegError as error:
+        if isinstance(error, OSError):  # `atomic_write` knows what to say of a full disk
+            raise
+        raise LIAError(f"FFmpeg cannot write this as .{kind}: {_reason(error)}. Write .webp instead.") from error
+
+
+def _stream(container: Any, codec: str, fps: Fraction, size: tuple[int, int]) -> Any:
+    stream = container.add_stream(codec, rate=fps, options=_OPTIONS.get(codec, {}))
+    stream.width, stream.height = (side + side % 2 for side in size)  # as its colours are of two pixels each way
+    stream.pix_fmt = "yuv420p"
+    context = stream.codec_context
+    context.colorspace = context.color_primaries = context.color_trc = _BT709
+    context.color_range = _LIMITED
+    return stream
+
+
+def _av(what: str, otherwise: str = "") -> Any:
+    try:
+        return importlib.import_module("av")  # by name: it is an extra and no dependency
+    except ImportError as error:
+        raise LIAError(f"{what}, the package av is needed. Run pip install 'lia-adapter[video]'{otherwise}.") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", "") or error).lower()
