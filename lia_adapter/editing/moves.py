@@ -90,9 +90,10 @@ class Moves:
         y = self.codes(1, self.fresh())
         u = torch.randn(y.shape, generator=self.fresh(1), device=self.device, dtype=y.dtype)
         if torch.equal(self.pictures(y), self.pictures(y, u)):
+            layers, size = ", ".join(map(str, self.task.layers)), f"{self.size[1]}x{self.size[0]}"
             raise LIAError(
-                f"the layers {', '.join(map(str, self.task.layers))} change nothing in pictures of {self.size[1]}x{self.size[0]}, "
-                f"which {self.task.config.method} looks at. Give others as layers, or none for all."
+                f"the layers {layers} change nothing in pictures of {size}, which {self.task.config.method} looks at. "
+                "Give others as layers, or none for all."
             )
 
     def train(self, module: nn.Module, step: StepFunction) -> None:

@@ -209,7 +209,7 @@ def test_colours_of_grey_pictures() -> None:
 def test_a_picture_that_nothing_changes() -> None:
     for method in (*TRAINED, "steer-closed"):
         with pytest.raises(LIAError, match="layers 0, 1 change nothing in pictures of 16x16, which"):
-            METHODS[method](task_of(Planted(seen=()), method, changes="zoom", steps=2, samples=300))
+            METHODS[method](task_of(Planted(seen=()), method, changes="zoom", count=2, steps=2, samples=300))
 
 
 @pytest.mark.parametrize("name", LARGEST)
