@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lia_adapter.checkpoints import Checkpoint, read_checkpoint
+    from lia_adapter.editing import Directions, read_directions
     from lia_adapter.errors import CheckpointError, ConfigError, DownloadError, LIAError, WrapError
     from lia_adapter.generators import Generator, wrap
     from lia_adapter.jobs.compare import compare
     from lia_adapter.jobs.convert import convert
     from lia_adapter.jobs.dataset import make_dataset
+    from lia_adapter.jobs.edit import edit_images
     from lia_adapter.jobs.encode import encode_images
     from lia_adapter.jobs.evaluate import evaluate
+    from lia_adapter.jobs.find_directions import find_directions
     from lia_adapter.jobs.inspect import inspect
     from lia_adapter.jobs.invert import invert_images
     from lia_adapter.jobs.reconstruct import reconstruct_images
@@ -33,6 +36,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "ConfigError",
+    "Directions",
     "DownloadError",
     "Generator",
     "InvertibleMapping",
@@ -40,13 +44,16 @@ __all__ = [
     "WrapError",
     "compare",
     "convert",
+    "edit_images",
     "encode_images",
     "evaluate",
+    "find_directions",
     "inspect",
     "invert_images",
     "load",
     "make_dataset",
     "read_checkpoint",
+    "read_directions",
     "reconstruct_images",
     "sample_seeds",
     "train",
@@ -64,8 +71,11 @@ _PLACES = {
     "jobs.compare": ("compare",),
     "jobs.convert": ("convert",),
     "jobs.dataset": ("make_dataset",),
+    "editing": ("Directions", "read_directions"),
+    "jobs.edit": ("edit_images",),
     "jobs.encode": ("encode_images",),
     "jobs.evaluate": ("evaluate",),
+    "jobs.find_directions": ("find_directions",),
     "jobs.inspect": ("inspect",),
     "jobs.invert": ("invert_images",),
     "jobs.reconstruct": ("reconstruct_images",),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lia_adapter.budget import GRADIENT, allowance, at_once, in_parts, seconds_of
 from lia_adapter.canonical import NetworksConfig
+from lia_adapter.editing import CodeSpace, Directions, edited, planned
 from lia_adapter.encoder import Encoder, encoded, one_code
 from lia_adapter.errors import LIAError, argument, check_choice
 from lia_adapter.generators import (
@@ -20,7 +21,6 @@ from lia_adapter.generators import (
     as_generator,
     broadcast,
     graphs_at_once,
-    marks_of,
     picture_bytes,
     sampled_mean,
     seed_to_z,
@@ -28,7 +28,7 @@ from lia_adapter.generators import (
 )
 from lia_adapter.inversion import IMAGE_LOSS, Inversion, ReconstructionLoss, check_prior_weight, search, search_coordinates
 from lia_adapter.keys import SEARCH_SPACES, SEED_MAPPINGS, STARTS
-from lia_adapter.lia_file import write_lia_file
+from lia_adapter.lia_file import write_networks
 from lia_adapter.linalg import covariance_root
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.metrics.prior_p import PriorRank
@@ -48,6 +48,7 @@ class LIA(nn.Module):
         encoder: x → y: one that train_encoder made, or the one of an official LIA's checkpoint; else None.
         typicality: Tells how usual the code of an image is; train_encoder measures it.
         coordinates: The matrix of the coordinates that `invert` searches y in, once it has found it.
+        directions: What `edit` knows by name, where the user has set it: from `read_directions`, or `find_directions`.
         family, config: Of the generator, and the canonical config of both networks; None and {} for a wrapped one.
         provenance, metrics: Where the weights came from and what made the file; what was measured. Both as JSON.
     """
@@ -76,6 +77,7 @@ class LIA(nn.Module):
         self.encoder = encoder
         self.typicality = typicality
         self.coordinates: Tensor | None = None
+        self.directions: Directions | None = None
         self._bytes: dict[str, int] = {}
         self._sampled_mean: Tensor | None = None
         self._prior_rank: PriorRank | None = None
@@ -268,6 +270,35 @@ class LIA(nn.Module):
         parts = list(in_parts(lambda part: self.synthesize(self.encode(part.to(self.device))), x, n))
         return torch.cat(parts) if parts else x
 
+    def code_space(self, space: str = "y") -> CodeSpace:
+        """What lengths and angles mean among codes of y, ys (each layer by itself) or z."""
+        if space == "z":
+            return CodeSpace.standard(self.z_dim, self.device)
+        mean, root = self.whitening()
+        return CodeSpace(mean, root.double() @ root.double())
+
+    def edit(
+        self, codes: Tensor, moves: Mapping[str, float | Tensor], *, directions: Directions | None = None,
+        keep: Sequence[str] = (), layers: Sequence[int] | None = None, c: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Codes moved along directions: ys [N, num_ws, y_dim].
+
+        Args:
+            codes: y [N, y_dim] or ys [N, num_ws, y_dim].
+            moves: How far along which, in standard deviations of the prior: a number, or [N].
+            directions: Where the names are; None: `self.directions`.
+            keep: Directions whose attributes are to stay: what is moved along is made independent of them under the prior.
+            layers: Which ys move, from 0; None: as the directions say, or all.
+            c: Labels [N, c_dim] of a conditional generator, for directions of z.
+
+        Raises:
+            LIAError: There are no directions, none of a name, or they are not of this generator.
+        """
+        if (known := directions or self.directions) is None:
+            raise LIAError("there are no directions. Set lia.directions, or pass directions, from read_directions.")
+        ys = broadcast(codes.to(self.device), self.generator.num_ws, self.generator.y_dim)
+        return edited(ys, planned(known, moves, keep, self.code_space), mapping=self.mapping, c=c, layers=layers)
+
     @torch.no_grad()
     def invert(
         self,
@@ -366,31 +397,4 @@ class LIA(nn.Module):
         Raises:
             LIAError: There is nothing to save, the name ends in another way, or the file cannot be written.
         """
-        if not str(path).endswith(".safetensors"):
-            raise LIAError(f"{path} must end in .safetensors, the format of the file; expected for example {path}.safetensors.")
-        adapter_only = adapter_only or self.family is None
-        # A mapping that the generator brought along is saved as a part of it.
-        mapping = None if self.mapping_is_own else self.mapping
-        parts: dict[str, nn.Module] = {} if mapping is None else {"mapping": mapping}
-        parts |= {name: part for name in ("encoder", "typicality") if isinstance(part := getattr(self, name), nn.Module)}
-        if adapter_only and not parts:
-            raise LIAError("there is no adapter to save: the checkpoint was not converted. Run lia-adapt convert first.")
-        if not adapter_only:
-            parts["generator"] = self.generator
-            if self.discriminator is not None:
-                parts["discriminator"] = self.discriminator
-        tensors = {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
-        if half:
-            networks = ("generator.", "discriminator.")
-            tensors |= {n: t.half() for n, t in tensors.items() if n.startswith(networks) and t.dtype == torch.float32}
-        header = {
-            "adapter_only": adapter_only,
-            "family": self.family,
-            "config": {} if adapter_only else self.config,
-            "mapping": None if mapping is None else mapping.config(),
-            "encoder": None if self.encoder is None else self.encoder.config(),
-            **marks_of(self.generator, answers=adapter_only),
-            "provenance": self.provenance,
-            "metrics": self.metrics,
-        }
-        write_lia_file(path, header, tensors)
+        write_networks(self, path, adapter_only=adapter_only, half=half)

@@ -5,19 +5,42 @@ import platform
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.checkpoints.safetensor import MAX_HEADER
-from lia_adapter.errors import CheckpointError
+from lia_adapter.encoder import Encoder
+from lia_adapter.errors import CheckpointError, LIAError
+from lia_adapter.generators import Generator, PublishedEncoder, marks_of
+from lia_adapter.mapping import InvertibleMapping
+from lia_adapter.metrics.typicality import Typicality
 from lia_adapter.tensorfile import finite, read_tensor_file, write_tensor_file
 from lia_adapter.tensorfile import read_header as read_any_header
 
-__all__ = ["is_lia_file", "read_header", "read_lia_file", "reason", "versions", "write_lia_file"]
+__all__ = ["is_lia_file", "read_header", "read_lia_file", "reason", "versions", "write_lia_file", "write_networks"]
 
 _FORMAT, _VERSION = "lia-adapter", 1
+
+
+class HasNetworks(Protocol):
+    """A `LIA`, as far as its file goes."""
+
+    generator: Generator
+    mapping: InvertibleMapping | None
+    discriminator: nn.Module | None
+    encoder: Encoder | PublishedEncoder | None
+    typicality: Typicality | None
+    family: str | None
+    config: Any
+    provenance: dict[str, Any]
+    metrics: dict[str, Any]
+
+    @property
+    def mapping_is_own(self) -> bool:
+        """Whether the generator brought it along."""
 
 
 def versions() -> dict[str, str]:
@@ -53,6 +76,42 @@ def write_lia_file(path: str | Path, header: Mapping[str, Any], tensors: Mapping
         LIAError: The file cannot be written.
     """
     write_tensor_file(path, _FORMAT, finite({"format": _FORMAT, "version": _VERSION, **header}), tensors)
+
+
+def write_networks(lia: HasNetworks, path: str | Path, *, adapter_only: bool, half: bool) -> None:
+    """Writes what `LIA.save` says; see there.
+
+    Raises:
+        LIAError: There is nothing to save, the name ends in another way, or the file cannot be written.
+    """
+    if not str(path).endswith(".safetensors"):
+        raise LIAError(f"{path} must end in .safetensors, the format of the file; expected for example {path}.safetensors.")
+    adapter_only = adapter_only or lia.family is None
+    # A mapping that the generator brought along is saved as a part of it.
+    mapping = None if lia.mapping_is_own else lia.mapping
+    parts: dict[str, nn.Module] = {} if mapping is None else {"mapping": mapping}
+    parts |= {name: part for name in ("encoder", "typicality") if isinstance(part := getattr(lia, name), nn.Module)}
+    if adapter_only and not parts:
+        raise LIAError("there is no adapter to save: the checkpoint was not converted. Run lia-adapt convert first.")
+    if not adapter_only:
+        parts["generator"] = lia.generator
+        if lia.discriminator is not None:
+            parts["discriminator"] = lia.discriminator
+    tensors = {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
+    if half:
+        networks = ("generator.", "discriminator.")
+        tensors |= {n: t.half() for n, t in tensors.items() if n.startswith(networks) and t.dtype == torch.float32}
+    header = {
+        "adapter_only": adapter_only,
+        "family": lia.family,
+        "config": {} if adapter_only else lia.config,
+        "mapping": None if mapping is None else mapping.config(),
+        "encoder": None if lia.encoder is None else lia.encoder.config(),
+        **marks_of(lia.generator, answers=adapter_only),
+        "provenance": lia.provenance,
+        "metrics": lia.metrics,
+    }
+    write_lia_file(path, header, tensors)
 
 
 def read_lia_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -25,7 +25,7 @@ from lia_adapter.checkpoints.values import as_array, as_mapping, as_tensor
 from lia_adapter.errors import LIAError
 from lia_adapter.notes import say_once
 
-__all__ = ["ENDINGS", "read_projected"]
+__all__ = ["ENDINGS", "read_npz", "read_projected"]
 
 ENDINGS = (".npz", ".npy", ".pt", ".pth")
 """How names of such files end."""
@@ -74,7 +74,7 @@ def _open(path: Path) -> tuple[Any, Document]:
     """What is in a file, as plain data, arrays and inert nodes, and the document that the nodes are from."""
     nothing = Document(path.name, None, frozenset(), {}, {}, ())
     if path.suffix.lower() == ".npz":
-        return _npz(path), nothing
+        return dict(read_npz(path)), nothing
     file = read_file(path)
     if path.suffix.lower() != ".npy":
         document = read_document(file)
@@ -88,7 +88,12 @@ def _open(path: Path) -> tuple[Any, Document]:
     return document.tree, document
 
 
-def _npz(path: Path) -> dict[str, NDArray[Any]]:
+def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a .npz; none is a pickle, and together they are no larger than codes can be.
+
+    Raises:
+        LIAError: It cannot be read, or holds something else.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > _MAX_BYTES:

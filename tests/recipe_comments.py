@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lia_adapter.config import key_line
+from lia_adapter.editing import FindConfig
 from lia_adapter.jobs.invert_config import InvertConfig
 from lia_adapter.training.convert_config import ConvertConfig
 from lia_adapter.training.encoder_config import EncoderConfig
@@ -13,14 +14,14 @@ from lia_adapter.training.gan_config import TrainConfig
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 _CONFIGS: dict[str, Any] = {
-    "convert": ConvertConfig, "invert": InvertConfig, "encoder": EncoderConfig, "encoder-cpu": EncoderConfig,
+    "convert": ConvertConfig, "invert": InvertConfig, "directions": FindConfig, "encoder": EncoderConfig, "encoder-cpu": EncoderConfig,
 }  # fmt: skip
 _KEY = re.compile(r"((?:# )?(\w+) = [^#]*?) *(#.*)?")
 
 
 def config_of(recipe: str) -> Any:
     """The dataclass of what stands above all tables of a recipe."""
-    return _CONFIGS.get("invert" if recipe.startswith("invert-") else recipe, TrainConfig)
+    return _CONFIGS.get(next((kind for kind in ("invert", "directions") if recipe.startswith(f"{kind}-")), recipe), TrainConfig)
 
 
 def commented(recipe: str, text: str) -> str:

@@ -41,6 +41,8 @@ def _numbers(context: click.Context, option: click.Parameter, values: Sequence[s
             equals = ""
         if not equals or not name or found[name] != found[name] or abs(found[name]) > 1e6:
             raise click.BadParameter(f"{value!r} is no NAME=NUMBER, such as smile=2.", context, option)
+    if len(found) < len(values):
+        raise click.BadParameter("one name is given twice; say once how far to go.", context, option)
     return found
 
 
@@ -135,10 +137,16 @@ def edit(
 
     folder, progress = Path(out or "edited"), ProgressLine()
     if again is not None:
-        if file or source or move or to or keep:
-            raise ConfigError("--again takes everything from the picture; leave all but -o out.")
+        others = (
+            source, directions, move, to, keep, layers, space, resize_mode, align, landmarks, split, label is not None, bits,
+            trunc != 1, trust_codes, no_paste, batch, dry_run,
+        )  # fmt: skip
+        if any(others):
+            raise ConfigError("--again takes everything from the picture; leave all but LIA, --scorer and -o out.")
         where = device_name(device)
-        figures = edit_again(again, folder, lambda path: load(path, generator=generator, device=where), progress)
+        figures = edit_again(
+            again, folder, lambda path: load(path, generator=generator, device=where), progress, lia_file=file, scorer=scorer
+        )
     else:
         if file is None or source is None:
             raise click.UsageError("give LIA and PHOTOS, or --again PNG.")

@@ -65,11 +65,19 @@ def _of_csv(path: Path, images: ImageSet) -> tuple[tuple[str, ...], Tensor]:
     if len(table) < 2 or len(table[0]) < 2:
         raise LIAError(f"{path.name} has no table: expected a line of names, image first, and a line for each image.")
     names = tuple(name.strip() for name in table[0][1:])
+    for i, name in enumerate(names):
+        if name and name not in names[:i]:
+            continue
+        what = f"two columns {name!r:.60}" if name else f"no name for column {i + 2}"
+        raise LIAError(f"{path.name} has {what}; expected different names in its first line. Correct the file.")
     rows = {line[0].strip(): _numbers(line, names, path) for line in table[1:]}
-    nothing = [math.nan] * len(names)
-    values = torch.tensor([_row(rows, name) or nothing for name in images.names], dtype=torch.float64)
-    if not bool(values.isfinite().any()):
+    found = [_row(rows, name) for name in images.names]
+    if all(row is None for row in found):
         raise LIAError(f"{path.name} names none of the images of {images.path}, such as {images.names[0]!r}.")
+    nothing = [math.nan] * len(names)
+    values = torch.tensor([nothing if row is None else row for row in found], dtype=torch.float64)
+    if not bool(values.isfinite().any()):
+        raise LIAError(f"{path.name} has no number for any of the images of {images.path}. Fill the table.")
     return names, values
 
 
@@ -80,11 +88,13 @@ def _row(rows: dict[str, list[float]], name: str) -> list[float] | None:
 
 def _numbers(line: Sequence[str], names: Sequence[str], path: Path) -> list[float]:
     if len(line) != len(names) + 1:
-        raise LIAError(f"{path.name} has {len(line)} columns for {line[0]!r}; expected {len(names) + 1}.")
+        raise LIAError(f"{path.name} has {len(line)} columns for {line[0]!r:.60}; expected {len(names) + 1}. Correct the file.")
     found = []
     for name, text in zip(names, line[1:], strict=True):
         try:
             found.append(float(text) if text.strip() else math.nan)
         except ValueError:
-            raise LIAError(f"{path.name} says {name} = {text!r:.40} of {line[0]!r}; expected a number, or nothing.") from None
+            raise LIAError(
+                f"{path.name} says {name!r:.40} = {text!r:.40} of {line[0]!r:.60}; expected a number, or nothing."
+            ) from None
     return found

@@ -6,12 +6,14 @@ from torch import Tensor
 from lia_adapter.editing.directions import Direction
 from lia_adapter.editing.regress import examples_of, known
 from lia_adapter.editing.task import Task
+from lia_adapter.errors import LIAError
 
 __all__ = ["boundary", "separate"]
 
 _TRAINED = 0.7  # of the extremes; the rest tells how well they are told apart
 _DECAYS = tuple(10.0**k for k in range(-4, 2))
 _ROUNDS, _SHORTEST = 50, 1e-6
+_LEAST_AN_END = 10
 _LEAST_A_SIDE = 500  # of the images, where there are so many
 
 
@@ -30,13 +32,17 @@ def boundary(task: Task) -> list[Direction]:
         In the order of the attributes; "accuracy" is that on the 30 % of the extremes that were not trained on.
 
     Raises:
-        LIAError: An attribute that hardly any image has, or that is the same in all.
+        LIAError: An attribute that hardly any image has or lacks, or that is the same in all.
     """
     examples, space, config = examples_of(task), task.space, task.config
     found = []
     for name, values in zip(examples.names, examples.values.t(), strict=True):
         codes, wanted = known(name, examples.codes, values)
         low, high = _extremes(wanted, config.share)
+        if len(low) < _LEAST_AN_END:  # or one of the two may be wholly in what is trained on, or in the rest
+            raise LIAError(
+                f"{name!r} has {len(low)} images at an end; expected at least {_LEAST_AN_END} of either. Give more images."
+            )
         random = torch.Generator().manual_seed(config.seed)
         rows = torch.cat([low, high])
         rows = rows[torch.randperm(len(rows), generator=random).to(rows.device)]

@@ -1,21 +1,36 @@
 """Directions by name, and files of them, bound to their generator by hash."""
 
 import difflib
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
+from lia_adapter.config import stored
 from lia_adapter.errors import CheckpointError, ConfigError, LIAError, argument
+from lia_adapter.generators import Generator, at_rest, fingerprint
+from lia_adapter.progress import Progress
 from lia_adapter.tensorfile import finite, read_tensor_file, write_tensor_file
+
+if TYPE_CHECKING:
+    from lia_adapter.editing.task import Examples
 
 __all__ = ["SPACES_OF_EDITS", "Direction", "Directions", "join_directions", "read_directions"]
 
 _FORMAT, _VERSION = "lia-adapter-directions", 1
+_LONGEST = 200  # characters of a name
 SPACES_OF_EDITS = ("y", "ys", "z")
 """What a direction moves: the one y of all layers, each layer's own, or z."""
+
+
+class HasGenerator(Protocol):
+    """A LIA, as far as directions go."""
+
+    generator: Generator
 
 
 @dataclass(frozen=True)
@@ -23,7 +38,7 @@ class Direction:
     """One way to move codes.
 
     Attributes:
-        name: What people call it.
+        name: What people call it: printable, on one line.
         space: y, ys or z.
         step: What is added to a code for a strength of 1, one standard deviation of the prior: [D], of ys [num_ws, y_dim].
         method: How it was found.
@@ -43,6 +58,10 @@ class Direction:
     bias: float = 0.0
     about: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not (self.name.strip() and self.name.isprintable() and len(self.name) <= _LONGEST):
+            raise ConfigError(f"{self.name!r:.60} is no name of a direction; expected up to {_LONGEST} printable characters.")
+
 
 @dataclass(frozen=True)
 class Directions:
@@ -59,11 +78,42 @@ class Directions:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        known = [(one.name, one.space) for one in self.found]
-        if twice := next((pair for pair in known if known.count(pair) > 1), None):
+        known = Counter((one.name, one.space) for one in self.found)
+        if twice := next((pair for pair, times in known.items() if times > 1), None):
             raise ConfigError(
                 f"there are two directions {twice[0]!r} of {twice[1]}. Give one another name: lia-adapt directions rename."
             )
+
+    @staticmethod
+    def find(
+        method: str,
+        lia: "HasGenerator | Generator",
+        *,
+        examples: "Examples | None" = None,
+        progress: Progress | None = None,
+        **keys: Any,
+    ) -> "Directions":
+        """Finds directions in memory; `lia_adapter.find_directions` also reads photographs, measures, writes and resumes.
+
+        Args:
+            method: One of `FIND_METHODS`.
+            lia: A LIA, or a generator, which all methods but the labelled ones work with alone.
+            examples: Of boundary, regress and difference: codes and attributes.
+            progress: Is told what is done.
+            **keys: Of `FindConfig`, such as count=5, layers=(4, 5).
+
+        Raises:
+            LIAError: There is no such method, or it lacks something.
+        """
+        from lia_adapter.editing.find_config import FindConfig  # these need directions themselves
+        from lia_adapter.editing.methods import METHODS
+        from lia_adapter.editing.task import Task
+
+        generator = lia if isinstance(lia, Generator) else lia.generator
+        task = Task(generator, FindConfig(method=method, **keys), examples, progress=progress)
+        with at_rest([generator]):
+            found = METHODS[method](task)
+        return Directions(fingerprint(generator), tuple(found), {"recipe": stored(task.config)})
 
     @property
     def names(self) -> list[str]:
@@ -154,8 +204,8 @@ def read_directions(path: str | Path) -> Directions:
             raise LIAError(f"{path.name} was written by a later version of lia-adapter. Update this one to read it.")
         found = tuple(_entry(entry, i, tensors) for i, entry in enumerate(header["directions"]))
         return Directions(str(header["generator_sha256"]), found, dict(header["about"]))
-    except (CheckpointError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        why = str(error) or type(error).__name__
+    except (CheckpointError, ConfigError, OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        why = (f"it lacks {error}" if isinstance(error, KeyError) else str(error)).rstrip(".") or type(error).__name__
         raise LIAError(f"{path.name} is no readable file of directions: {why}. Find the directions again.") from error
 
 
@@ -174,11 +224,26 @@ def join_directions(parts: Sequence[Directions]) -> Directions:
 
 
 def _entry(entry: Mapping[str, Any], i: int, tensors: Mapping[str, Tensor]) -> Direction:
+    """One line of the header, which anybody may have written, and its tensors."""
     step, reader, layers = tensors[f"step.{i}"], tensors.get(f"reader.{i}"), entry["layers"]
-    space = str(entry["space"])
-    if space not in SPACES_OF_EDITS or step.ndim != (2 if space == "ys" else 1) or not bool(step.isfinite().all()):
-        raise ValueError(f"direction {entry['name']!r} of space {space!r} has a step {list(step.shape)}")
+    name, space, bias = entry["name"], entry["space"], entry["bias"]
+    if not isinstance(name, str) or space not in SPACES_OF_EDITS:
+        raise ValueError(f"direction {i + 1} has the name {name!r:.60} and the space {space!r:.60}")
+    if step.ndim != (2 if space == "ys" else 1) or not _useful(step) or not float(step.double().norm()):
+        raise ValueError(f"direction {name!r:.60} of space {space!r} has a step {list(step.shape)}, zero or not of numbers")
+    if reader is not None and (reader.shape != step.shape[-1:] or not _useful(reader)):
+        raise ValueError(f"direction {name!r:.60} has a reader {list(reader.shape)}")
+    if isinstance(bias, bool) or not isinstance(bias, int | float) or not math.isfinite(bias):
+        raise ValueError(f"direction {name!r:.60} has the bias {bias!r:.60}")
+    if layers is not None and not (
+        isinstance(layers, list) and layers and all(type(layer) is int and layer >= 0 for layer in layers)
+    ):
+        raise ValueError(f"direction {name!r:.60} has the layers {layers!r:.60}")
     return Direction(
-        str(entry["name"]), space, step, str(entry["method"]), None if layers is None else tuple(map(int, layers)), reader,
-        float(entry["bias"]), dict(entry["about"]),
+        name, space, step, str(entry["method"]), None if layers is None else tuple(layers), reader, float(bias),
+        dict(entry["about"]),
     )  # fmt: skip
+
+
+def _useful(numbers: Tensor) -> bool:
+    return numbers.is_floating_point() and bool(numbers.isfinite().all())

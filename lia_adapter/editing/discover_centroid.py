@@ -20,26 +20,36 @@ __all__ = ["discover_centroid"]
 
 _FEATURES = 64
 _SHARPNESS = 10.0  # of the cosines (w of Wan 2018, where it begins)
-_FOLLOW = 0.05  # least weight of a new change in the mean of its direction
+_NOISE = 0.2  # standard deviation, on pictures in [-1, 1]
+_FOLLOW = 0.05  # weight of a step's changes in the mean of their direction
 
 
 class _Players(nn.Module):
     """The directions, the network that sees pictures, and what it sees change along each direction in the mean."""
 
     centroids: Tensor
-    seen: Tensor
 
     def __init__(self, task: Task, size: tuple[int, int]) -> None:
         super().__init__()
         count = task.config.count
         self.directions = Orthonormal(count, task.generator.y_dim)
         self.looking = LookingNetwork(task.generator.channels, size, _FEATURES)
-        self.register_buffer("centroids", torch.zeros(count, _FEATURES))
-        self.register_buffer("seen", torch.zeros(count))
+        # Far from one another, as what an untrained network sees along all directions is much the same.
+        self.register_buffer(
+            "centroids", Orthonormal(min(count, _FEATURES), _FEATURES)().detach()[torch.arange(count) % _FEATURES]
+        )
 
-    def changes(self, pairs: Pairs) -> Tensor:
-        """What changes in a shift forwards [N, features], of length 1."""
-        change = self.looking(pairs.after) - self.looking(pairs.before)
+    def changes(self, pairs: Pairs, noise: Tensor | None = None) -> Tensor:
+        """What changes in a shift forwards [N, features], of length 1.
+
+        Args:
+            pairs: N.
+            noise: On the pictures before and after [N, 2, C, H, W]. As only the way of a change counts, and not its size,
+                directions would do that hardly change anything; with noise, changes must be seen in it.
+        """
+        pictures = torch.stack([pairs.before, pairs.after])  # [2, N, C, H, W]
+        before, after = pictures if noise is None else pictures + noise.transpose(0, 1)
+        change = self.looking(after) - self.looking(before)
         return F.normalize(change * pairs.shifts.sign().to(change)[:, None], dim=1)
 
     def likeness(self, changes: Tensor) -> Tensor:
@@ -55,8 +65,7 @@ class _Players(nn.Module):
         chosen = F.one_hot(which, len(self.centroids)).to(changes)  # [N, count]
         sums, counts = chosen.t() @ changes, chosen.sum(dim=0)
         ranks.average([sums, counts])  # their quotient is what counts, and is the same on all processes
-        self.seen += counts
-        weight = (counts / self.seen.clamp(min=1e-8)).clamp(min=_FOLLOW) * (counts > 0)
+        weight = _FOLLOW * (counts > 0)
         self.centroids.lerp_(sums / counts.clamp(min=1e-8)[:, None], weight[:, None])
 
 
@@ -81,13 +90,13 @@ def discover_centroid(task: Task) -> list[Direction]:
 
         def step(part: Microbatch) -> dict[str, Tensor]:
             rows = [n % config.batch for n in part.numbers]
-            pairs = Pairs.draw(moves, players.directions(), config.batch, moves.random(part.step), rows)
-            changes = players.changes(pairs)
-            if part.step == 0:
-                players.follow(changes, pairs.which)  # there is nothing yet to be drawn to
+            random = moves.random(part.step)
+            pairs = Pairs.draw(moves, players.directions(), config.batch, random, rows)
+            shape = (config.batch, 2, *pairs.before.shape[1:])
+            noise = _NOISE * torch.randn(shape, generator=random, device=moves.device)[rows]
+            changes = players.changes(pairs, noise)
             loss = F.cross_entropy(_SHARPNESS * players.likeness(changes), pairs.which)
-            if part.step:
-                players.follow(changes.detach(), pairs.which)
+            players.follow(changes.detach(), pairs.which)
             return {"loss": loss}
 
         moves.train(players, step)

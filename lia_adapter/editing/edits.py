@@ -1,6 +1,6 @@
 """Codes moved along directions: by how much, in which layers, with what is to stay."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,6 +13,8 @@ from lia_adapter.errors import ConfigError, LIAError, argument
 from lia_adapter.mapping import InvertibleMapping
 
 __all__ = ["Edit", "conditional", "edited", "planned"]
+
+_LEAST, _GONE = 0.05, 1e-4  # of the length in white coordinates, below which nothing is left: of a direction, and of a layer
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def conditional(direction: Direction, keep: Sequence[Direction], space: CodeSpac
         space: Of its codes.
 
     Returns:
-        A direction with a step of one standard deviation again.
+        A direction as many standard deviations long as before, one in general; of ys, each layer.
 
     Raises:
         ConfigError: Spaces differ, or nothing is left: what is to stay says the same.
@@ -51,16 +53,21 @@ def conditional(direction: Direction, keep: Sequence[Direction], space: CodeSpac
             f"{direction.name!r} moves {direction.space} and {other.name!r} moves {other.space}; what is to stay must be "
             f"of the same space. Find both in one space, or leave {argument('keep')} {other.name} out."
         )
-    rows, others = direction.step.reshape(-1, direction.step.shape[-1]), torch.stack([one.step for one in keep])
+    if other := next((one for one in keep if one.step.shape != direction.step.shape), None):
+        raise _size(other, direction.step.shape[-1])
+    rows = direction.step.to(space.root.device).reshape(-1, direction.step.shape[-1])
+    others = torch.stack([one.step.to(rows) for one in keep])
     others = others.reshape(len(keep), -1, rows.shape[-1])
     left = torch.stack([space.without(row, others[:, i]) for i, row in enumerate(rows)])
-    whole = torch.linalg.vector_norm(space.white(rows))
-    if float(torch.linalg.vector_norm(space.white(left))) < 0.05 * float(whole):
+    whole, there = (space.white(v).norm(dim=-1) for v in (rows, left))
+    if float(there.norm()) < _LEAST * float(whole.norm()):
         raise ConfigError(
             f"nothing of {direction.name!r} is left without {' and '.join(one.name for one in keep)}: they change the same. "
             f"Leave {argument('keep')} out, or find another direction."
         )
-    step = left * (space.step(rows).norm(dim=-1, keepdim=True) / left.norm(dim=-1, keepdim=True).clamp(min=1e-30))
+    deviations = (rows.norm(dim=-1) / space.step(rows).norm(dim=-1))[:, None]
+    # Of a layer that does not move, or of which nothing is left, the direction would be that of rounding.
+    step = torch.where((there > _GONE * whole)[:, None], space.step(left) * deviations, 0.0)
     return replace(direction, step=step.reshape(direction.step.shape).to(direction.step), reader=None)
 
 
@@ -128,15 +135,18 @@ def _size(direction: Direction, expected: int) -> LIAError:
 
 
 def planned(
-    directions: Directions, amounts: Mapping[str, float | Tensor], keep: Sequence[str], spaces: Mapping[str, CodeSpace]
+    directions: Directions,
+    amounts: Mapping[str, float | Tensor],
+    keep: Sequence[str],
+    space_of: Callable[[str], CodeSpace],
 ) -> list[Edit]:
     """Edits by name.
 
     Args:
         directions: Where the names are.
-        amounts: How far along each, in standard deviations.
+        amounts: How far along each, in standard deviations: numbers, or [N].
         keep: Names of what is to stay.
-        spaces: Of y and of z.
+        space_of: Gives the space of y, ys or z.
 
     Raises:
         ConfigError: There is no such direction, or one is to move and to stay.
@@ -145,7 +155,4 @@ def planned(
         raise ConfigError(f"{both[0]!r} is to move and to stay; leave it out of one of the two.")
     kept = [directions[name] for name in keep]
     moving = [(directions[name], amount) for name, amount in amounts.items()]
-    return [
-        Edit(conditional(one, kept, spaces["z" if one.space == "z" else "y"]) if kept else one, amount)
-        for one, amount in moving
-    ]
+    return [Edit(conditional(one, kept, space_of(one.space)) if kept else one, amount) for one, amount in moving]

@@ -25,7 +25,7 @@ class FindConfig:
     space: str = key("boundary, regress, difference: y or z", "y")
     layers: tuple[int, ...] | None = key("which ys the directions move, from 0; none: all", None)
     count: int = key("directions, of methods that know no attributes", 10)
-    samples: int = key("codes that statistics are taken of; of methods with a scorer, pictures", 100_000)
+    samples: int = key("codes that statistics are taken of; of methods with a scorer, pictures", 20_000)
     share: float = key("boundary: which share of all is either extreme of an attribute", 0.02)
     activation: bool = key("pca: of an early feature map, regressed to codes, in place of y itself", False)
     changes: str = key("steer: which of " + ", ".join(CHANGES) + ", with commas between", ",".join(CHANGES))

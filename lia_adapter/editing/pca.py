@@ -1,18 +1,21 @@
 """GANSpace (Härkönen 2020): the principal components of y, or of an early feature map, regressed back to codes."""
 
+import math
+
 import torch
 from torch import Tensor
 
-from lia_adapter.budget import in_parts
+from lia_adapter.budget import VARIABLE, human, in_parts, room
 from lia_adapter.editing.directions import Direction
 from lia_adapter.editing.task import Task
-from lia_adapter.errors import ConfigError
+from lia_adapter.errors import ConfigError, LIAError, argument
 from lia_adapter.generators import broadcast
 from lia_adapter.inversion import Stage
 
 __all__ = ["pca", "principal_components"]
 
 _MAPS, _AT_ONCE, _SLACK, _ROUNDS = 5000, 16, 10, 2
+_COPIES = 3  # of all maps, that the decomposition holds at once
 _MAP_CODES = 2**31  # first number of their random streams
 
 
@@ -30,6 +33,7 @@ def pca(task: Task) -> list[Direction]:
 
     Raises:
         ConfigError: More directions than y has entries.
+        LIAError: There is no memory for enough feature maps.
     """
     config, dim = task.config, task.generator.y_dim
     if config.count > dim:
@@ -45,9 +49,15 @@ def pca(task: Task) -> list[Direction]:
 def _of_maps(task: Task) -> list[Direction]:
     """Components of feature maps, and of each the slope of y over it (sec. 3.2, by least squares)."""
     config, stage = task.config, Stage(task.generator)
-    total = min(config.samples, _MAPS)
+    numbers = math.prod(stage.shape)
+    total = min(config.samples, _MAPS, room() // (_COPIES * 4 * numbers))  # 5,000 maps of 512 x 64 x 64 are 42 GB
+    if total < (least := 2 * (config.count + _SLACK)):
+        raise LIAError(
+            f"{config.count} components take at least {least} feature maps of {_COPIES} x {human(4 * numbers)}; there is room "
+            f"for {total}. Give more memory, {argument(VARIABLE)}, or find components of y itself: activation=false."
+        )
     y, _ = task.y(total, _MAP_CODES)
-    maps = torch.empty(total, stage.shape[0] * stage.shape[1] * stage.shape[2])
+    maps = torch.empty(total, numbers)
     first = 0
     for part in in_parts(lambda part: stage.maps(broadcast(part, task.generator.num_ws)).flatten(1).cpu(), y, _AT_ONCE):
         maps[first : first + len(part)] = part

@@ -17,6 +17,7 @@ __all__ = ["PRICE", "check_wanted", "direction_of_change", "share_explained", "s
 
 _SMALLEST = 0.1  # of the largest change: nothing is learnt from less
 PRICE = 1e-3  # share of the error that a step of one standard deviation must be worth
+_GAIN = 20.0  # of what is trained, which is of the size of a network's weights: codes go some standard deviations
 _CODES = 64  # fresh ones that tell how well it works
 
 
@@ -25,7 +26,11 @@ class _Walk(nn.Module):
 
     def __init__(self, changes: int, dim: int) -> None:
         super().__init__()
-        self.u = nn.Parameter(torch.zeros(changes, dim))
+        self.scaled = nn.Parameter(torch.zeros(changes, dim))
+
+    def forward(self) -> Tensor:
+        """[changes, D]."""
+        return _GAIN * self.scaled
 
 
 def steer(task: Task) -> list[Direction]:
@@ -56,12 +61,13 @@ def steer(task: Task) -> list[Direction]:
             random, rows = moves.random(part.step), [n % config.batch for n in part.numbers]
             y, amounts = moves.codes(config.batch, random)[rows], _amounts(moves, config.batch, random)[rows]
             which = torch.tensor([n % len(names) for n in part.numbers], device=moves.device)  # they take turns
-            left, whole = _errors(moves, y, amounts, [names[k] for k in which.tolist()], walk.u[which])
+            u = walk()
+            left, whole = _errors(moves, y, amounts, [names[k] for k in which.tolist()], u[which])
             shares = torch.stack([left[which == k].sum() / whole[which == k].sum().clamp(min=1e-8) for k in which.unique()])
-            return {"loss": shares.mean() + PRICE * walk.u.square().sum() / len(names), "left": shares.mean()}
+            return {"loss": shares.mean() + PRICE * u.square().sum() / len(names), "left": shares.mean()}
 
         moves.train(walk, step)
-        return [direction_of_change(moves, name, u, {}) for name, u in zip(names, walk.u, strict=True)]
+        return [direction_of_change(moves, name, u, {}) for name, u in zip(names, walk(), strict=True)]
 
 
 def check_wanted(task: Task) -> list[str]:

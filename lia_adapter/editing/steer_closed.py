@@ -27,9 +27,9 @@ def steer_closed(task: Task) -> list[Direction]:
     In the paper the map is the first layer's, W its weights and b its bias. A StyleGAN's first map is a constant, and y comes
     in by the styles of all layers behind it: no map is an affine function of y, and each is near one around a code. Here the
     map is the picture, drawn small, b that of a code and W its derivative there, by differences; the equations of some codes
-    are added up. P moves places, there and back, D leaves out what comes from outside, and r is the price of `steer`. With
-    an early feature map in place of the picture q explained nothing of the pictures' change: 0.1 of zoom and less than 0 of
-    shifts, of a 32² StyleGAN2 of faces, where it explains 0.2 and 0.1.
+    are added up. P moves places, there and back, D leaves out what comes from outside, and r is the price of `steer`. Of a
+    StyleGAN2 of 32² faces this explains 0.22 of zoom and 0.14 of rotate; with an early feature map in place of the picture it
+    was 0.10 and 0.01, whatever the ridge.
 
     Args:
         task: `changes`, those that move places; where the config names all that there are, those of them.

@@ -12,8 +12,9 @@ from torch import Tensor
 from lia_adapter.editing.directions import Direction
 from lia_adapter.editing.find_config import FindConfig
 from lia_adapter.editing.space import CodeSpace, oriented
-from lia_adapter.errors import ConfigError
+from lia_adapter.errors import ConfigError, LIAError
 from lia_adapter.generators import Generator, MappingSampler
+from lia_adapter.loop import step_generator
 from lia_adapter.metrics.distances import Moments
 from lia_adapter.progress import Progress
 
@@ -90,9 +91,18 @@ class Task:
         return CodeSpace(moments.mean.to(self.device), moments.covariance.to(self.device))
 
     def y(self, n: int, number: int) -> tuple[Tensor, Tensor | None]:
-        """Some y [n, y_dim] of the original mapping, and their labels; the same for the same number, below 2**33."""
-        random = torch.Generator(self.device).manual_seed((self.config.seed << 35) % 2**62 + number)
+        """Some y [n, y_dim] of the original mapping, and their labels; the same for the same number.
+
+        Raises:
+            LIAError: The mapping gives each layer a y of its own, so that there is none for a direction to move.
+        """
+        random = step_generator(self.config.seed, number, self.device)
         _, y, c = MappingSampler(self.generator).pairs(n, random)
+        if y.shape[1] != self.generator.y_dim:
+            raise LIAError(
+                f"the mapping of this generator gives each of its {self.generator.num_ws} layers a y of its own; directions "
+                "are found in the one y of all layers that other generators have."
+            )
         return y, c
 
     def directions(

@@ -39,9 +39,11 @@ def gather_examples(
                 f"difference compares two groups of photographs: give {argument('data')} those that have what is wanted, and "
                 f"{argument('than')} those that lack it."
             )
+        if labels is not None:
+            raise ConfigError(f"difference learns from two groups of photographs, without {argument('labels')}; leave it out.")
         groups = [_encoded(lia, path, split, config, progress)[1] for path in (than, data)]
         values = torch.cat([torch.full([len(codes), 1], float(i), dtype=torch.float64) for i, codes in enumerate(groups)])
-        return Examples(torch.cat(groups), values.to(lia.device), (Path(data).name,))
+        return Examples(torch.cat(groups), values.to(lia.device), (_title(data),))
     if config.method not in LABELLED:
         given = {"data": data, "than": than, "labels": labels}
         if wrong := [name for name, value in given.items() if value is not None]:
@@ -50,6 +52,8 @@ def gather_examples(
     if than is not None:
         raise ConfigError(f"{argument('than')} is for difference; leave it out.")
     if data is None:
+        if labels is not None:
+            raise ConfigError(f"{argument('labels')} tells of images: give these by {argument('data')}.")
         if judge is None:
             raise ConfigError(
                 f"{config.method} learns from attributes: give {argument('data')} with labels, or {argument('scorer')}, which "
@@ -61,6 +65,12 @@ def gather_examples(
         return Examples(codes, x, judge.names)
     names, values = read_attributes(images, labels)
     return Examples(codes, values[numbers].to(codes.device), names)
+
+
+def _title(data: str | Path) -> str:
+    """What a group of photographs is called: the name of its folder, also where that is ., or of its file."""
+    path = Path(data).resolve()
+    return (path.stem if path.is_file() else path.name) or "difference"
 
 
 def _encoded(lia: LIA, data: str | Path, split: str, config: FindConfig, progress: Progress | None) -> tuple[ImageSet, Tensor]:

@@ -1,12 +1,12 @@
 """`edit`: pictures or codes, moved along directions, drawn and pasted back into their photographs; each PNG has its recipe."""
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from lia_adapter.codes import given
@@ -15,10 +15,11 @@ from lia_adapter.editing import Directions, join_directions, read_directions
 from lia_adapter.editing.directions import SPACES_OF_EDITS
 from lia_adapter.errors import ConfigError, LIAError, argument
 from lia_adapter.files import make_folder, sha256_file
-from lia_adapter.generators import fingerprint
+from lia_adapter.generators import fingerprint, is_script
 from lia_adapter.generators.labels import Label
-from lia_adapter.jobs.drawing import is_part, open_drawing
-from lia_adapter.jobs.edit_plan import EditPlan
+from lia_adapter.jobs.drawing import Drawing, Drawn, is_part, open_drawing
+from lia_adapter.jobs.edit_plan import Edited, EditPlan
+from lia_adapter.jobs.edit_recipe import RECIPE, edit_recipe, tells_of_one, wrong_in
 from lia_adapter.jobs.reconstruct import GRID, picture_stems, refuse_others
 from lia_adapter.jobs.run import check_inputs_kept, report_paths, write_json, write_results
 from lia_adapter.lia import LIA
@@ -27,11 +28,10 @@ from lia_adapter.pictures import image_grid, paired_grid, png_bytes, save_png
 from lia_adapter.progress import Progress
 from lia_adapter.resize import resize
 
-__all__ = ["RECIPE", "edit_again", "edit_images", "edit_recipe", "open_directions"]
+__all__ = ["edit_again", "edit_images", "open_directions"]
 
-RECIPE = "lia-adapter"
-"""Under this key each PNG has the recipe that made it, as JSON."""
 _SHOWN = 64  # images in the grid, at most
+_LARGEST = 1e6  # of a strength or a value
 _IMPROBABLE = 0.01  # p of a code that the generator's mapping hardly makes
 
 
@@ -128,7 +128,7 @@ def edit_images(
     Raises:
         LIAError: See `reconstruct_images`; no such direction, nothing to do, or an attribute that nothing reads.
     """
-    source, out = Path(source), Path(out)
+    source, out, g = Path(source), Path(out), lia.generator
     known = open_directions(lia, directions, space)
     amounts, targets = dict(move or {}), dict(to or {})
     if not amounts and not targets:
@@ -137,6 +137,11 @@ def edit_images(
         raise ConfigError(f"{min(both)!r} has a strength and a value to reach; give one of the two.")
     if both := (amounts.keys() | targets.keys()) & set(keep):
         raise ConfigError(f"{min(both)!r} is to move and to stay; leave it out of one of the two.")
+    for name, value in (amounts | targets).items():
+        if not abs(value) <= _LARGEST:  # nor NaN
+            raise ConfigError(f"{name!r} is to change by or to {value}; expected a number of at most {_LARGEST:g} in size.")
+    if layers is not None and (not layers or not set(layers) <= set(range(g.num_ws))):
+        raise ConfigError(f"{argument('layers')} is {list(layers)[:9]}; this generator's are 0 to {g.num_ws - 1}.")
     judge = None if scorer is None else load_scorer(scorer)
     plan = EditPlan(lia, known, amounts, targets, keep=keep, layers=layers, judge=judge, psi=psi)
     opened = open_drawing(
@@ -149,50 +154,66 @@ def edit_images(
     stems = picture_stems(names)
     options = {
         "move": amounts, "to": targets, "keep": list(keep), "layers": None if layers is None else list(layers), "space": space,
-        "scorer": None if scorer is None else str(scorer), "resize_mode": resize_mode, "split": split, "psi": psi,
-        "trust_codes": trust_codes, "paste": paste, **given(label, bits, align, landmarks),
+        "scorer": _place(scorer), "resize_mode": resize_mode, "split": split, "psi": psi,
+        "trust_codes": trust_codes, "paste": paste, **given(label, bits, align, _place(landmarks)),
     }  # fmt: skip
     recipe = {
-        "command": "edit", "lia": None if lia_file is None else str(Path(lia_file).absolute()),
-        "generator_sha256": fingerprint(lia.generator), "source": str(source.absolute()),
-        "directions": [str(Path(file).absolute()) for file in directions],
+        "command": "edit", "lia": _place(lia_file), **_marks(lia), "source": _place(source),
+        "directions": [_place(file) for file in directions],
         "directions_sha256": [sha256_file(file) for file in directions], "options": options,
     }  # fmt: skip
-    encoder = None if lia.encoder is None else fingerprint(lia.encoder)
-    run = {**recipe, "source": str(source), "only": only, "encoder_sha256": encoder}
+    run, identity = {**recipe, "source": str(source), "only": only}, _identity(opened)
     make_folder(out)
     outputs = [out / f"{stem}{ending}" for stem in stems for ending in (".png", ".pasted.png")]
     check_inputs_kept([*outputs, *report_paths(out / GRID).values()], opened.data, names)
     refuse_others(out, stems, run)
-    write_json(out / GRID, {"run": run})
-    kept = {i: told for i in range(len(names)) if (told := _kept(out / f"{stems[i]}.png", recipe, names[i])) is not None}
+    same = _said_before(out) == identity  # else these are other images than those of an earlier run
+    write_json(out / GRID, {"run": run, "identity": identity})
     wanted = [i for i in range(len(names)) if only is None or names[i] == only]
-    files: dict[str, dict[str, Any]] = {names[i]: kept[i] for i in wanted[_SHOWN:] if i in kept}
+    kept = {i: told for i in wanted if same and (told := _kept(out / f"{stems[i]}.png", recipe, names[i])) is not None}
+    # What is there and not needed for the picture of them all, is not even drawn again.
+    spare = [i for i in wanted[_SHOWN:] if i in kept]
+    files: dict[str, dict[str, Any]] = {names[i]: kept[i] for i in spare}
     todo = [i for i in wanted if names[i] not in files]
-    plan.shown = set(todo[:_SHOWN])
     shown: list[list[Tensor]] = []
-    for drawn in opened.each(plan, batch, todo):
+
+    def each() -> Iterator[Drawn[Edited]]:
+        yield from opened.each(plan, batch, todo)
+        if not shown:  # as the first could not be read
+            yield from opened.each(plan, batch, spare[:_SHOWN])
+
+    for drawn in each():
         name, stem, made = names[drawn.number], stems[drawn.number], drawn.made
+        if made.before is not None and len(shown) < _SHOWN:
+            shown.append([resize(x[None]) for x in (drawn.x, made.before, made.after) if x is not None])
+        plan.look = len(shown) < _SHOWN
+        if drawn.number in kept:
+            files[name] = kept[drawn.number]
+            continue
         written = [f"{stem}.png"]
         pasted = paste and images is not None and drawn.x is not None and is_part(drawn.placement, lia.generator.resolution)
         written += [f"{stem}.pasted.png"] if pasted else []
-        files[name] = {"files": written, "strengths": made.strengths, "reached": made.reached, "prior_p": made.p}
+        # Rounded, as the last digits depend on how many are drawn at once.
+        strengths = {key: round(value, 4) for key, value in made.strengths.items()}
+        p = [None if one is None else round(one, 4) for one in made.p]
+        files[name] = {"files": written, "strengths": strengths, "reached": made.reached, "prior_p": p}
         text = {RECIPE: json.dumps({**recipe, "image": name, "made": files[name]})}
         make_folder((out / stem).parent)
         if pasted and images is not None:
             original = images.original(opened.original(drawn.number))
             save_png(out / written[1], paste_back(original, made.after, drawn.placement), text)
         save_png(out / written[0], image_grid(made.after[None]), text)  # the last: what there is, is whole
-        if made.before is not None:
-            shown.append([resize(x[None]) for x in (drawn.x, made.before, made.after) if x is not None])
         if progress:
             progress("edit", len(files), len(wanted))
+    if progress:
+        progress("edit", len(wanted), len(wanted))
     if images is not None and not files:
         raise none_readable(images)
     files = {name: files[name] for name in names if name in files}
     rows = min(len(row) for row in shown)
     figures = {
-        "run": run, "source": str(source), "lia": lia.provenance.get("source"), "count": len(files), "images": files,
+        "run": run, "identity": identity, "source": str(source), "lia": lia.provenance.get("source"),
+        "count": len(files), "images": files,
         "improbable": [name for name, one in files.items() if _left_prior(one["prior_p"])],
         "unreached": [name for name, one in files.items() if not one["reached"]], "originals": opened.problem or None,
         "unreadable": {} if images is None else images.unreadable, "shown": {"count": len(shown), "rows": rows},
@@ -202,53 +223,88 @@ def edit_images(
     return figures
 
 
-def edit_recipe(path: str | Path) -> dict[str, Any]:
-    """The recipe in a PNG that `edit` wrote.
-
-    Raises:
-        LIAError: It cannot be read, or has none.
-    """
-    try:
-        with Image.open(path) as picture:
-            text = picture.info.get(RECIPE)
-        found = json.loads(text) if isinstance(text, str) else None
-    except FileNotFoundError:
-        raise LIAError(f"there is no {path}. Check the path.") from None
-    except (OSError, ValueError, SyntaxError, RecursionError) as error:
-        raise LIAError(f"cannot read {path}: {' '.join(str(error).split())[:200]}.") from error
-    if not isinstance(found, dict) or found.get("command") != "edit":
-        raise LIAError(
-            f"{path} does not say how it was made: lia-adapt edit did not write it, or a program has saved it since."
-        )
-    return found
-
-
 def edit_again(
-    path: str | Path, out: str | Path, load: Callable[[str], LIA], progress: Progress | None = None
+    path: str | Path,
+    out: str | Path,
+    load: Callable[[str], LIA],
+    progress: Progress | None = None,
+    *,
+    lia_file: str | None = None,
+    scorer: str | None = None,
 ) -> dict[str, Any]:
     """Makes a picture of `edit` once more, by the recipe in it.
+
+    Anybody may have written the recipe: what it names is read, but no Python file runs and nothing is fetched for its sake.
 
     Args:
         path: The PNG.
         out: Folder, see `edit_images`.
-        load: Opens the LIA file that the recipe names.
+        load: Opens a LIA file.
         progress: Is told what is done.
+        lia_file: The LIA file; None: the one that the recipe names.
+        scorer: What reads attributes; None: what the recipe names.
 
     Raises:
-        LIAError: There is no recipe, or what it names is not there any more, or has changed.
+        LIAError: There is no recipe, or it is of no use; what it names is not there any more, has changed, or would run.
     """
     recipe = edit_recipe(path)
-    if recipe.get("lia") is None:
-        raise LIAError(f"{path} was made from Python by a LIA that was in no file; its recipe does not say which.")
+    named = recipe.get("lia") if lia_file is None else lia_file
+    if named is None:
+        raise LIAError(f"{path} was made from Python by a LIA that was in no file. Give the file beside {argument('again')}.")
+    if wrong := wrong_in(recipe):
+        raise LIAError(f"the recipe in {path} is damaged, or of a later version: {wrong}. Give the edit itself again.")
+    options, files = dict(recipe["options"]), recipe["directions"]
+    options |= {} if scorer is None else {"scorer": scorer}
+    if lia_file is None and (is_script(named) or "://" in named):
+        raise LIAError(
+            f"{path} asks for {named!r:.200}, and no picture may say what is run or fetched. If you trust that, give it as LIA "
+            f"beside {argument('again')}."
+        )
+    if scorer is None and is_script(asked := options.get("scorer") or ""):
+        raise LIAError(
+            f"{path} asks for {asked!r:.200}, and no picture may say what is run. If you trust that, give it by "
+            f"{argument('scorer')}."
+        )
+    lia = load(named)
+    if [sha256_file(file) for file in files] != recipe.get("directions_sha256"):
+        raise LIAError(f"{', '.join(files)} has changed since {path} was made.")
+    if any(recipe.get(key) != mark for key, mark in _marks(lia).items()):
+        raise LIAError(f"{named} is another than {path} was made by, or has changed since.")
+    return edit_images(
+        lia, recipe["source"], out, directions=files, only=recipe["image"], lia_file=named, progress=progress, **options
+    )
+
+
+def _marks(lia: LIA) -> dict[str, str | None]:
+    """What a LIA is known by, as far as edits depend on it."""
+    parts = {"generator": lia.generator, "encoder": lia.encoder, "mapping": lia.mapping}
+    return {f"{name}_sha256": None if part is None else fingerprint(part) for name, part in parts.items()}
+
+
+def _place(path: str | Path | None) -> str | None:
+    """A path that is the same from everywhere; addresses stay."""
+    return None if path is None else str(path) if "://" in str(path) else str(Path(path).absolute())
+
+
+def _identity(opened: Drawing) -> str:
+    """SHA-256 over what the images or codes are."""
+    if opened.codes is None:
+        assert opened.images is not None  # noqa: S101  (one of the two was opened)
+        return opened.images.identity()
+    digest = hashlib.sha256(json.dumps(opened.codes.names).encode())
+    for name, tensor in sorted(opened.codes.tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _said_before(out: Path) -> str | None:
+    """The identity of the images of an earlier run in the folder."""
     try:
-        lia, files, options = load(str(recipe["lia"])), recipe["directions"], dict(recipe["options"])
-        same = [sha256_file(file) for file in files] == recipe["directions_sha256"]
-        if fingerprint(lia.generator) != recipe["generator_sha256"] or not same:
-            raise LIAError(f"{recipe['lia']} or {', '.join(files)} has changed since {path} was made.")
-        source, image = recipe["source"], recipe["image"]
-    except (KeyError, TypeError) as error:
-        raise LIAError(f"the recipe in {path} is not whole: it lacks {error}.") from error
-    return edit_images(lia, source, out, directions=files, only=image, lia_file=recipe["lia"], progress=progress, **options)
+        found = json.loads((out / GRID).read_text()).get("identity")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def _kept(path: Path, recipe: Mapping[str, Any], name: str) -> dict[str, Any] | None:
@@ -260,8 +316,10 @@ def _kept(path: Path, recipe: Mapping[str, Any], name: str) -> dict[str, Any] | 
     except LIAError:
         return None
     made = found.pop("made", None)
-    whole = isinstance(made, dict) and all((path.parent / Path(file).name).exists() for file in made["files"])
-    return made if whole and found == json.loads(json.dumps({**recipe, "image": name})) else None
+    if found != json.loads(json.dumps({**recipe, "image": name})) or not isinstance(made, dict):
+        return None
+    whole = tells_of_one(made) and all((path.parent / Path(file).name).exists() for file in made["files"])
+    return made if whole else None
 
 
 def _left_prior(p: Sequence[float | None]) -> bool:

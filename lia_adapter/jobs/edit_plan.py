@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from lia_adapter.codes import draw_code
-from lia_adapter.editing import CodeSpace, Direction, Directions, Edit, edited
-from lia_adapter.editing.edits import conditional
+from lia_adapter.editing import Direction, Directions, Edit, edited, planned
 from lia_adapter.encoder import one_code
 from lia_adapter.errors import ConfigError, argument
 from lia_adapter.generators import broadcast
@@ -23,6 +22,7 @@ _TRIED = tuple(
     float(i) for i in range(-8, 9, 2)
 )  # strengths, in standard deviations, between which a wanted score is looked for
 _HALVINGS = 7
+_MISSED = 0.02  # of the way to a wanted reading
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class EditPlan:
         psi: Truncation, of pictures before and after alike.
 
     Attributes:
-        shown: Numbers of the images whose picture before the edit is wanted, too.
+        look: Whether pictures before the edit are wanted, too.
 
     Raises:
         ConfigError: There is no such direction, or nothing reads a wanted attribute.
@@ -77,10 +77,12 @@ class EditPlan:
         psi: float = 1.0,
     ) -> None:
         self.lia, self.layers, self.judge, self.psi = lia, layers, judge, psi
-        self.shown: set[int] = set()
-        kept = [directions[name] for name in keep]
-        self.moves = [(self._without(directions[name], kept), amount) for name, amount in amounts.items()]
-        self.targets = [(directions[name], self._without(directions[name], kept), value) for name, value in targets.items()]
+        self.look = True
+        self.edits = planned(directions, amounts, keep, lia.code_space)
+        steps = planned(directions, targets, keep, lia.code_space)
+        self.targets = [
+            (directions[name], step.direction, value) for (name, value), step in zip(targets.items(), steps, strict=True)
+        ]
         for direction, _, _ in self.targets:
             if judge is None and direction.reader is None:
                 raise ConfigError(
@@ -93,11 +95,9 @@ class EditPlan:
         """An answer for each code."""
         lia = self.lia
         ys = broadcast(part.code, lia.generator.num_ws)
-        look = any(number in self.shown for number in part.numbers)
-        before = draw_code(lia, part.code, part.kept, self.psi).cpu() if look else None
-        edits = [Edit(direction, amount) for direction, amount in self.moves]
-        moved, reached = self._moved(ys, edits, part), torch.ones(len(ys), dtype=torch.bool)
-        strengths = {direction.name: torch.full([len(ys)], amount) for direction, amount in self.moves}
+        before = draw_code(lia, part.code, part.kept, self.psi).cpu() if self.look else None
+        moved, reached = self._moved(ys, self.edits, part), torch.ones(len(ys), dtype=torch.bool)
+        strengths = {edit.direction.name: torch.full([len(ys)], float(edit.amount)) for edit in self.edits}
         for direction, step, value in self.targets:
             found, there = self._wanted(direction, step, value, moved, part)
             moved, reached = self._moved(moved, [Edit(step, found)], part), reached & there
@@ -106,20 +106,11 @@ class EditPlan:
         p = [self._probable(codes, part.c) for codes in (part.code, moved)]
         return [
             Edited(
-                before[i] if before is not None and number in self.shown else None, after[i],
+                None if before is None else before[i], after[i],
                 {name: float(values[i]) for name, values in strengths.items()}, bool(reached[i]), (p[0][i], p[1][i]),
             )
-            for i, number in enumerate(part.numbers)
+            for i in range(len(ys))
         ]  # fmt: skip
-
-    def _without(self, direction: Direction, kept: Sequence[Direction]) -> Direction:
-        return conditional(direction, kept, self._space(direction)) if kept else direction
-
-    def _space(self, direction: Direction) -> CodeSpace:
-        if direction.space == "z":
-            return CodeSpace.standard(len(direction.step))
-        mean, root = (t.cpu().double() for t in self.lia.whitening())
-        return CodeSpace(mean, root @ root)
 
     def _moved(self, ys: Tensor, edits: Sequence[Edit], part: Coded) -> Tensor:
         return edited(ys, edits, mapping=self.lia.mapping, c=part.c, layers=self.layers)
@@ -127,13 +118,15 @@ class EditPlan:
     def _wanted(self, direction: Direction, step: Direction, value: float, ys: Tensor, part: Coded) -> tuple[Tensor, Tensor]:
         """How far each code [n] must go until the attribute has the value, and whether it gets there."""
         if self.judge is None:
-            assert direction.reader is not None  # noqa: S101  (seen to when the plan was made)
-            reader = direction.reader.double().to(ys.device)
-            codes = self.lia.to_z(one_code(ys), part.c) if direction.space == "z" else one_code(ys).double()
-            slope = float(step.step.double().to(ys.device) @ reader)
-            if math.isclose(slope, 0.0, abs_tol=1e-12):
-                raise ConfigError(f"{direction.name!r} no longer changes what it reads, without what is to stay.")
-            return (value - codes @ reader - direction.bias) / slope, torch.ones(len(ys), dtype=torch.bool)
+            here = self._read(direction, ys, part)
+            slope = self._read(direction, self._moved(ys, [Edit(step, 1.0)], part), part) - here
+            if float(slope.abs().min()) < 1e-9:
+                raise ConfigError(
+                    f"{direction.name!r} does not change what it reads, in these layers or without what is to stay."
+                )
+            amounts = (value - here) / slope  # exact but of z in some layers, whose y bends
+            missed = (self._read(direction, self._moved(ys, [Edit(step, amounts)], part), part) - value).abs()
+            return amounts, (missed <= _MISSED * (value - here).abs() + 1e-4).cpu()
         judge, name = self.judge, direction.name
 
         def score(amounts: Tensor) -> Tensor:
@@ -141,6 +134,13 @@ class EditPlan:
             return _attribute(judge, x, name)
 
         return _reach(score, value, len(ys), ys.device)
+
+    def _read(self, direction: Direction, ys: Tensor, part: Coded) -> Tensor:
+        """What the reader of a direction says of codes, [n]."""
+        assert direction.reader is not None  # noqa: S101  (seen to when the plan was made)
+        codes = self.lia.to_z(one_code(ys), part.c) if direction.space == "z" else one_code(ys).double()
+        found: Tensor = codes @ direction.reader.double().to(ys.device) + direction.bias
+        return found
 
     def _probable(self, codes: Tensor, c: Tensor | None) -> list[float | None]:
         if self.lia.mapping is None or (self.lia.generator.c_dim and c is None):
@@ -174,5 +174,5 @@ def _reach(score: Callable[[Tensor], Tensor], value: float, n: int, device: torc
         here = score(middle) - value
         same = (here > 0) == (below > 0)
         low, high = torch.where(same, middle, low), torch.where(same, high, middle)
-    nearest = tried[apart.abs().argmin(dim=0)]
+    nearest = tried[apart.abs().nan_to_num(nan=math.inf).argmin(dim=0)]
     return torch.where(reached, (low + high) / 2, nearest), reached.cpu()

@@ -13,7 +13,7 @@ from lia_adapter.errors import ConfigError, LIAError
 from lia_adapter.files import atomic_write, make_folder
 from lia_adapter.generators import fingerprint
 from lia_adapter.lia import LIA
-from lia_adapter.projected import read_projected
+from lia_adapter.projected import read_npz, read_projected
 
 __all__ = ["FORMS", "export_directions", "import_directions"]
 
@@ -39,8 +39,17 @@ def export_directions(directions: Directions, form: str, out: str | Path) -> lis
     """
     if form not in FORMS:
         raise ConfigError(f"there is no form {form!r}; expected {', '.join(FORMS)}.")
+    if not len(directions):
+        raise LIAError("the file holds no directions, so that there is nothing to export.")
     if wide := [one.name for one in directions if one.step.ndim != 1]:
         raise LIAError(f"{wide[0]!r} is of ys, a step for each layer, which {form} cannot read. Export those of y or z.")
+    if form == "ganspace" and len({(one.space, len(one.step)) for one in directions}) > 1:
+        raise LIAError("components.npz has directions of one space, and these are of y and of z. Find those of y alone.")
+    if form != "ganspace":
+        if wrong := next((name for name in directions.names if Path(name).name != name), None):
+            raise LIAError(f"{wrong!r} is no name of a file. Rename it: lia-adapt directions rename.")
+        if twice := next((name for name in directions.names if directions.names.count(name) > 1), None):
+            raise LIAError(f"{twice!r} is of y and of z, which would be one file. Export files of directions one by one.")
     folder = Path(out)
     make_folder(folder)
     steps = [one.step.double()[None] for one in directions]  # [1, D] each
@@ -54,8 +63,6 @@ def export_directions(directions: Directions, form: str, out: str | Path) -> lis
         return [_written(folder / "components.npz", data)]
     paths = []
     for name, step in zip(directions.names, steps, strict=True):
-        if Path(name).name != name:
-            raise LIAError(f"{name!r} is no name of a file. Rename it: lia-adapt directions rename.")
         data = io.BytesIO()
         if form == "psp":
             torch.save(step.float(), data)
@@ -95,17 +102,17 @@ def import_directions(lia: LIA, files: Sequence[str | Path]) -> Directions:
 
 def _read(file: Path, num_ws: int, y_dim: int) -> tuple[Sequence[str], Tensor]:
     if file.suffix.lower() == ".npz":
-        try:
-            with np.load(file, allow_pickle=False) as arrays:
-                if "lat_comp" in arrays:
-                    steps = torch.from_numpy(arrays["lat_comp"]).float().reshape(-1, arrays["lat_comp"].shape[-1])
-                    if steps.shape[1] != y_dim:
-                        raise LIAError(
-                            f"{file.name} has components of {steps.shape[1]} entries; y of this generator has {y_dim}."
-                        )
-                    return [f"{file.stem}-{i}" for i in range(1, len(steps) + 1)], steps
-        except (OSError, ValueError, KeyError) as error:
-            raise LIAError(f"{file.name} is no readable .npz: {error}.") from error
+        components = read_npz(file).get("lat_comp")
+        if components is not None:  # [K, 1, D]
+            if components.dtype.kind != "f" or components.ndim < 2 or components.shape[-1] != y_dim or not components.size:
+                raise LIAError(
+                    f"{file.name} has lat_comp {list(components.shape)} of {components.dtype}; expected components of "
+                    f"{y_dim} entries, as y of this generator has."
+                )
+            steps = torch.from_numpy(components.astype(np.float32)).reshape(-1, y_dim)
+            if not bool(steps.isfinite().all()):
+                raise LIAError(f"{file.name} has components that are not finite numbers. Get the file again.")
+            return [f"{file.stem}-{i}" for i in range(1, len(steps) + 1)], steps
     return read_projected(file, num_ws, y_dim)
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from lia_adapter.generators import Generator, MappingSampler, at_rest, broadcast
 from lia_adapter.jobs.direction_examples import gather_examples
 from lia_adapter.jobs.run import checked_out, write_results
 from lia_adapter.lia import LIA
+from lia_adapter.loop import step_generator
 from lia_adapter.metrics.scorers import Scorer, load_scorer
 from lia_adapter.pictures import Sheet, png_bytes
 from lia_adapter.progress import Progress
@@ -31,8 +32,9 @@ __all__ = ["SHOWN", "find_directions"]
 SHOWN = 16
 """Directions in the picture and in the tables, at most."""
 _BASES = 3  # codes in the picture, of each direction
-_LEAST, _MOST, _SECONDS = 16, 200, 60.0  # codes that are measured, and about how long that may take
+_LEAST, _MOST, _SECONDS = 4, 200, 60.0  # codes that are measured, and about how long that may take
 _NUMBER = 2**32  # of the random stream of codes that are measured
+_Reader = Callable[[Tensor, Tensor | None], Tensor]
 _USUAL = 0.01  # p below which a code is improbable
 
 
@@ -82,6 +84,8 @@ def find_directions(
     judge = load_scorer(scorer) if isinstance(scorer, (str, Path)) else scorer
     if config.space == "z" and lia.mapping is None:
         raise LIAError("directions of z need an invertible mapping. Run lia-adapt convert on this file first.")
+    if config.layers is not None and (wrong := max(config.layers)) >= lia.generator.num_ws:  # before hours of work
+        raise ConfigError(f"layers has {wrong}; this generator's are 0 to {lia.generator.num_ws - 1}.")
     owner = fingerprint(lia.generator)
     with at_rest([lia.generator]):
         examples = gather_examples(lia, config, data, than, labels, judge, split, progress)
@@ -114,23 +118,21 @@ def measure_directions(
     read, names, own = _reader(lia, found, judge)
     shown = list(found[:SHOWN])
     ys, c = _bases(lia, _MOST)
-    draw = partial(draw_reduced, lia.generator)
-    each = seconds_of(lambda: draw(ys[:1]) if read is None else read(draw(ys[:1])))
+    # A scorer takes pictures of any size, the encoder those of the generator's own.
+    draw = lia.synthesize if read is not None and judge is None else partial(draw_reduced, lia.generator)
+    each = seconds_of(lambda: draw(ys[:1]) if read is None else read(draw(ys[:1]), _of(c, range(1))))
     n = affordable(_SECONDS, each * len(STRENGTHS) * max(len(shown), 1), least=_LEAST, most=_MOST)
     values, reaches, changes = [], [], []
     for i, direction in enumerate(shown):
         if progress:
             progress("measure directions", i, len(shown))
-
-        moved = partial(_moved, lia, direction)
-
-        sides = [_drawn(lia, moved(ys[:_LEAST], strength)) for strength in (-1.0, 1.0)]
+        few = range(min(_LEAST, len(ys)))
+        sides = [_drawn(lia, _moved(lia, direction, _of(c, few), ys[few.start : few.stop], side)) for side in (-1.0, 1.0)]
         changes.append(float((sides[1] - sides[0]).square().mean().sqrt() / 2))
         reaches.append(_reach(lia, ys, c, direction))
         if read is not None:
-            size = lia.at_once("draw")
-            parts = in_parts(partial(moved_pictures, draw, moved, read), ys[:n], size)
-            values.append(torch.cat(list(parts)))
+            look = partial(_looked_at, lia, direction, draw, read, ys, c)
+            values.append(torch.cat(list(in_parts(look, range(n), lia.at_once("draw" if judge else "reconstruct")))))
     figures: dict[str, Any] = {
         "codes": n,
         "shown": len(shown),
@@ -156,17 +158,33 @@ def measure_directions(
     return [*measured, *found[len(shown) :]], figures
 
 
-def _moved(lia: LIA, direction: Direction, ys: Tensor, strength: float) -> Tensor:
-    return edited(ys, [Edit(direction, strength)], mapping=lia.mapping)
+def _of(c: Tensor | None, part: range) -> Tensor | None:
+    """The labels of some codes."""
+    return None if c is None else c[part.start : part.stop]
 
 
-def _reader(lia: LIA, found: Sequence[Direction], judge: Scorer | None) -> tuple[Any, tuple[str, ...], list[int | None]]:
-    """What reads attributes of pictures [n, C, H, W] -> [n, F], their names, and which is each direction's own."""
+def _moved(lia: LIA, direction: Direction, c: Tensor | None, ys: Tensor, strength: float) -> Tensor:
+    return edited(ys, [Edit(direction, strength)], mapping=lia.mapping, c=c)
+
+
+@torch.no_grad()
+def _looked_at(
+    lia: LIA, direction: Direction, draw: Callable[[Tensor], Tensor], read: _Reader, ys: Tensor, c: Tensor | None, part: range
+) -> Tensor:
+    """Attributes [n, len(STRENGTHS), F] of the pictures of some codes, moved along a direction."""
+    labels = _of(c, part)
+    return moved_pictures(draw, partial(_moved, lia, direction, labels), lambda x: read(x, labels), ys[part.start : part.stop])
+
+
+def _reader(
+    lia: LIA, found: Sequence[Direction], judge: Scorer | None
+) -> tuple[_Reader | None, tuple[str, ...], list[int | None]]:
+    """What reads attributes of pictures [n, C, H, W] with labels -> [n, F], their names, which is each direction's own."""
     if judge is not None:
         ys, _ = _bases(lia, 1)
         judge(_drawn(lia, ys))
         names = judge.names
-        return judge, names, [names.index(one.name) if one.name in names else None for one in found]
+        return lambda x, _: judge(x), names, [names.index(one.name) if one.name in names else None for one in found]
     readers = [one for one in found if one.reader is not None]
     if lia.encoder is None or not readers:
         return None, (), [None] * len(found)
@@ -174,9 +192,9 @@ def _reader(lia: LIA, found: Sequence[Direction], judge: Scorer | None) -> tuple
     weights = torch.stack([one.reader.double() for one in readers if one.reader is not None]).to(lia.device)
     biases = torch.tensor([one.bias for one in readers], dtype=torch.float64, device=lia.device)
 
-    def read(x: Tensor) -> Tensor:
+    def read(x: Tensor, c: Tensor | None) -> Tensor:
         y = one_code(lia.encode(x.clamp(-1, 1)))
-        codes = lia.to_z(y) if readers[0].space == "z" else y
+        codes = lia.to_z(y, c) if readers[0].space == "z" else y
         return codes.double() @ weights.t() + biases
 
     return read, names, [names.index(one.name) if one.name in names else None for one in found]
@@ -184,7 +202,7 @@ def _reader(lia: LIA, found: Sequence[Direction], judge: Scorer | None) -> tuple
 
 @torch.no_grad()
 def _bases(lia: LIA, n: int) -> tuple[Tensor, Tensor | None]:
-    random = torch.Generator(lia.device).manual_seed(_NUMBER)
+    random = step_generator(0, _NUMBER, lia.device)
     _, y, c = MappingSampler(lia.generator).pairs(n, random)
     return broadcast(y, lia.generator.num_ws, lia.generator.y_dim), c
 

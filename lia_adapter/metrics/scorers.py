@@ -38,17 +38,35 @@ class Scorer:
             answer = self._score(x.clamp(-1, 1))
         if isinstance(answer, Mapping):
             names = tuple(map(str, answer))
-            answer = torch.stack([torch.as_tensor(answer[name]).reshape(-1) for name in answer], dim=1)
+            parts = [self._numbers(value, len(x)) for value in answer.values()]
+            parts = [part[:, 0] if part.ndim == 2 and part.shape[1] == 1 else part for part in parts]
+            if wrong := [f"{name} {list(part.shape)}" for name, part in zip(names, parts, strict=True) if part.ndim != 1]:
+                raise LIAError(f"{self.name} answers with {wrong[0]:.60}; expected one number for each picture, by name.")
+            found = torch.stack(parts, dim=1) if parts else torch.empty(len(x), 0)
         else:
-            answer = torch.as_tensor(answer)
-            answer = answer[:, None] if answer.ndim == 1 else answer
-            names = tuple(f"score-{i + 1}" for i in range(answer.shape[-1]))
-        if list(answer.shape) != [len(x), len(names)] or not names:
+            found = self._numbers(answer, len(x))
+            found = found[:, None] if found.ndim == 1 else found
+            names = tuple(f"score-{i + 1}" for i in range(found.shape[1]))
+        if not names or (self.names and names != self.names):
             raise LIAError(
-                f"{self.name} answers {len(x)} pictures with {list(answer.shape)}; expected one number or row for each."
+                f"{self.name} answers with the attributes {', '.join(names[:5]) or '(none)'}; expected at least one, and the "
+                "same at each call."
             )
         self.names = names
-        return answer.to(x.device).double()
+        return found.to(x.device)
+
+    def _numbers(self, answer: object, n: int) -> Tensor:
+        """What was answered for n pictures, [n] or [n, F], float64."""
+        try:
+            found = torch.as_tensor(answer)
+        except (TypeError, ValueError, RuntimeError):
+            raise LIAError(f"{self.name} answers with a {type(answer).__name__}; expected numbers for each picture.") from None
+        if found.is_complex() or found.ndim not in (1, 2) or len(found) != n:
+            kind = "complex numbers " if found.is_complex() else ""
+            raise LIAError(
+                f"{self.name} answers {n} pictures with {kind}{list(found.shape)}; expected one number or row for each."
+            )
+        return found.double()
 
 
 def load_scorer(source: str | Path) -> Scorer:
@@ -84,15 +102,23 @@ class _Classifier(nn.Module):
         head = [
             t for name, t in file.tensors.items() if name.partition(".")[0] in HEADS and not name.startswith(("aux", "Aux"))
         ]
-        if not head:
+        if not head or not all(t.ndim and len(t) for t in head):
             raise LIAError(
                 f"{path.name} holds {architecture.title} without its classifier, which gives the scores. Give it whole."
             )
         network = without_weights(architecture.name, num_classes=len(head[-1])).to_empty(device="cpu").eval()
-        missing = [name for name in network.state_dict() if name not in file.tensors and "num_batches" not in name]
-        if missing and not missing[0].startswith(("aux", "Aux")):
-            raise LIAError(f"{path.name} lacks {missing[0]} of {architecture.title}'s classifier. Give it whole.")
-        network.load_state_dict({name: file.tensors.get(name, t) for name, t in network.state_dict().items()}, strict=False)
+        for name, expected in network.state_dict().items():
+            if "num_batches" in name or name.startswith(("aux", "Aux")):  # which scores do without
+                continue
+            if (there := file.tensors.get(name)) is None:
+                raise LIAError(f"{path.name} lacks {name} of {architecture.title}'s classifier. Give it whole.")
+            if there.shape != expected.shape:
+                raise LIAError(
+                    f"{path.name} has {name} {list(there.shape)}; {architecture.title} of {len(head[-1])} classes has "
+                    f"{list(expected.shape)}."
+                )
+        loaded = {name: file.tensors[name] for name in network.state_dict() if name in file.tensors}
+        network.load_state_dict({n: t for n, t in loaded.items() if not n.startswith(("aux", "Aux"))}, strict=False)
         self.network = network.requires_grad_(False)
         self.register_buffer("mean", torch.tensor(architecture.mean).reshape(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(architecture.std).reshape(1, 3, 1, 1))

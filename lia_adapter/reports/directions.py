@@ -44,8 +44,8 @@ def write_directions_report(out: Path) -> Path:
     found, about = figures["directions"], figures["about"]
     shown = found[: figures["shown"]]
     body = f"""<h1>Directions: {html.escape(about["recipe"]["method"])}</h1>
-<p>{len(found)} directions of {html.escape(str(about.get("source") or "a wrapped generator"))}. Rows: three codes moved along each,
-in the order of the table; columns: by {", ".join(f"{s:g}" for s in STRENGTHS)} standard deviations of the prior.</p>
+<p>{len(found)} directions of {html.escape(str(about.get("source") or "a wrapped generator"))}. Rows: three codes moved along
+each, in the order of the table; columns: by {", ".join(f"{s:g}" for s in STRENGTHS)} standard deviations of the prior.</p>
 {page_picture(out, "codes moved along each direction")}
 <h2>What each does</h2>
 {_measures(shown)}
@@ -70,17 +70,25 @@ def _measures(found: Sequence[Mapping[str, Any]]) -> str:
 def _leakage(found: Sequence[Mapping[str, Any]], figures: Mapping[str, Any]) -> str:
     """The leakage matrix, where attributes of pictures are known."""
     if "leakage" not in figures:
-        return "<p>Nothing tells attributes of pictures here: give --scorer to see what else each direction changes.</p>"
+        return (
+            "<p>Nothing tells attributes of pictures here: with a scorer this page says what else each direction changes.</p>"
+        )
     return f"""<h2>What else changes</h2>
 <p>Leakage: the change of each attribute for a change of 1 of the direction's own, both in standard deviations, on
 {figures["codes"]} drawn pictures.</p>{_matrix([one["name"] for one in found], figures["attributes"], figures["leakage"])}"""
 
 
-def _matrix(rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float]]) -> str:
+def _matrix(rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float | None]]) -> str:
+    """A table; what is no number in the figures, such as the change of an attribute that a scorer does not tell, is empty."""
     head = "".join(f"<th>{html.escape(name)}" for name in columns)
     lines = "".join(
         f"<tr><td>{html.escape(name)}"
-        + "".join(f'<td class="n" style="background:rgba(31,111,180,{min(value, 1) * 0.6:.2f})">{value:.2f}' for value in line)
+        + "".join(
+            "<td>"
+            if value is None
+            else f'<td class="n" style="background:rgba(31,111,180,{min(value, 1) * 0.6:.2f})">{value:.2f}'
+            for value in line
+        )
         for name, line in zip(rows, values, strict=True)
     )
     return f"<table><tr><th>{head}</tr>{lines}</table>"

@@ -40,7 +40,8 @@ def write_edit_report(figures: Mapping[str, Any], folder: Path) -> Path:
     )
     body = f"""<h1>Edits</h1>
 <p>{figures["count"]:,} images of {html.escape(figures["source"])}, drawn by
-{html.escape(str(figures["lia"] or "a wrapped generator"))}: {"; ".join(moves)} (standard deviations of the prior){kept}{layers}. {html.escape(figures["originals"] or "")}</p>
+{html.escape(str(figures["lia"] or "a wrapped generator"))}: {"; ".join(moves)} (standard deviations of the
+prior){kept}{layers}. {html.escape(figures["originals"] or "")}</p>
 {_warned(figures)}
 <p>The first {shown["count"]}, {COLUMNS} in a row; below each other {_ROWS[shown["rows"]]}.</p>
 {page_picture(folder / GRID, "pictures, reconstructions and edits")}

@@ -40,7 +40,7 @@ def text_of(name: str) -> str:
 def test_it_begins_with_its_command(name: str) -> None:
     first = text_of(name).splitlines()[0]
     own = re.escape(name)
-    assert re.match(rf"# lia-adapt (train {own}\b|convert |invert |train-encoder .*--recipe {own}\b)", first)
+    assert re.match(rf"# lia-adapt (train {own}\b|convert |invert |directions find |train-encoder .*--recipe {own}\b)", first)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
