@@ -27,7 +27,7 @@ from lia_adapter.metrics.scorers import Scorer, load_scorer
 from lia_adapter.pictures import Sheet, png_bytes
 from lia_adapter.progress import Progress
 
-__all__ = ["SHOWN", "find_directions"]
+__all__ = ["SHOWN", "find_directions", "measure_directions"]
 
 SHOWN = 16
 """Directions in the picture and in the tables, at most."""
@@ -35,6 +35,7 @@ _BASES = 3  # codes in the picture, of each direction
 _LEAST, _MOST, _SECONDS = 4, 200, 60.0  # codes that are measured, and about how long that may take
 _NUMBER = 2**32  # of the random stream of codes that are measured
 _Reader = Callable[[Tensor, Tensor | None], Tensor]
+_REACHING = 64  # codes that are moved until they are improbable
 _USUAL = 0.01  # p below which a code is improbable
 
 
@@ -105,7 +106,12 @@ def find_directions(
 
 
 def measure_directions(
-    lia: LIA, found: Sequence[Direction], space: CodeSpace, judge: Scorer | None, progress: Progress | None = None
+    lia: LIA,
+    found: Sequence[Direction],
+    space: CodeSpace,
+    judge: Scorer | None,
+    progress: Progress | None = None,
+    seconds: float = _SECONDS,
 ) -> tuple[list[Direction], dict[str, Any]]:
     """What directions do to drawn pictures.
 
@@ -121,7 +127,7 @@ def measure_directions(
     # A scorer takes pictures of any size, the encoder those of the generator's own.
     draw = lia.synthesize if read is not None and judge is None else partial(draw_reduced, lia.generator)
     each = seconds_of(lambda: draw(ys[:1]) if read is None else read(draw(ys[:1]), _of(c, range(1))))
-    n = affordable(_SECONDS, each * len(STRENGTHS) * max(len(shown), 1), least=_LEAST, most=_MOST)
+    n = affordable(seconds, each * len(STRENGTHS) * max(len(shown), 1), least=_LEAST, most=_MOST)
     values, reaches, changes = [], [], []
     for i, direction in enumerate(shown):
         if progress:
@@ -129,7 +135,7 @@ def measure_directions(
         few = range(min(_LEAST, len(ys)))
         sides = [_drawn(lia, _moved(lia, direction, _of(c, few), ys[few.start : few.stop], side)) for side in (-1.0, 1.0)]
         changes.append(float((sides[1] - sides[0]).square().mean().sqrt() / 2))
-        reaches.append(_reach(lia, ys, c, direction))
+        reaches.append(_reach(lia, ys[:_REACHING], None if c is None else c[:_REACHING], direction))
         if read is not None:
             look = partial(_looked_at, lia, direction, draw, read, ys, c)
             values.append(torch.cat(list(in_parts(look, range(n), lia.at_once("draw" if judge else "reconstruct")))))
@@ -151,6 +157,7 @@ def measure_directions(
             more |= {
                 "attribute": names[mine], "effect": float(effects.slopes[i, mine]),
                 "monotone": float(effects.monotone[i, mine]), "leakage": sum(others) / len(others) if others else None,
+                "most_leakage": max(others, default=None),
             }  # fmt: skip
     if progress:
         progress("measure directions", len(shown), len(shown))

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from lia_adapter import ops
 from lia_adapter.codes import draw_code, read_codes
 from lia_adapter.data import open_images
 from lia_adapter.editing import CodeSpace, Direction, Directions, Edit, edited
@@ -26,10 +27,13 @@ from lia_adapter.reports.edit import write_edit_report
 from tests import toys
 from tests.jobs.test_reconstruct import as_pixels, pixels
 
+pytestmark = pytest.mark.usefixtures("reference_ops")
+
 
 @pytest.fixture(scope="module")
 def lia() -> LIA:
-    return toys.with_encoder(toys.stylegan())
+    with ops.using("reference"):
+        return toys.with_encoder(toys.stylegan())
 
 
 def of(lia: LIA) -> Directions:
@@ -263,14 +267,13 @@ def test_more_bad_pictures_than_the_sheet_shows_come_first(lia: LIA, known: Path
         assert figures["count"] == 2 and figures["shown"]["count"] == 2 and len(figures["unreadable"]) == 66
 
 
-@pytest.mark.parametrize("method", ["feature-map", "ladder", "noise", "codes"])
+@pytest.mark.parametrize("method", ["ladder", "projector", "tune", "codes"])
 def test_codes_are_drawn_with_what_was_found_beside_them(lia: LIA, known: Path, tmp_path: Path, method: str) -> None:
     folder, file = toys.pictures(tmp_path / "in", 2, (8, 12)), tmp_path / "c.safetensors"
     if method == "codes":
         encode_images(lia, folder, file)
     else:
-        recipes = {"feature-map": "feature-map", "ladder": "ladder", "noise": "projector"}
-        invert_images(lia, folder, file, recipe=None, overrides={"method": recipes[method], "steps": 3})
+        invert_images(lia, folder, file, f"invert-{method}", steps=3)
     codes = read_codes(file)
     kept = codes.kept(range(2), lia.device)
     assert bool(kept) == (method != "codes")
@@ -352,8 +355,8 @@ def test_recipes_that_anybody_may_have_written(lia: LIA, known: Path, tmp_path: 
         "to": (5, {"a": "b"}), "keep": (5, "a", [5], ["zzz"], ["a"]), "layers": (5, "1", ["a"], [99], [-1], [], [1.5]),
         "space": (5, "q", "z"), "psi": ("a", None, float("nan"), True), "bits": ("a", 99, 0), "label": ("a", 1.5, [None], 3),
         "paste": (5, None), "trust_codes": ("yes",), "split": (5, "some"), "resize_mode": (5, "bend"), "align": (5, "x"),
-        "landmarks": (5, "/nowhere.json"), "progress": (1,), "directions": (["x"],), "only": ("x",), "scorer": (5, "/nowhere.pth"),
-        "lia_file": ("x",), "out": ("x",), "batch": (10**9,),
+        "landmarks": (5, "/nowhere.json"), "progress": (1,), "directions": (["x"],), "only": ("x",), 
+        "scorer": (5, "/nowhere.pth"), "lia_file": ("x",), "out": ("x",), "batch": (10**9,),
     }  # fmt: skip
     for key, items in wrong.items():
         for value in items:

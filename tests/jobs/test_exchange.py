@@ -1,0 +1,173 @@
+"""Directions to and from other programs: files are read here as those programs read them."""
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lia_adapter import ops, projected
+from lia_adapter.editing import Direction, Directions
+from lia_adapter.errors import ConfigError, LIAError
+from lia_adapter.generators import fingerprint
+from lia_adapter.jobs.exchange import FORMS, export_directions, import_directions
+from lia_adapter.lia import LIA
+from tests import toys
+
+DIM, LAYERS = 16, 4
+
+
+pytestmark = pytest.mark.usefixtures("reference_ops")
+
+
+@pytest.fixture(scope="module")
+def lia() -> LIA:
+    with ops.using("reference"):
+        return toys.stylegan()
+
+
+@pytest.fixture
+def known(lia: LIA) -> Directions:
+    random, space = torch.Generator().manual_seed(0), lia.code_space("y")
+    steps = space.step(torch.randn(3, DIM, generator=random)).float()
+    names = ("smile", "age 2", "größe")
+    return Directions(fingerprint(lia.generator), tuple(Direction(n, "y", s, "t") for n, s in zip(names, steps, strict=True)))
+
+
+def test_interfacegan_reads_a_unit_normal(known: Directions, tmp_path: Path) -> None:
+    assert [p.name for p in export_directions(known, "interfacegan", tmp_path)] == ["smile.npy", "age 2.npy", "größe.npy"]
+    boundary = np.load(tmp_path / "smile.npy")  # as its edit.py does
+    assert boundary.shape == (1, DIM) and boundary.dtype == np.float32
+    assert np.linalg.norm(boundary) == pytest.approx(1, abs=1e-6)
+    latent = np.zeros((1, DIM)) + np.linspace(-3, 3, 5).reshape(-1, 1).astype(np.float32) * boundary  # linear_interpolate
+    step = known["smile"].step
+    assert np.allclose(latent[4], 3 * (step / step.norm()).numpy(), atol=1e-5)
+
+
+def test_psp_adds_a_tensor(known: Directions, tmp_path: Path) -> None:
+    export_directions(known, "psp", tmp_path)
+    tensor = torch.load(tmp_path / "smile.pt", weights_only=True)
+    assert tensor.shape == (1, DIM) and torch.equal(tensor[0], known["smile"].step)
+    assert (torch.zeros(1, 18, DIM) + 2 * tensor).shape == (1, 18, DIM)  # edit_latents
+
+
+def test_ganspace_has_components_and_their_deviations(known: Directions, tmp_path: Path) -> None:
+    (path,) = export_directions(known, "ganspace", tmp_path)
+    with np.load(path, allow_pickle=False) as arrays:
+        assert {"lat_comp", "lat_stdev"} <= set(arrays)
+        comp, stdev = arrays["lat_comp"], arrays["lat_stdev"]
+    assert comp.shape == (3, 1, DIM) and stdev.shape == (3,) and comp.dtype == stdev.dtype == np.float32
+    assert np.allclose(np.linalg.norm(comp, axis=-1), 1, atol=1e-6)
+    assert np.allclose(comp[1] * stdev[1], known["age 2"].step.numpy()[None], atol=1e-6)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_written_is_read_as_the_same(known: Directions, lia: LIA, tmp_path: Path, form: str) -> None:
+    found = import_directions(lia, export_directions(known, form, tmp_path))
+    assert found.generator == known.generator
+    assert found.names == (known.names if form != "ganspace" else ["components-1", "components-2", "components-3"])
+    for one, two in zip(known, found, strict=True):  # whose unit is one standard deviation here, as it was there
+        torch.testing.assert_close(two.step.float(), one.step, rtol=1e-4, atol=1e-5)
+        assert two.space == "y" and two.method == "import"
+
+
+def test_a_step_for_each_layer_is_of_ys(lia: LIA, tmp_path: Path) -> None:
+    wide = np.random.default_rng(0).normal(size=(LAYERS, DIM)).astype(np.float32)
+    wide[1] = 0
+    np.save(tmp_path / "wide.npy", wide)
+    (found,) = import_directions(lia, [tmp_path / "wide.npy"])
+    assert found.space == "ys" and found.step.shape == (LAYERS, DIM) and not found.step[1].any()
+    ratios = found.step.numpy()[[0, 2, 3]] / wide[[0, 2, 3]]
+    assert np.allclose(ratios, ratios[0, 0], rtol=1e-4)
+    with pytest.raises(LIAError, match="'wide' is of ys"):
+        export_directions(Directions("a", (found,)), "psp", tmp_path / "out")
+
+
+def test_what_has_no_form_there(known: Directions, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(ConfigError, match="no form 'x'; expected interfacegan, ganspace, psp"):
+        export_directions(known, "x", out)
+    for form in FORMS:
+        with pytest.raises(LIAError, match="no directions"):
+            export_directions(Directions("a", ()), form, out)
+    for name in ("a/b", "../x", "/etc/x"):
+        with pytest.raises(LIAError, match="is no name of a file. Rename it"):
+            export_directions(known.renamed({"größe": name}), "psp", out)
+    both = Directions("a", (*known, Direction("smile", "z", torch.ones(DIM), "t")))
+    with pytest.raises(LIAError, match="'smile' is of y and of z"):
+        export_directions(both, "psp", out)
+    with pytest.raises(LIAError, match="directions of one space"):
+        export_directions(both, "ganspace", out)
+    assert not out.exists()
+
+
+class Evil:
+    """What a pickle would run."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return print, ("ran",)
+
+
+def npz(path: Path, **arrays: Any) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+def files_of_no_use(folder: Path) -> dict[str, tuple[Path, str]]:
+    random = np.random.default_rng(0)
+    good = random.normal(size=(3, 1, DIM)).astype(np.float32)
+    (folder / "junk.npz").write_bytes(b"junk")
+    (folder / "junk.npy").write_bytes(b"junk")
+    (folder / "junk.pt").write_bytes(b"junk")
+    buffer = io.BytesIO()
+    np.savez(buffer, lat_comp=good)
+    (folder / "cut.npz").write_bytes(buffer.getvalue()[:-30])
+    damaged = bytearray(buffer.getvalue())
+    damaged[len(damaged) // 3] ^= 0xFF
+    (folder / "damaged.npz").write_bytes(damaged)
+    with zipfile.ZipFile(folder / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("lat_comp.npy", "w", force_zip64=True) as file:
+            file.write(bytes(2**21))
+    np.save(folder / "zero.npy", np.zeros((1, DIM), np.float32))
+    np.save(folder / "other.npy", np.ones((1, DIM + 1), np.float32))
+    np.save(folder / "whole.npy", np.ones((1, DIM), np.int64))
+    np.save(folder / "nan.npy", np.full((1, DIM), np.nan, np.float32))
+    torch.save({"a": Evil()}, folder / "evil.pt")
+    return {
+        "missing": (folder / "missing.npz", "there is no"), "junk.npz": (folder / "junk.npz", "no .npz file, or damaged"),
+        "junk.npy": (folder / "junk.npy", "no array of numpy"), "junk.pt": (folder / "junk.pt", "junk.pt"),
+        "cut": (folder / "cut.npz", "damaged"), "damaged": (folder / "damaged.npz", "damaged"),
+        "bomb": (folder / "bomb.npz", "more than codes take"),
+        "zero": (folder / "zero.npy", "direction zero is zero"), "other": (folder / "other.npy", r"holds codes \[1, 17\]"),
+        "whole": (folder / "whole.npy", "expected floating-point"), "nan": (folder / "nan.npy", "not finite"),
+        "evil": (folder / "evil.pt", "evil.pt"),
+        "sizes": (npz(folder / "sizes.npz", lat_comp=good[:, :, 1:]), r"lat_comp \[3, 1, 15\]"),
+        "scalar": (npz(folder / "scalar.npz", lat_comp=np.float32(1)), r"lat_comp \[\]"),
+        "text": (npz(folder / "text.npz", lat_comp=np.array([["a"] * DIM])), "of <U1"),
+        "complex": (npz(folder / "complex.npz", lat_comp=good + 1j), "complex"),
+        "empty": (npz(folder / "empty.npz", lat_comp=good[:0]), r"lat_comp \[0, 1, 16\]"),
+        "objects": (npz(folder / "objects.npz", lat_comp=np.array([Evil()], dtype=object)), "is a pickle"),
+        "finite": (npz(folder / "finite.npz", lat_comp=good * np.inf), "not finite"),
+    }  # fmt: skip
+
+
+def test_files_that_cannot_be_read(
+    lia: LIA, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projected, "_MAX_BYTES", 2**20)
+    for name, (path, words) in files_of_no_use(tmp_path).items():
+        with pytest.raises(LIAError, match=words) as caught:
+            import_directions(lia, [path])
+        assert "\n" not in str(caught.value), name
+    assert "ran" not in capsys.readouterr().out
+
+
+def test_two_files_of_one_name(lia: LIA, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "smile.npy", np.ones((1, DIM), np.float32))
+    with pytest.raises(ConfigError, match="two directions 'smile' of y"):
+        import_directions(lia, [tmp_path / "a" / "smile.npy", tmp_path / "b" / "smile.npy"])
