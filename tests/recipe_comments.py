@@ -14,7 +14,8 @@ from lia_adapter.training.gan_config import TrainConfig
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 _CONFIGS: dict[str, Any] = {
-    "convert": ConvertConfig, "invert": InvertConfig, "directions": FindConfig, "encoder": EncoderConfig, "encoder-cpu": EncoderConfig,
+    "convert": ConvertConfig, "invert": InvertConfig, "directions": FindConfig, "encoder": EncoderConfig,
+    "encoder-cpu": EncoderConfig,
 }  # fmt: skip
 _KEY = re.compile(r"((?:# )?(\w+) = [^#]*?) *(#.*)?")
 

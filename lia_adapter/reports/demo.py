@@ -58,8 +58,7 @@ deviations, with all other factors kept. Directions were found on {FITTED:,} enc
 the other factors change, in the mean, for equal effect on its own, as the encoder reads it: 0 would be one thing at a time.
 {html.escape(f"Not found: {', '.join(missed)}." if missed else "")}</p>
 {moved}
-<p>The directions are in <code>{files}</code>: <code>lia-adapt edit {html.escape(str(out))} PHOTOS --directions {files}
---move {html.escape((demo.directions.names or ["NAME"])[0])}=2</code>.</p>
+<p>The directions are in <code>{files}</code>; <code>lia-adapt edit</code> moves pictures of yours along them.</p>
 <h3>What codes tell about faces</h3>
 <p>R²: share of each factor's variance that a linear function of y explains, on faces not fitted to. A factor counts as
 found where that is 0.3 or more and its direction changes nothing else as much as it.</p>

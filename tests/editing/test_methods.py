@@ -23,7 +23,8 @@ DIM, LAYERS = 8, 4
 
 def turned(seed: int = 1) -> Tensor:
     """An orthogonal matrix."""
-    return torch.linalg.qr(torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(seed)))[0]
+    turn: Tensor = torch.linalg.qr(torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(seed)))[0]
+    return turn
 
 
 class Planted(Generator):

@@ -25,7 +25,8 @@ def stretched(seed: int = 0) -> CodeSpace:
 
 
 def unit(v: Tensor) -> Tensor:
-    return v / v.norm()
+    length: Tensor = v.norm()
+    return v / length
 
 
 def test_a_step_is_the_standard_deviation_of_samples_along_it() -> None:

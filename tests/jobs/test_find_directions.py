@@ -14,7 +14,7 @@ from lia_adapter import ops
 from lia_adapter.data import open_images
 from lia_adapter.editing import Directions, read_directions
 from lia_adapter.errors import LIAError
-from lia_adapter.generators import wrap
+from lia_adapter.generators import draw_reduced, wrap
 from lia_adapter.jobs import find_directions as job
 from lia_adapter.jobs.find_directions import find_directions
 from lia_adapter.lia import LIA
@@ -161,7 +161,7 @@ def test_pictures_larger_than_are_looked_at(
     lia: LIA, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The encoder takes them whole.
-    monkeypatch.setattr(job, "draw_reduced", partial(job.draw_reduced, max_side=4))
+    monkeypatch.setattr(job, "draw_reduced", partial(draw_reduced, max_side=4))
     found = find_directions(lia, "regress", data=photographs, labels=tmp_path / "t.csv", overrides={"samples": 400})
     assert "effect" in found["red"].about
 
