@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lia_adapter.config import key_line
-from lia_adapter.editing import FindConfig
+from lia_adapter.direction_keys import FindConfig
 from lia_adapter.jobs.invert_config import InvertConfig
 from lia_adapter.training.convert_config import ConvertConfig
 from lia_adapter.training.encoder_config import EncoderConfig

@@ -20,6 +20,7 @@ ROOMS = [
     "notes",
     "config",
     "keys",
+    "direction_keys",
     "budget",
     "files",
     "models",

@@ -7,7 +7,7 @@ import click
 
 from lia_adapter.cli.options import Job, assume, device, dry_run, generator_file, memory, out, split
 from lia_adapter.cli.terminal import ProgressLine
-from lia_adapter.editing.find_config import FIND_METHODS, FindConfig
+from lia_adapter.direction_keys import FIND_METHODS, FindConfig
 
 __all__ = ["directions"]
 
@@ -155,5 +155,9 @@ def _line(name: str, space: str, about: Mapping[str, object]) -> str:
         "share_of_change": "change of pixels", "eigenvalue": "eigenvalue", "explained": "explained", "reach": "reach",
         "effect": "effect", "leakage": "leakage",
     }  # fmt: skip
-    known = [f"{text} {about[key]:.3g}" for key, text in words.items() if isinstance(about.get(key), int | float)]
+    known = [
+        f"{text} {value:.3g}"
+        for key, text in words.items()
+        if isinstance(value := about.get(key), int | float) and not isinstance(value, bool) and abs(value) < 1e300
+    ]
     return f"{name:<20} {space:<3} {', '.join(known)}"

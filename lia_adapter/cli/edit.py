@@ -154,7 +154,9 @@ def edit(
         lia = load(file, generator=generator, device=device_name(device))
         files = list(directions) or ["directions.safetensors"]
         if dry_run:
-            open_directions(lia, files, space)
+            known_directions = open_directions(lia, files, space)
+            for name in (*move, *to, *keep):
+                known_directions[name]  # or it says which there are
             known = is_codes_file(source)
             count = (
                 len(open_codes(source, lia, trust=trust_codes).names)

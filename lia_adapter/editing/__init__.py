@@ -2,20 +2,17 @@
 
 from lia_adapter.editing.directions import Direction, Directions, join_directions, read_directions
 from lia_adapter.editing.edits import Edit, edited, planned
-from lia_adapter.editing.find_config import FIND_METHODS, FindConfig
 from lia_adapter.editing.prior import between, vary
 from lia_adapter.editing.regression import Regression, fit_regression
 from lia_adapter.editing.space import CodeSpace
 from lia_adapter.editing.task import Examples, Task
 
 __all__ = [
-    "FIND_METHODS",
     "CodeSpace",
     "Direction",
     "Directions",
     "Edit",
     "Examples",
-    "FindConfig",
     "Regression",
     "Task",
     "between",

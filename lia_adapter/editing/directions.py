@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
+from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.config import stored
 from lia_adapter.errors import CheckpointError, ConfigError, LIAError, argument
 from lia_adapter.generators import Generator, at_rest, fingerprint
@@ -105,7 +106,7 @@ class Directions:
         Raises:
             LIAError: There is no such method, or it lacks something.
         """
-        from lia_adapter.editing.find_config import FindConfig  # these need directions themselves
+        from lia_adapter.direction_keys import FindConfig  # these need directions themselves
         from lia_adapter.editing.methods import METHODS
         from lia_adapter.editing.task import Task
 
@@ -140,8 +141,8 @@ class Directions:
             return named[0]
         near = difflib.get_close_matches(name, self.names, n=1)
         known = ", ".join(self.names[:20]) + (f" and {len(self) - 20} more" if len(self) > 20 else "")
-        hint = f" did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"there is no direction {name!r};{hint} There are: {known or 'none'}.")
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise ConfigError(f"there is no direction {name!r}{hint} There are: {known or 'none'}.")
 
     def of_space(self, space: str) -> "Directions":
         """Those of y, ys or z alone."""
@@ -203,7 +204,10 @@ def read_directions(path: str | Path) -> Directions:
         if int(header["version"]) > _VERSION:
             raise LIAError(f"{path.name} was written by a later version of lia-adapter. Update this one to read it.")
         found = tuple(_entry(entry, i, tensors) for i, entry in enumerate(header["directions"]))
-        return Directions(str(header["generator_sha256"]), found, dict(header["about"]))
+        about = dict(header["about"])
+        if about.get("source") is not None:  # which is shown on terminals
+            about["source"] = clean(about["source"])
+        return Directions(str(header["generator_sha256"]), found, about)
     except (CheckpointError, ConfigError, OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         why = (f"it lacks {error}" if isinstance(error, KeyError) else str(error)).rstrip(".") or type(error).__name__
         raise LIAError(f"{path.name} is no readable file of directions: {why}. Find the directions again.") from error

@@ -5,16 +5,16 @@ import math
 import torch
 from torch import Tensor
 
-from lia_adapter.budget import VARIABLE, human, in_parts, room
+from lia_adapter.budget import VARIABLE, at_once, human, in_parts, room
 from lia_adapter.editing.directions import Direction
 from lia_adapter.editing.task import Task
 from lia_adapter.errors import ConfigError, LIAError, argument
-from lia_adapter.generators import broadcast
+from lia_adapter.generators import broadcast, picture_bytes
 from lia_adapter.inversion import Stage
 
 __all__ = ["pca", "principal_components"]
 
-_MAPS, _AT_ONCE, _SLACK, _ROUNDS = 5000, 16, 10, 2
+_MAPS, _SLACK, _ROUNDS = 5000, 10, 2
 _COPIES = 3  # of all maps, that the decomposition holds at once
 _MAP_CODES = 2**31  # first number of their random streams
 
@@ -58,8 +58,8 @@ def _of_maps(task: Task) -> list[Direction]:
         )
     y, _ = task.y(total, _MAP_CODES)
     maps = torch.empty(total, numbers)
-    first = 0
-    for part in in_parts(lambda part: stage.maps(broadcast(part, task.generator.num_ws)).flatten(1).cpu(), y, _AT_ONCE):
+    first, size = 0, at_once(picture_bytes(task.generator), task.device)
+    for part in in_parts(lambda part: stage.maps(broadcast(part, task.generator.num_ws)).flatten(1).cpu(), y, size):
         maps[first : first + len(part)] = part
         first += len(part)
         if task.progress:

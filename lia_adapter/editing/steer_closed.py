@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from lia_adapter.budget import in_parts
+from lia_adapter.direction_keys import CHANGES
 from lia_adapter.editing.changes import SPATIAL, changed
 from lia_adapter.editing.directions import Direction
-from lia_adapter.editing.find_config import CHANGES
 from lia_adapter.editing.moves import Moves
 from lia_adapter.editing.steer import PRICE, check_wanted, direction_of_change
 from lia_adapter.editing.task import Task

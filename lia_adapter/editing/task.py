@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lia_adapter.direction_keys import FindConfig
 from lia_adapter.editing.directions import Direction
-from lia_adapter.editing.find_config import FindConfig
 from lia_adapter.editing.space import CodeSpace, oriented
 from lia_adapter.errors import ConfigError, LIAError
 from lia_adapter.generators import Generator, MappingSampler

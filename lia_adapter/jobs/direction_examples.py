@@ -8,8 +8,8 @@ from torch import Tensor
 from lia_adapter.budget import in_parts
 from lia_adapter.data import ImageSet, in_batches, none_readable, open_images
 from lia_adapter.data.attributes import read_attributes
-from lia_adapter.editing import Examples, FindConfig
-from lia_adapter.editing.find_config import LABELLED
+from lia_adapter.direction_keys import LABELLED, FindConfig
+from lia_adapter.editing import Examples
 from lia_adapter.encoder import one_code
 from lia_adapter.errors import ConfigError, LIAError, argument
 from lia_adapter.generators import MappingSampler, broadcast, draw_reduced
@@ -41,7 +41,8 @@ def gather_examples(
             )
         if labels is not None:
             raise ConfigError(f"difference learns from two groups of photographs, without {argument('labels')}; leave it out.")
-        groups = [_encoded(lia, path, split, config, progress)[1] for path in (than, data)]
+        sets = [_opened(lia, path, split) for path in (than, data)]  # both before either is encoded
+        groups = [_encoded(lia, images, config, None, progress)[0] for images in sets]
         values = torch.cat([torch.full([len(codes), 1], float(i), dtype=torch.float64) for i, codes in enumerate(groups)])
         return Examples(torch.cat(groups), values.to(lia.device), (_title(data),))
     if config.method not in LABELLED:
@@ -60,10 +61,12 @@ def gather_examples(
                 "scores drawn pictures."
             )
         return _scored(lia, config, judge, progress)
-    images, codes, numbers, x = _encoded_with(lia, data, split, config, judge if labels is None else None, progress)
-    if x is not None and judge is not None:
-        return Examples(codes, x, judge.names)
-    names, values = read_attributes(images, labels)
+    images = _opened(lia, data, split)
+    if judge is not None and labels is None:
+        codes, _, scores = _encoded(lia, images, config, judge, progress)
+        return Examples(codes, scores, judge.names)
+    names, values = read_attributes(images, labels)  # before the work begins
+    codes, numbers, _ = _encoded(lia, images, config, None, progress)
     return Examples(codes, values[numbers].to(codes.device), names)
 
 
@@ -73,20 +76,18 @@ def _title(data: str | Path) -> str:
     return (path.stem if path.is_file() else path.name) or "difference"
 
 
-def _encoded(lia: LIA, data: str | Path, split: str, config: FindConfig, progress: Progress | None) -> tuple[ImageSet, Tensor]:
-    images, codes, _, _ = _encoded_with(lia, data, split, config, None, progress)
-    return images, codes
-
-
-@torch.no_grad()
-def _encoded_with(
-    lia: LIA, data: str | Path, split: str, config: FindConfig, judge: Scorer | None, progress: Progress | None
-) -> tuple[ImageSet, Tensor, list[int], Tensor | None]:
-    """The images, their codes in the space that is wanted, the numbers of those that could be read, and their scores."""
+def _opened(lia: LIA, data: str | Path, split: str) -> ImageSet:
     g = lia.generator
     if lia.encoder is None:
         raise LIAError("photographs get codes by an encoder, which this file lacks. Run lia-adapt train-encoder on it first.")
-    images = open_images(data, g.resolution, g.channels, split=split, c_dim=g.c_dim)
+    return open_images(data, g.resolution, g.channels, split=split, c_dim=g.c_dim)
+
+
+@torch.no_grad()
+def _encoded(
+    lia: LIA, images: ImageSet, config: FindConfig, judge: Scorer | None, progress: Progress | None
+) -> tuple[Tensor, list[int], Tensor]:
+    """Codes in the space that is wanted, the numbers of the images that could be read, and their scores by the judge."""
     codes, numbers, scores = [], list[int](), []
     for part in in_batches(images, range(len(images)), lia.at_once("reconstruct"), lia.device):
         y = one_code(lia.encode(part.x))
@@ -95,10 +96,10 @@ def _encoded_with(
         if judge is not None:
             scores.append(judge(part.x))
         if progress:
-            progress(f"encode {Path(data).name}", len(numbers), len(images))
+            progress(f"encode {Path(images.path).name}", len(numbers), len(images))
     if not codes:
         raise none_readable(images)
-    return images, torch.cat(codes), numbers, torch.cat(scores) if scores else None
+    return torch.cat(codes), numbers, torch.cat(scores) if scores else torch.empty(len(numbers), 0)
 
 
 @torch.no_grad()

@@ -140,6 +140,8 @@ def edit_images(
     for name, value in (amounts | targets).items():
         if not abs(value) <= _LARGEST:  # nor NaN
             raise ConfigError(f"{name!r} is to change by or to {value}; expected a number of at most {_LARGEST:g} in size.")
+    if not abs(psi) <= _LARGEST:
+        raise ConfigError(f"{argument('psi')} is {psi}; expected a number of at most {_LARGEST:g} in size.")
     if layers is not None and (not layers or not set(layers) <= set(range(g.num_ws))):
         raise ConfigError(f"{argument('layers')} is {list(layers)[:9]}; this generator's are 0 to {g.num_ws - 1}.")
     judge = None if scorer is None else load_scorer(scorer)

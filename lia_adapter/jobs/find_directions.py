@@ -13,7 +13,8 @@ from torch import Tensor
 
 from lia_adapter.budget import affordable, in_parts, seconds_of
 from lia_adapter.config import load_recipe, stored
-from lia_adapter.editing import CodeSpace, Direction, Directions, Edit, FindConfig, Task, edited
+from lia_adapter.direction_keys import FindConfig
+from lia_adapter.editing import CodeSpace, Direction, Directions, Edit, Task, edited
 from lia_adapter.editing.measures import STRENGTHS, leakage, measure_effects, moved_pictures
 from lia_adapter.editing.methods import METHODS
 from lia_adapter.encoder import one_code
@@ -57,7 +58,7 @@ def find_directions(
 
     Args:
         lia: Of any kind; methods that learn from photographs need an encoder, and directions of z an invertible mapping.
-        method: One of `lia_adapter.editing.FIND_METHODS`.
+        method: One of `lia_adapter.direction_keys.FIND_METHODS`.
         data: Photographs: of boundary and regress with their attributes (see `read_attributes`); of difference the group that
             has what is wanted.
         than: difference: the photographs that lack it.

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lia_adapter.errors import LIAError
+from lia_adapter.errors import LIAError, argument
 from lia_adapter.generators import function_of_script, is_script, told_of_script
 from lia_adapter.metrics.architectures import HEADS, identify, read_network_file, without_weights
 from lia_adapter.metrics.identity import OnnxEmbedding
@@ -86,7 +86,10 @@ def load_scorer(source: str | Path) -> Scorer:
         return Scorer(text, function, path)
     if path.suffix.lower() == ".onnx":
         return Scorer(path.name, OnnxEmbedding(path), path)
-    return Scorer(path.name, _Classifier(path), path)
+    try:
+        return Scorer(path.name, _Classifier(path), path)
+    except LIAError as error:  # as it may speak of a checkpoint
+        raise LIAError(f"{argument('scorer')}: {error}") from error
 
 
 class _Classifier(nn.Module):

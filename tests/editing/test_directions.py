@@ -50,7 +50,7 @@ def test_names() -> None:
     assert known["age"].name == "age"
     with pytest.raises(ConfigError, match=r"'smil[a-z]*'; did you mean 'smile'"):
         known["smil"]
-    with pytest.raises(ConfigError, match=r"'xyz'; There are: smile, smile, age[.]"):
+    with pytest.raises(ConfigError, match=r"'xyz'. There are: smile, smile, age[.]"):
         known["xyz"]
     with pytest.raises(ConfigError, match="'smile' of y and of z. Say which by space"):
         known["smile"]

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lia_adapter.editing import Direction, Examples, FindConfig, Task
+from lia_adapter.direction_keys import FindConfig
+from lia_adapter.editing import Direction, Examples, Task
 from lia_adapter.editing.boundary import separate
 from lia_adapter.editing.measures import STRENGTHS, leakage, measure_effects, moved_pictures
 from lia_adapter.editing.methods import METHODS

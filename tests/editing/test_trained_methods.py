@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lia_adapter.editing import Direction, FindConfig, Task
+from lia_adapter.direction_keys import FindConfig
+from lia_adapter.editing import Direction, Task
 from lia_adapter.editing.changes import LARGEST, changed
 from lia_adapter.editing.circles import great_circle, small_circle
 from lia_adapter.editing.methods import METHODS
@@ -144,6 +145,7 @@ def same(a: list[Direction], b: list[Direction]) -> bool:
 @pytest.mark.parametrize("method", TRAINED)
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(method: str, tmp_path: Path) -> None:
     task = task_of(Planted(), method, steps=8, batch=6, samples=2000, **QUICK[method])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what runs in the background ignore it
     state = torch.get_rng_state()
     whole = METHODS[method](task)
     assert torch.equal(torch.get_rng_state(), state)

@@ -420,6 +420,8 @@ def test_pictures_that_cannot_be_made_again(lia: LIA, known: Path, tmp_path: Pat
         ({"move": {"a": 1.0}, "keep": ["d"]}, "'a' moves y and 'd' moves z"),
         ({"move": {"a": float("nan")}}, "'a' is to change by or to nan"),
         ({"move": {"a": float("inf")}}, "expected a number of at most 1e.06"),
+        ({"move": {"a": 1.0}, "psi": float("nan")}, "psi is nan; expected a number"),
+        ({"move": {"a": 1.0}, "psi": 1e308}, "psi is 1e[+]308"),
         ({"move": {"a": 1.0}, "layers": [9]}, r"layers is \[9\]; this generator's are 0 to 3"),
         ({"move": {"a": 1.0}, "layers": []}, r"layers is \[\]"),
         ({"move": {"a": 1.0}, "space": "x"}, "space is 'x'; expected one of y, ys, z"),

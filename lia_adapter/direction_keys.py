@@ -1,4 +1,4 @@
-"""The keys of `directions find`."""
+"""The keys of `directions find`: without torch, so that help and completion need not wait for it."""
 
 from dataclasses import dataclass
 
