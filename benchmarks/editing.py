@@ -6,7 +6,7 @@
 
 toy: a network that never saw a drawn picture of the generator's learns the factors of toy faces from the faces themselves
 (`--judge` keeps it). Then each method finds directions, and the judge reads the factors of pictures whose codes are moved
-along them, by up to two standard deviations: for each factor the direction whose effect correlates best with the strength, and
+along them, by up to three standard deviations: for each factor the direction whose effect correlates best with the strength, and
 what else changes for equal effect (leakage), the mean over the other factors. Supervised methods are also measured with all
 other factors kept.
 
@@ -146,8 +146,7 @@ def effects_of(lia: LIA, found: Sequence[Direction], judge: nn.Module) -> Tensor
 
 def correlations(values: Tensor) -> Tensor:
     """Of each factor's change with the strength, over codes and strengths [K, F]."""
-    near = [i for i, strength in enumerate(STRENGTHS) if abs(strength) <= 2]  # beyond, factors come to their ends
-    s, values, middle = torch.tensor(STRENGTHS, dtype=torch.float64)[near], values[:, :, near], len(near) // 2
+    s, middle = torch.tensor(STRENGTHS, dtype=torch.float64), STRENGTHS.index(0.0)
     change = values.double() - values[:, :, middle][:, :, None].double()
     change = change - change.mean(dim=(1, 2), keepdim=True)
     together = torch.einsum("s,knsf->kf", s, change)
@@ -336,6 +335,7 @@ def speed(args: argparse.Namespace) -> None:
     _, y, _ = MappingSampler(lia.generator).pairs(1000, torch.Generator().manual_seed(0))
     directions = Directions.find("pca", lia, count=3, samples=20_000)
     plan = EditPlan(lia, directions, {"pca-1": 2.0, "pca-2": -1.0}, {}, keep=("pca-3",))
+    plan.look = False  # as after the first 64
     n = lia.at_once("draw")
     bare, with_edits = [], []
     with torch.no_grad():

@@ -24,7 +24,7 @@ def jacobian(task: Task) -> list[Direction]:
     """
     config, space = task.config, task.space
     if config.count > (dim := task.generator.y_dim):
-        raise ConfigError(f"count is {config.count}; y has {dim} entries, and so many directions at most.")
+        raise ConfigError(f"count is {config.count}; y has {dim} entries: set count={dim}, or less.")
     y, _ = task.y(_CODES, _NUMBER)
     values, vectors = pixel_spectrum(task.generator, y, space.root, progress=task.progress)
     steps = space.coloured(vectors.t()[: config.count])

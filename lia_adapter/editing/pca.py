@@ -37,7 +37,7 @@ def pca(task: Task) -> list[Direction]:
     """
     config, dim = task.config, task.generator.y_dim
     if config.count > dim:
-        raise ConfigError(f"count is {config.count}; y has {dim} entries, and so many directions at most.")
+        raise ConfigError(f"count is {config.count}; y has {dim} entries: set count={dim}, or less.")
     if config.activation:
         return _of_maps(task)
     values, vectors = principal_components(task.space.covariance, config.count)

@@ -27,7 +27,7 @@ def sefa(task: Task) -> list[Direction]:
     if not weights:
         raise ConfigError(f"no style is made by the layers {sorted(layers)}.")
     if config.count > (dim := weights[0].shape[1]):
-        raise ConfigError(f"count is {config.count}; y has {dim} entries, and so many directions at most.")
+        raise ConfigError(f"count is {config.count}; y has {dim} entries: set count={dim}, or less.")
     rows = torch.nn.functional.normalize(torch.cat(weights), dim=1)
     values, vectors = torch.linalg.eigh(rows.t() @ rows)
     values, vectors = values.flip(0)[: config.count], vectors.flip(1)[:, : config.count]

@@ -25,10 +25,10 @@ def export_directions(directions: Directions, form: str, out: str | Path) -> lis
     """Writes directions for another program.
 
     Args:
-        directions: Of y or z; those of ys have no form there.
+        directions: Of y, or of z for interfacegan; those of ys have no form there.
         form: interfacegan: NAME.npy, a unit normal [1, D]; psp: NAME.pt, a tensor [1, D] of one standard deviation, in the
             format of `torch.save`, the only one that its notebooks read; ganspace: one components.npz with lat_comp
-            [K, 1, D], of unit length, and lat_stdev [K].
+            [K, 1, D], of unit length, and lat_stdev [K] (not the mean of y and the rest, which its viewer wants besides).
         out: Folder, made where there is none.
 
     Returns:
@@ -43,8 +43,8 @@ def export_directions(directions: Directions, form: str, out: str | Path) -> lis
         raise LIAError("the file holds no directions, so that there is nothing to export.")
     if wide := [one.name for one in directions if one.step.ndim != 1]:
         raise LIAError(f"{wide[0]!r} is of ys, a step for each layer, which {form} cannot read. Export those of y or z.")
-    if form == "ganspace" and len({(one.space, len(one.step)) for one in directions}) > 1:
-        raise LIAError("components.npz has directions of one space, and these are of y and of z. Find those of y alone.")
+    if form != "interfacegan" and (other := next((one.name for one in directions if one.space == "z"), None)):
+        raise LIAError(f"{other!r} is of z, which {form} would take for w. Export it to interfacegan, or find it in y.")
     if form != "ganspace":
         if wrong := next((name for name in directions.names if Path(name).name != name), None):
             raise LIAError(f"{wrong!r} is no name of a file. Rename it: lia-adapt directions rename.")
