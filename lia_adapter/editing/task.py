@@ -83,7 +83,7 @@ class Task:
         """That of y, by samples of the original mapping; of z the standard one."""
         if self.config.space == "z":
             return CodeSpace.standard(self.generator.y_dim, self.device)
-        moments, wanted = Moments(), self.config.samples
+        moments, wanted = Moments(torch.float32), self.config.samples  # what is far below the mean variance is raised anyhow
         for first in range(0, wanted, _PART):
             moments.add(self.y(min(_PART, wanted - first), _STATISTICS + first)[0])
             if self.progress:

@@ -16,13 +16,17 @@ class Moments:
 
     Batches are joined as Chan et al. (1979) join them: no difference of large sums.
 
+    Args:
+        products: What the products within a batch are computed in: float32 takes half the time and leaves variances below a
+            millionth of the largest unknown.
+
     Attributes:
         count: Vectors so far.
         mean: [D].
     """
 
-    def __init__(self) -> None:
-        self.count = 0
+    def __init__(self, products: torch.dtype = torch.float64) -> None:
+        self.count, self.products = 0, products
         self.mean = torch.zeros(0, dtype=torch.float64)
         self._scatter = torch.zeros(0, 0, dtype=torch.float64)
 
@@ -36,7 +40,12 @@ class Moments:
         if not self.count:
             self.mean, self._scatter = torch.zeros_like(mean), mean.new_zeros(len(mean), len(mean))
         shift, whole = mean - self.mean, self.count + len(x)
-        self._scatter.addmm_(apart.t(), apart).addr_(shift, shift, alpha=self.count * len(x) / whole)
+        if self.products == torch.float64:
+            self._scatter.addmm_(apart.t(), apart)
+        else:
+            apart = apart.to(self.products)
+            self._scatter += apart.t() @ apart
+        self._scatter.addr_(shift, shift, alpha=self.count * len(x) / whole)
         self.mean = self.mean + shift * (len(x) / whole)
         self.count = whole
 
