@@ -65,9 +65,13 @@ class ImageKeys:
     bits: int | None = key(
         "of integer images of more than 8 bits, how many count; none: as many as the largest value takes", None, none=0
     )
+    align: str | None = key(
+        "ffhq cuts faces out as FFHQ has them, by their landmarks; none: as resize_mode says", None, new=True
+    )
+    landmarks: str | None = key("the .json that tells where eyes and mouths are, for align", None, new=True)
 
     def __post_init__(self) -> None:
-        check_choices(self, {"resize_mode": RESIZE_MODES})
+        check_choices(self, {"resize_mode": RESIZE_MODES} | ({} if self.align is None else {"align": ALIGNMENTS}))
         if self.bits is not None:
             check_least(self, {"bits": 1})
 

@@ -8,6 +8,7 @@ import click
 
 from lia_adapter.cli.options import (
     Job,
+    alignment,
     batch,
     bits,
     device,
@@ -55,6 +56,7 @@ def _named(context: click.Context, option: click.Parameter, values: Sequence[str
 @split()
 @labels("all images, where the data set has no labels")
 @bits
+@alignment
 @click.option("--features", type=Path, help="A torchvision network (.pth, .safetensors): adds perceptual measures.")
 @click.option("--lpips", is_flag=True, help="LPIPS with its learned weights on --features; needs the package lpips.")
 @click.option("--identity", type=Path, help="A network (.onnx, or torchvision's) that tells whether both show the same one.")
@@ -74,6 +76,8 @@ def compare(
     split: str,
     label: "Label | None",
     bits: int | None,
+    align: str | None,
+    landmarks: str | None,
     features: Path | None,
     lpips: bool,
     identity: Path | None,
@@ -107,7 +111,8 @@ def compare(
         return
     figures = job(
         lia, images, codes=codes, also=also, features=features, lpips=lpips, identity=identity, resize_mode=resize_mode,
-        split=split, label=label, bits=bits, trust_codes=trust_codes, batch=batch, out=target, progress=progress,
+        split=split, label=label, bits=bits, align=align, landmarks=landmarks, trust_codes=trust_codes, batch=batch, out=target,
+        progress=progress,
     )  # fmt: skip
     page = write_compare_report(figures, target)
     click.echo(_lines(figures))

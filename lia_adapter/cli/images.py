@@ -326,6 +326,7 @@ def invert(
 @resize_mode()
 @_LABELS
 @bits
+@alignment
 @click.option("--features", type=Path, help="A torchvision network (.pth, .safetensors): adds perceptual measures.")
 @click.option("--fid", is_flag=True, help="Fréchet distances by Inception's features, the usual FID; needs torch-fidelity.")
 @batch
@@ -340,6 +341,8 @@ def evaluate(
     split: str,
     label: "Label | None",
     bits: int | None,
+    align: str | None,
+    landmarks: str | None,
     resize_mode: str,
     features: Path | None,
     fid: bool,
@@ -370,8 +373,8 @@ def evaluate(
         echo_estimate(estimate(lia, Work(drawn=2 * count + 2 * min(count, 1000) + lengths, encoded=2 * count, seconds=20)))
         return
     figures = job(
-        lia, data, resize_mode=resize_mode, split=split, label=label, bits=bits, features=features, fid=fid, batch=batch,
-        progress=progress,
+        lia, data, resize_mode=resize_mode, split=split, label=label, bits=bits, align=align, landmarks=landmarks,
+        features=features, fid=fid, batch=batch, progress=progress,
     )  # fmt: skip
     page = write_evaluate_report(figures, write_evaluation(lia, figures, target, progress), target)
     click.echo(evaluation_lines(figures))

@@ -39,6 +39,8 @@ def compare(
     split: str = "all",
     label: Label | None = None,
     bits: int | None = None,
+    align: str | None = None,
+    landmarks: str | Path | None = None,
     trust_codes: bool = False,
     batch: int | None = None,
     out: str | Path | None = None,
@@ -63,6 +65,8 @@ def compare(
         split: Which images; see `open_images`.
         label: The class of all images of a conditional generator, or the numbers of their label, instead of the data set's own.
         bits: Of integer images of more than 8 bits; see `open_images`.
+        align: "ffhq" cuts faces out of the originals as FFHQ has them; pictures of `also` are cut out already.
+        landmarks: The file that tells where these are; see `open_images`.
         trust_codes: See `open_codes`.
         batch: Images a pass, at most; None: what memory and speed allow.
         out: The .json, beside which a table for papers (.tex), one for spreadsheets (.csv) and a picture are written; None:
@@ -93,10 +97,18 @@ def compare(
             "AlexNet, VGG16 or SqueezeNet 1.1."
         )
     images = open_images(
-        data, g.resolution, g.channels, resize_mode=resize_mode, split=split, c_dim=g.c_dim, label=label, bits=bits
-    )
+        data, g.resolution, g.channels, resize_mode=resize_mode, split=split, c_dim=g.c_dim, label=label, bits=bits,
+        align=align, landmarks=landmarks,
+    )  # fmt: skip
     methods = open_methods(
-        lia, images, dict(codes or {}), dict(also or {}), resize_mode=resize_mode, bits=bits, trust_codes=trust_codes
+        lia,
+        images,
+        dict(codes or {}),
+        dict(also or {}),
+        resize_mode=resize_mode,
+        bits=bits,
+        align=align,
+        trust_codes=trust_codes,
     )
     measures = Measures(lia, images, features=features, lpips=lpips, identity=identity, batch=batch)
     common = common_images(images, methods, progress)
@@ -123,7 +135,8 @@ def compare(
         }  # fmt: skip
     figures: dict[str, Any] = {
         "images": {
-            "data": str(data), "identity": images.identity(), "fit": resize_mode, "split": split, **given(label, bits),
+            "data": str(data), "identity": images.identity(), "fit": resize_mode, "split": split,
+            **given(label, bits, align, landmarks),
             "count": len(names), "left_out": common.left_out,
         },
         **found, "verdicts": verdicts(found, len(names)),

@@ -90,6 +90,7 @@ def open_methods(
     *,
     resize_mode: str,
     bits: int | None = None,
+    align: str | None = None,
     trust_codes: bool = False,
 ) -> list[Method]:
     """The methods, in this order: the LIA's encoder, files of codes, folders of pictures.
@@ -114,12 +115,11 @@ def open_methods(
         found.append(Method(ENCODER, "encoder", "the file's own encoder", fingerprint(lia.encoder), every))
     for name, path in codes.items():
         opened = open_codes(path, lia, trust=trust_codes)
-        fit = opened.about.get("fit", resize_mode)
-        if fit != resize_mode or opened.about.get("align"):
-            how = f"aligned as {opened.about['align']} has them" if opened.about.get("align") else f"cut by {fit}"
+        theirs, ours = _cut(opened.about.get("fit", resize_mode), opened.about.get("align")), _cut(resize_mode, align)
+        if theirs != ours:
             raise ConfigError(
-                f"the codes of {name!r} are of images {how}, and compare reads these by {resize_mode}. Give codes of the same "
-                f"images, or another {argument('resize_mode')}."
+                f"the codes of {name!r} are of images {theirs}, and compare reads these {ours}. Give codes of the same images, "
+                f"or other {argument('resize_mode')} or {argument('align')}."
             )
         place = _paired(name, path, images, opened.names)
         found.append(Method(name, "codes", str(path), _codes_identity(Path(path), opened), place, codes=opened))
@@ -130,6 +130,10 @@ def open_methods(
         place = _paired(name, path, images, pictures.names)
         found.append(Method(name, "pictures", str(path), pictures.identity(), place, pictures=pictures))
     return found
+
+
+def _cut(resize_mode: str, align: str | None) -> str:
+    return f"cut by {resize_mode}" if align is None else f"aligned as {align} has them"
 
 
 def _codes_identity(path: Path, codes: Codes) -> str:

@@ -55,6 +55,8 @@ def evaluate(
     split: str = "all",
     label: Label | None = None,
     bits: int | None = None,
+    align: str | None = None,
+    landmarks: str | Path | None = None,
     features: str | Path | None = None,
     fid: bool = False,
     batch: int | None = None,
@@ -73,6 +75,8 @@ def evaluate(
         split: Which images; better not those of the training; see `open_images`.
         label: The class of all images of a conditional generator, or the numbers of their label, instead of the data set's own.
         bits: Of integer images of more than 8 bits; see `open_images`.
+        align: "ffhq" cuts faces out as FFHQ has them, by their landmarks.
+        landmarks: The file that tells where these are; see `open_images`.
         features: File of a network for perceptual distance and path length, which are left out without one, and for the
             Fréchet distances, which without one compare pixels.
         fid: Take Inception's features for the Fréchet distances, the usual FID (needs torch-fidelity).
@@ -107,8 +111,9 @@ def evaluate(
     extractor = inception_features() if fid else PixelFeatures() if network is None else NetworkFeatures(network)
     extractor.to(lia.device)
     images = open_images(
-        data, g.resolution, g.channels, resize_mode=resize_mode, split=split, c_dim=g.c_dim, label=label, bits=bits
-    )
+        data, g.resolution, g.channels, resize_mode=resize_mode, split=split, c_dim=g.c_dim, label=label, bits=bits,
+        align=align, landmarks=landmarks,
+    )  # fmt: skip
     if len(images) < _LEAST:
         found = "one" if len(images) == 1 else len(images)
         raise LIAError(f"evaluate compares sets of images, at least {_LEAST}; found {found} in {images.path}. Give more.")
@@ -129,7 +134,7 @@ def evaluate(
     result: dict[str, Any] = {
         "images": {
             "data": str(data), "identity": images.identity(), "fit": resize_mode, "split": split,
-            **given(label, bits), "count": count,
+            **given(label, bits, align, landmarks), "count": count,
             "unreadable": images.unreadable,
         },
         **{name: _mean(of_each[name]) for name in ("mse", "psnr", "ssim", "perceptual") if name in of_each},

@@ -89,7 +89,7 @@ class _Shown:
         g, about = lia.generator, figures["images"]
         self.images = open_images(
             about["data"], g.resolution, g.channels, resize_mode=about["fit"], split=about["split"], c_dim=g.c_dim,
-            label=about.get("label"), bits=about.get("bits"),
+            label=about.get("label"), bits=about.get("bits"), align=about.get("align"), landmarks=about.get("landmarks"),
         )  # fmt: skip
         self.number = {name: i for i, name in enumerate(self.images.names)}
 

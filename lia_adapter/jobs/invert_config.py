@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from lia_adapter.config import check_choices, check_least, check_rates, check_seed, key
 from lia_adapter.errors import ConfigError
-from lia_adapter.keys import ALIGNMENTS, METHODS, QUALITIES, SEARCH_SPACES, STARTS, STARTS_OF, LabelledImageKeys
+from lia_adapter.keys import METHODS, QUALITIES, SEARCH_SPACES, STARTS, STARTS_OF, LabelledImageKeys
 
 __all__ = ["InvertConfig"]
 
@@ -28,10 +28,6 @@ class InvertConfig(LabelledImageKeys):
     seconds: float | None = key("ladder: about so long an image, in place of steps", None, none=0, new=True)
     faithful: bool = key("ladder: nearer to the picture, also where codes leave what the prior has", False, new=True)
     prior_weight: float = key("of log(1 + |z|²/D) of the code: keeps it where the prior has codes; 0: none", 0.01, new=True)
-    align: str | None = key(
-        "ffhq cuts faces out as FFHQ has them, by their landmarks; none: as resize_mode says", None, new=True
-    )
-    landmarks: str | None = key("the .json that tells where eyes and mouths are, for align", None, new=True)
     seed: int = key("of random starts", 0)
     features: str | None = key(
         "a torchvision network (.pth, .safetensors), to compare what it sees, too; none: a pyramid of the pixels",
@@ -41,8 +37,7 @@ class InvertConfig(LabelledImageKeys):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choices = {"method": METHODS, "quality": QUALITIES, "space": SEARCH_SPACES, "start": STARTS}
-        check_choices(self, choices | ({} if self.align is None else {"align": ALIGNMENTS}))
+        check_choices(self, {"method": METHODS, "quality": QUALITIES, "space": SEARCH_SPACES, "start": STARTS})
         check_least(self, {"steps": 0, "prior_weight": 0, "codes": 1})
         if self.learning_rate is not None:
             check_rates(self, "learning_rate")

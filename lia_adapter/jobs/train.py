@@ -153,7 +153,7 @@ def _first_stage(config: TrainConfig, data: str, device: torch.device, folder: P
     start = time.monotonic()
     images = open_images(
         data, (config.height, config.width), config.channels, resize_mode=config.resize_mode, split=config.split,
-        c_dim=config.c_dim, bits=config.bits,
+        c_dim=config.c_dim, bits=config.bits, align=config.align, landmarks=config.landmarks,
     )  # fmt: skip
     features = load_features(config.features)
     training = GanTraining(config, images, device)
@@ -287,6 +287,6 @@ class _Curve:
 
 def _identity(config: TrainConfig, images: ImageSet) -> str:
     """What a saved run must agree with to be resumed: the data, and the keys that the training depends on."""
-    free = ("features", "metric_images", "metrics", "half", "save_seconds", "data")
+    free = ("features", "metric_images", "metrics", "half", "save_seconds", "data", "landmarks")
     keys = {key: value for key, value in stored(config).items() if key not in free}
     return hashlib.sha256(json.dumps([keys, images.identity()], sort_keys=True).encode()).hexdigest()

@@ -138,7 +138,7 @@ def _trained(lia: LIA, data: str | Path, config: EncoderConfig, folder: Path | N
     generator, device, start = lia.generator, lia.device, time.monotonic()
     images = open_images(
         data, generator.resolution, generator.channels, resize_mode=config.resize_mode, split=config.split,
-        c_dim=generator.c_dim, label=config.label, bits=config.bits,
+        c_dim=generator.c_dim, label=config.label, bits=config.bits, align=config.align, landmarks=config.landmarks,
     )  # fmt: skip
     if len(images) < _LEAST_IMAGES:
         raise LIAError(f"an encoder learns from images, at least {_LEAST_IMAGES}; {images.path} has {len(images)}. Give more.")
@@ -266,7 +266,7 @@ def _identity(
     generator: str, mapping: nn.Module | None, config: EncoderConfig, images: ImageSet, others: ImageSet | None
 ) -> str:
     """What a saved run must agree with to be resumed: the generator, the data, and the keys that the training depends on."""
-    free = ("known_answers", "check_seconds", "save_seconds", "features")
+    free = ("known_answers", "check_seconds", "save_seconds", "features", "landmarks")  # files: by what is in them
     keys = {k: v for k, v in stored(config).items() if k not in free}
     if config.split == NOT_HELD_OUT and others is None:
         keys["split"] = "all"  # so few images that a run of before, which held none out, had the same

@@ -104,7 +104,7 @@ def held_out(data: str | Path, generator: Generator, config: EncoderConfig) -> I
     try:
         return open_images(
             data, generator.resolution, generator.channels, resize_mode=config.resize_mode, split=split,
-            c_dim=generator.c_dim, label=config.label, bits=config.bits,
+            c_dim=generator.c_dim, label=config.label, bits=config.bits, align=config.align, landmarks=config.landmarks,
         )  # fmt: skip
     except LIAError:  # nothing is left
         return None
