@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lia_adapter.budget import in_parts, seconds_of
+from lia_adapter.budget import affordable, in_parts, seconds_of
 from lia_adapter.codes import Codes, draw_codes, given, join_codes, read_codes
 from lia_adapter.config import load_recipe
 from lia_adapter.data import Batch, ImageSet, in_batches, none_readable, open_images
@@ -46,6 +47,7 @@ from lia_adapter.tensorfile import read_tensor_file, write_tensor_file
 __all__ = ["SHOWN", "invert_figures", "invert_images", "invert_lia"]
 
 _FORMAT = "lia-adapter-coordinates"
+_COORDINATES = "coordinates.safetensors"
 _LEAST_STEPS = 10
 SHOWN = 16
 """Images in the picture, at most."""
@@ -137,7 +139,7 @@ def invert_lia(
     parts = out.with_name(f".{out.name}.parts")
     codes = work.kept(out)
     if codes is None:
-        work.steps = _steps_in_time(work, parts / "steps.json") if climbs and config.seconds else config.steps
+        work.steps = _steps_in_time(work, parts, progress) if climbs and config.seconds else config.steps
         codes = _all_batches(work, parts, progress)
         codes.save(out)
     write_results(out, png_bytes(paired_grid(*work.pictures(codes))), invert_figures(codes))
@@ -231,7 +233,8 @@ class _Work:
                 return
         except (OSError, CheckpointError, KeyError):
             pass  # not found yet
-        seconds = self.lia.search_seconds(len(self.images) * self.steps)
+        given = self.config.seconds
+        seconds = self.lia.search_seconds(len(self.images) * self.steps) if given is None else _share(given, len(self.images))
         matrix = self.lia.find_coordinates(seconds, progress)
         make_folder(path.parent)
         write_tensor_file(path, _FORMAT, bound, {"matrix": matrix})
@@ -262,7 +265,7 @@ def _all_batches(work: _Work, folder: Path, progress: Progress | None) -> Codes:
     parts: list[Codes] = []
     first = 0
     if work.steps and (work.config.method in SEARCHING or (work.config.method == "search" and work.config.space != "z")):
-        work.coordinates(folder / "coordinates.safetensors", progress)
+        work.coordinates(folder / _COORDINATES, progress)
     while first < count:
         last, codes = _finished(work, folder, first)
         if codes is None and (part := work.read(first)) is not None:
@@ -286,27 +289,33 @@ def _all_batches(work: _Work, folder: Path, progress: Progress | None) -> Codes:
     return Codes(whole.names, whole.tensors, whole.placements, whole.generator, whole.about, unreadable)
 
 
-def _steps_in_time(work: _Work, path: Path) -> int:
-    """How many steps fit in the seconds an image; found once for a run, as a resumed one must go on alike."""
+def _share(seconds: float, images: int) -> float:
+    """Of the seconds an image that a user gave, what a measurement beside the search may take: a tenth of all."""
+    return 0.1 * seconds * images
+
+
+def _steps_in_time(work: _Work, folder: Path, progress: Progress | None) -> int:
+    """How many steps fit in the seconds an image, less what finding this out takes; once for a run that may be resumed.
+
+    Steps of the rungs cost what they cost: the ladder itself is climbed in a few, by some images.
+    """
+    path = folder / "steps.json"
     try:
         found = json.loads(path.read_text())
         if found["about"] == work.about:
             return int(found["steps"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not measured yet
-    part = next((part for i in range(0, len(work.images), work.batch) if (part := work.read(i)) is not None), None)
+    begun, count = time.monotonic(), len(work.images)
+    work.coordinates(folder / _COORDINATES, progress)
+    part = next((part for i in range(0, count, work.batch) if (part := work.read(i)) is not None), None)
     if part is None:
         raise none_readable(work.images)
-    x, first = part.x, work.lia.first_codes(part.x, part.c, "ys", work.config.start, part.numbers)
-
-    def step() -> None:
-        ys = first.detach().requires_grad_(True)
-        with torch.enable_grad():
-            torch.autograd.grad(work.loss(work.lia.generator.synthesis(ys), x).sum(), ys)
-
-    each = min(seconds_of(step) for _ in range(2)) / len(part)  # the first time is slower
-    steps = max(_LEAST_STEPS, int((work.config.seconds or 0) / each))
-    make_folder(path.parent)
+    alone = min(seconds_of(lambda: work.invert(part[:1], _LEAST_STEPS)) for _ in range(2))  # the first time is slower
+    n = affordable(_share(work.config.seconds or 0, count), alone, least=1, most=len(part))  # many at once cost less each
+    each = (alone if n == 1 else seconds_of(lambda: work.invert(part[:n], _LEAST_STEPS))) / (_LEAST_STEPS * n)
+    left = (work.config.seconds or 0) * count - (time.monotonic() - begun)
+    steps = max(_LEAST_STEPS, int(left / (each * count)))
     write_json(path, {"about": work.about, "steps": steps})
     return steps
 
