@@ -2,6 +2,7 @@
 
     python benchmarks/sizes.py --work sizes/ --side 1024
     python benchmarks/sizes.py --work sizes/ --side 1024 --family stylegan3 --jobs inspect,sample
+    python benchmarks/sizes.py --work sizes/ --side 1024 --jobs invert-tune,invert-features,invert-ladder
     python benchmarks/sizes.py --work sizes/ --side 1024 --against ../old-build/.venv/bin/lia-adapt --jobs sample
 
 Each job is a command of lia-adapt, in a process of its own. "memory" is its peak less that of a process that imports torch
@@ -25,9 +26,11 @@ import torch
 from lia_adapter.budget import parse_memory
 from lia_adapter.data import open_images
 from lia_adapter.generators import build_random, stylegan2_config
+from lia_adapter.keys import METHODS
 from lia_adapter.lia import LIA
 
 JOBS = ("inspect", "sample", "convert", "train-encoder", "encode", "reconstruct", "evaluate", "invert", "bare")
+_METHODS = tuple(f"invert-{method}" for method in METHODS if method != "search")
 _PHOTOGRAPHS, _FEW, _FOUR = 100, 24, 4
 _BARE = """
 import sys, torch
@@ -115,6 +118,7 @@ def photographs(folder: Path, n: int, side: int) -> Path:
 def commands(cli: str, python: str, file: Path, work: Path, side: int) -> dict[str, list[str]]:
     """The command of each job."""
     lia, encoder, few = work / "c.safetensors", work / "e.safetensors", photographs(work, _FEW, side)
+    found = str(work / "found.safetensors")
     many, four = photographs(work, _PHOTOGRAPHS, side), photographs(work, _FOUR, side)
     return {
         "inspect": [cli, "inspect", str(file)],
@@ -127,6 +131,10 @@ def commands(cli: str, python: str, file: Path, work: Path, side: int) -> dict[s
         "reconstruct": [cli, "reconstruct", str(encoder), str(many), "-o", str(work / "drawn")],
         "evaluate": [cli, "evaluate", str(encoder), "--data", str(many), "-o", str(work / "figures.json")],
         "invert": [cli, "invert", str(encoder), str(four), "--steps", "20", "-o", str(work / "better.safetensors")],
+        **{
+            recipe: [cli, "invert", str(encoder), str(few / "0000.jpg"), "--recipe", recipe, "steps=20", "-o", found]
+            for recipe in _METHODS
+        },
         "bare": [python, "-c", _BARE, str(encoder), str(_PHOTOGRAPHS)],
     }  # fmt: skip
 
