@@ -14,6 +14,7 @@ __all__ = [
     "METHODS",
     "QUALITIES",
     "PRECISIONS",
+    "PYRAMID_WEIGHT",
     "RESIZE_MODES",
     "SCHEDULES",
     "SEARCH_SPACES",
@@ -52,6 +53,8 @@ STARTS_OF = {"projector": ("mean",), "in-domain": ("encoder",), "force-in-domain
 """The same of methods that leave no choice."""
 PRECISIONS = ("auto", "bfloat16", "float32", "float64")
 """What a training computes in."""
+PYRAMID_WEIGHT = 0.3
+"""Of Laplacian pyramids in a loss without a network, beside 1 of squared errors."""
 SCHEDULES = ("quarters", "cosine")
 """How the learning rate falls."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lia_adapter.errors import LIAError
+from lia_adapter.keys import PYRAMID_WEIGHT
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.metrics.images import mse, pyramid_distance
 from lia_adapter.metrics.networks import FeatureNetwork, directions, paper_between, perceptual_between
@@ -36,6 +37,12 @@ class ReconstructionLoss:
     vgg_weight: float = 5e-5
     perceptual_weight: float = 1.0
     pyramid_weight: float = 0.0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the `parts`, in their order."""
+        more = "loss/perceptual" if self.network is not None else "loss/pyramid" if self.pyramid_weight else None
+        return ("loss/pixel", *([] if more is None else [more]))
 
     def parts(self, drawn: Tensor, x: Tensor, seen: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
         """Unweighted losses [N] by name: pixel, and perceptual (of a network) or pyramid.
@@ -78,7 +85,7 @@ class ReconstructionLoss:
         return self.weighted(self.parts(drawn, x))
 
 
-IMAGE_LOSS = ReconstructionLoss(pyramid_weight=0.3)
+IMAGE_LOSS = ReconstructionLoss(pyramid_weight=PYRAMID_WEIGHT)
 """What an inversion minimises that has no network: squared errors alone make grey patches of what is hard to draw."""
 
 

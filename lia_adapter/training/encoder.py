@@ -92,7 +92,7 @@ class EncoderTraining:
             self.generator = copy.deepcopy(generator).double()
         self.loss = ReconstructionLoss(
             None if network is None else network.to(device, self.dtype),
-            config.pixel_weight, config.vgg_weight, config.perceptual_weight,
+            config.pixel_weight, config.vgg_weight, config.perceptual_weight, config.pyramid_weight,
         )  # fmt: skip
         # Distances of normalised features are ten times the errors of pixels.
         scale = 1 if network is None or network.is_paper else 10
@@ -317,7 +317,7 @@ class EncoderTraining:
             tell(numbers.stop)
             return answer
 
-        names = ["loss", "loss/pixel", *(["loss/perceptual"] if self.loss.network is not None else [])]
+        names = ["loss", *self.loss.names]
         drawn, *values = (torch.cat(same) for same in zip(*in_parts(look, range(len(codes)), self.at_once), strict=True))
         return {name: value.mean() for name, value in zip(names, values, strict=True)}, drawn
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from lia_adapter.config import check_choices, check_least, check_rates, check_seed, key
 from lia_adapter.errors import ConfigError
-from lia_adapter.keys import PRECISIONS, SCHEDULES, SPACES, LabelledImageKeys
+from lia_adapter.keys import PRECISIONS, PYRAMID_WEIGHT, SCHEDULES, SPACES, LabelledImageKeys
 
 __all__ = ["NOT_HELD_OUT", "EncoderConfig"]
 
@@ -39,6 +39,7 @@ class EncoderConfig(LabelledImageKeys):
     pixel_weight: float = key("mean squared error on [-1, 1]", 1.0)
     vgg_weight: float = key("mean squared difference of VGG16's conv4_3", 5e-5)
     perceptual_weight: float = key("distance of normalised features, of any other network", 1.0)
+    pyramid_weight: float = key("distance of Laplacian pyramids, without a network: keeps edges; 0: none", PYRAMID_WEIGHT)
     adversarial_weight: float = key("against the checkpoint's discriminator, which learns along; 0: none", 0.1)
     r1_gamma: float = key("its gradient penalty", 10.0)
     prior_weight: float = key(
@@ -62,9 +63,9 @@ class EncoderConfig(LabelledImageKeys):
             self,
             {
                 "images": 0, "batch": 1, "accumulate": 1, "passes": 1, "width": 1, "width_max": 1, "pixel_weight": 0,
-                "vgg_weight": 0, "perceptual_weight": 0, "adversarial_weight": 0, "r1_gamma": 0, "prior_weight": 0,
-                "generated": 0, "ema_images": 1, "statistics_samples": 100, "known_answers": 2, "check_seconds": 0,
-                "save_seconds": 0,
+                "vgg_weight": 0, "perceptual_weight": 0, "pyramid_weight": 0, "adversarial_weight": 0, "r1_gamma": 0,
+                "prior_weight": 0, "generated": 0, "ema_images": 1, "statistics_samples": 100, "known_answers": 2,
+                "check_seconds": 0, "save_seconds": 0,
             },
         )  # fmt: skip
         check_seed(self)

@@ -83,7 +83,7 @@ def search_from_codes(
         return None
     if progress:  # also where some could not be read
         progress("search from the encoder's codes", len(numbers) * steps, len(numbers) * steps)
-    plain = loss.network is None and loss.pixel_weight == 1
+    plain = loss.network is None and loss.pixel_weight == 1 and not loss.pyramid_weight
     figures = {
         **search_figures(*torch.cat(losses, dim=1)),
         "mse": dict(zip(("encoder", "found"), torch.cat(squares, dim=1).double().mean(dim=1).tolist(), strict=True)),

@@ -26,6 +26,7 @@ from lia_adapter.export import export_graphs
 from lia_adapter.generators import Discriminator, fingerprint, wrap
 from lia_adapter.generators.base import checkpointed
 from lia_adapter.generators.discriminator import lower_discriminator
+from lia_adapter.inversion.loss import IMAGE_LOSS
 from lia_adapter.jobs.train_encoder import train_encoder_lia
 from lia_adapter.lia import LIA
 from lia_adapter.loading import load
@@ -294,7 +295,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_some_images_are_held_out_where_nobody_says_which(tmp_path: Path, many: Path) -> None:
     """Their figures are theirs, and the training does not see them: with others in their place it is the same."""
-    settings = config(images=40, batch=4)
+    settings = config(images=40, batch=4, pyramid_weight=0.0)
     lia, kept = converted(), open_images(many, (8, 8), 3, split="held out")
     trained = train_encoder_lia(lia, many, settings, folder=tmp_path / "run")
     figures = trained.metrics["encoder"]
@@ -394,6 +395,11 @@ def test_a_batch_that_is_drawn_in_parts_has_the_same_gradients(pictures: Path, a
     for gradients, values in found[1:]:
         torch.testing.assert_close(gradients, found[0][0], rtol=1e-9, atol=1e-12)
         assert values == pytest.approx(found[0][1], rel=1e-9)
+
+
+def test_without_a_network_the_loss_is_that_of_invert(pictures: Path) -> None:
+    training = EncoderTraining(converted(), open_images(pictures, (8, 8), 3), config(), None)
+    assert training.loss == IMAGE_LOSS
 
 
 def test_an_encoder_that_keeps_the_inputs_of_its_stages_alone(monkeypatch: pytest.MonkeyPatch) -> None:
