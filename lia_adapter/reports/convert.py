@@ -10,10 +10,10 @@ from PIL import Image
 
 from lia_adapter.lia import LIA
 from lia_adapter.pictures import COLUMNS, png_bytes
-from lia_adapter.reports.page import html_picture, loss_curves, page_picture, row, write_page
+from lia_adapter.reports.page import folded, html_picture, loss_curves, page_picture, row, write_page
 from lia_adapter.reports.prior import number, prior_rows, prior_verdict
 
-__all__ = ["write_convert_report"]
+__all__ = ["convert_verdict", "write_convert_report"]
 
 _MEASURES = {
     "sliced_wasserstein": (
@@ -49,7 +49,7 @@ def write_convert_report(lia: LIA, out: Path, noise: Image.Image | None = None) 
     metrics, provenance = lia.metrics, lia.provenance
     source = html.escape(str(provenance.get("source", "a wrapped generator")))
     body = f"""<h1>{source}, made invertible</h1>
-<p>{_verdict(metrics)}</p>
+<p>{convert_verdict(metrics)}</p>
 <h2>The same seeds through both mappings</h2>
 <p>Each pair of rows shows {COLUMNS} seeds: above by the original mapping, which stays in the file and by which lia-adapt sample
 draws them as before; below by the invertible one, which takes the same z for a code's (--mapping invertible).</p>
@@ -65,13 +65,16 @@ from the original no more than the original differs from itself. Of z, the floor
 {loss_curves(metrics.get("losses", {}))}
 <p class="dim">{metrics["coupling"]} mapping, {metrics["parameters"]:,} parameters; fitted in
 {metrics["seconds"]["fit"]:.0f} s, measured in {metrics["seconds"]["measure"]:.0f} s.</p>
-<h2>Provenance</h2>
-<pre>{html.escape(json.dumps(provenance, indent=1))}</pre>"""
+{folded("Provenance", json.dumps(provenance, indent=1))}"""
     return write_page(out, out.name, body)
 
 
-def _verdict(metrics: Mapping[str, Any]) -> str:
-    """One or two sentences that say what the figures mean."""
+def convert_verdict(metrics: Mapping[str, Any]) -> str:
+    """What the figures of a conversion mean, in a few sentences.
+
+    Args:
+        metrics: `LIA.metrics`.
+    """
     # A ratio whose interval reaches down to what is allowed shows no difference.
     worst = max(_least_ratio(metrics[name]) for name in _MEASURES)
     told_apart = metrics["classifier"]["excess"]

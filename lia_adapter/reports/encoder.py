@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lia_adapter.lia import LIA
-from lia_adapter.reports.page import loss_curves, page_picture, row, unreadable_list, write_page
+from lia_adapter.reports.page import folded, loss_curves, page_picture, row, unreadable_list, write_page
 
 __all__ = ["encoder_verdict", "real_images_words", "write_encoder_report"]
 
@@ -61,8 +61,7 @@ def write_encoder_report(lia: LIA, out: Path) -> Path:
 <p class="dim">{figures["parameters"]:,} parameters, {made_by["data"]["images"]:,} images, {figures["seconds"]:.0f} s on
 {html.escape(made_by["device"])}; perceptual network: {html.escape(str(made_by["features"] or "none"))}.</p>
 {unreadable_list(figures["unreadable"])}
-<h2>Provenance</h2>
-<pre>{html.escape(json.dumps(provenance, indent=1))}</pre>"""
+{folded("Provenance", json.dumps(provenance, indent=1))}"""
     return write_page(out, out.name, body)
 
 

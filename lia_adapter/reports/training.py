@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lia_adapter.jobs.run import run_folder
 from lia_adapter.lia import LIA
-from lia_adapter.reports.page import html_picture, loss_curves, page_picture, write_page
+from lia_adapter.reports.page import folded, html_picture, loss_curves, page_picture, write_page
 
 __all__ = ["write_training_report"]
 
@@ -36,8 +36,7 @@ def write_training_report(lia: LIA, out: Path) -> Path:
 {_reconstructions(run_folder(out) / "encoder")}
 <h2>Losses</h2>
 {loss_curves(figures["losses"])}
-<h2>Provenance</h2>
-<pre>{html.escape(json.dumps(lia.provenance, indent=1))}</pre>"""
+{folded("Provenance", json.dumps(lia.provenance, indent=1))}"""
     return write_page(out, out.name, body)
 
 

@@ -63,7 +63,9 @@ def needs_nothing(page: str) -> Page:
     """Refuses a page that fetches or runs anything; what it shows is in it."""
     seen = Page(page)
     loads = ("script", "link", "iframe", "object", "embed", "base", "meta", "form", "video", "audio", "source", "use", "image")
-    assert [element for element in seen.elements if element[0] in loads] == [("meta", {"charset": "utf-8"})]
+    found = [element for element in seen.elements if element[0] in loads]
+    viewport = {"name": "viewport", "content": "width=device-width,initial-scale=1"}
+    assert found == [("meta", {"charset": "utf-8"}), ("meta", viewport)]
     addresses = ("src", "href", "xlink:href", "srcset", "data", "action", "poster", "background", "style")
     given = [str(value) for name in addresses for value in seen.attributes(name)]
     assert all(re.fullmatch(r"data:image/png;base64,[A-Za-z0-9+/=]+|color:#[0-9a-f]{3,6}", value) for value in given)
@@ -203,14 +205,15 @@ def test_names_are_text_wherever_they_stand(toy: LIA, tmp_path: Path, page: Call
 @pytest.mark.parametrize("name", ["</title><script>", "a & b", '"', "a<!--b"])
 def test_a_title_is_text_and_a_body_is_not(name: str) -> None:
     seen = needs_nothing(html_page(name, "<p>one &amp; <b>two</b></p>"))
-    assert [tag for tag, _ in seen.elements] == ["html", "meta", "title", "style", "p", "b"]
+    assert [tag for tag, _ in seen.elements] == ["html", "meta", "meta", "title", "style", "p", "b"]
     assert seen.text.strip() == f"{name}\none & two"
 
 
 @pytest.mark.parametrize(("width", "shown"), [(8, 896), (900, 900), (451, 451), (450, 900), (901, 901), (2048, 2048), (1, 900)])
 def test_a_picture_in_a_page_is_the_file_enlarged_by_a_whole_factor(width: int, shown: int) -> None:
     png = png_bytes(image_grid(torch.rand(1, 3, 2, width, generator=torch.Generator().manual_seed(0)) * 2 - 1))
-    ((tag, attributes),) = Page(html_picture(png, EVIL)).elements
+    label, switch, (tag, attributes) = Page(html_picture(png, EVIL)).elements
+    assert label[0] == "label" and switch == ("input", {"type": "checkbox", "aria-label": f"large: {EVIL}"})
     assert (tag, attributes["alt"], attributes["width"]) == ("img", EVIL, str(shown))
     kind, _, content = str(attributes["src"]).partition(",")
     assert kind == "data:image/png;base64" and base64.b64decode(content, validate=True) == png
@@ -384,28 +387,29 @@ def test_without_two_numbers_there_is_no_curve(losses: dict[str, list[float]]) -
 
 def test_a_curve_spans_its_frame_from_first_to_last_and_least_to_most() -> None:
     (found,) = points(loss_curves({"loss": [3.0, 1.0, 2.0]}))
-    np.testing.assert_allclose(found, [[10, 10], [430, 210], [850, 110]])
+    np.testing.assert_allclose(found, [[52, 8], [182, 138], [312, 73]])
 
 
 @pytest.mark.parametrize("values", [[5.0] * 4, [0.0, 0.0], [1e-300, 2e-300], [1e300, 2e300], [-1e9, 1e9, 0.0]])
 def test_curves_of_any_size_stay_in_their_frame(values: list[float]) -> None:
     (found,) = points(loss_curves({"loss": values}))
     assert np.isfinite(found).all()
-    assert (found >= 10).all() and (found[:, 0] <= 850).all() and (found[:, 1] <= 210).all()
+    assert (found >= [52, 8]).all() and (found <= [312, 138]).all()
 
 
 def test_numbers_that_are_not_finite_are_left_out_of_a_curve() -> None:
     curve = loss_curves({"a": [math.nan, 3.0, math.inf, 1.0, 2.0, -math.inf], "b": [math.nan], "c": [1.0, 2.0]})
     first, second = points(curve)
-    np.testing.assert_allclose(first, [[10, 10], [430, 210], [850, 110]])
+    np.testing.assert_allclose(first, [[52, 8], [182, 138], [312, 73]])
     assert len(second) == 2
     text = Page(curve).text
-    assert "a 3 → 2" in text and "c 1 → 2" in text and "b" not in text and "nan" not in curve
+    assert "a: 3 → 2" in text and "c: 1 → 2" in text and "b: " not in text and "nan" not in curve
 
 
-def test_each_curve_has_the_colour_of_its_name() -> None:
+def test_each_curve_has_its_name_and_its_range() -> None:
     names = [f"loss <{i}>" for i in range(7)]
-    seen = Page(loss_curves({name: [1.0, float(i)] for i, name in enumerate(names)}))
-    strokes = [f"color:{attributes['stroke']}" for tag, attributes in seen.elements if tag == "polyline"]
-    assert strokes == seen.attributes("style") and len(set(strokes[:5])) == 5
-    assert all(name in seen.text for name in names)
+    seen = Page(loss_curves({name: [1.5, float(i)] for i, name in enumerate(names)}))
+    assert len([tag for tag, _ in seen.elements if tag == "svg"]) == 7
+    assert [label for label in seen.attributes("aria-label")] == [f"{name}: 1.5 → {i}" for i, name in enumerate(names)]
+    assert all(f"{name}: 1.5 → {i}" in seen.text for i, name in enumerate(names))
+    assert "601.5start" in Page(loss_curves({"a": [60.0, 1.5]})).text.replace("\n", "")  # most, least, and where it begins
