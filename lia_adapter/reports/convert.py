@@ -10,7 +10,7 @@ from PIL import Image
 
 from lia_adapter.lia import LIA
 from lia_adapter.pictures import COLUMNS, png_bytes
-from lia_adapter.reports.page import folded, html_picture, loss_curves, page_picture, row, write_page
+from lia_adapter.reports.page import folded, html_picture, loss_curves, measures_table, page_picture, row, write_page
 from lia_adapter.reports.prior import number, prior_rows, prior_verdict
 
 __all__ = ["convert_verdict", "write_convert_report"]
@@ -153,4 +153,4 @@ def _table(metrics: Mapping[str, Any]) -> str:
     white, raw = metrics["seeds_white"]["value"], metrics["seeds_raw"]["value"]
     text = "Correlation of the codes that both mappings make of a seed's z (in brackets: with y whitened)."
     rows.append(row("The same z", text, f"{raw:.3f} ({white:.3f})", "1", ""))
-    return "<table><tr><th>Measure<th>Value<th>Noise floor<th></tr>" + "".join(rows) + "</table>"
+    return measures_table(("Value", "Noise floor", ""), rows)

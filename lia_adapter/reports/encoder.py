@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lia_adapter.lia import LIA
-from lia_adapter.reports.page import folded, loss_curves, page_picture, row, unreadable_list, write_page
+from lia_adapter.reports.page import folded, loss_curves, measures_table, page_picture, row, unreadable_list, write_page
 
 __all__ = ["encoder_verdict", "real_images_words", "write_encoder_report"]
 
@@ -48,7 +48,7 @@ def write_encoder_report(lia: LIA, out: Path) -> Path:
     ]  # fmt: skip
     below = "below" if figures["search"] is None else "below, and under those what it draws from the codes that a search found"
     kind = figures["real_images"]["kind"]
-    table = "<table><tr><th>Measure<th>Value<th>Best<th></tr>" + "".join(rows) + "</table>"
+    table = measures_table(("Value", "Best", ""), rows)
     body = f"""<h1>An encoder for {html.escape(str(provenance.get("source", "a wrapped generator")))}</h1>
 <p>{html.escape(encoder_verdict(figures).capitalize())}</p>
 <h2>Real images and their reconstructions</h2>

@@ -10,7 +10,7 @@ from lia_adapter.jobs.evaluate_examples import VARIATION, Examples
 from lia_adapter.jobs.invert import SHOWN, invert_figures
 from lia_adapter.jobs.reconstruct import GRID
 from lia_adapter.pictures import COLUMNS, image_grid, paired_grid, png_bytes
-from lia_adapter.reports.page import html_picture, page_picture, row, unreadable_list, write_page
+from lia_adapter.reports.page import html_picture, measures_table, page_picture, row, unreadable_list, write_page
 
 __all__ = ["write_evaluate_report", "write_invert_report", "write_reconstruct_report"]
 
@@ -91,7 +91,7 @@ def write_invert_report(codes: Codes, out: Path) -> Path:
 <p>The first {min(count, SHOWN)}, in rows of three: the originals, the start, and what was found.</p>
 {page_picture(out, "originals, starts and results")}
 <h2>Figures</h2>
-<table><tr><th>Measure<th>Value</tr>{"".join(rows)}</table>
+{measures_table(("Value",), rows)}
 {_left_out(figures["left_out"])}{unreadable_list(figures["unreadable"])}"""
     return write_page(out, out.name, page)
 
@@ -154,7 +154,7 @@ prior's standard deviation.</p>
 <p>In equal steps through z, on a great circle, so that the sizes of z that lie between are between those of the ends.</p>
 {html_picture(paths, "paths from one reconstruction to another")}
 <h2>Figures</h2>
-<table><tr><th>Measure<th>Value</tr>{_evaluate_rows(figures)}</table>
+{measures_table(("Value",), _evaluate_rows(figures))}
 <h2>How usual the images are</h2>
 <p>Each image's code has a rank among the codes of the training images: at 0.3, 70 % of them are more usual. Images of the same
 kind fill all ranks alike (the dashed line); those of another kind crowd at 0. {typicality["unusual"]:.1%} lie below 0.01, where
@@ -175,7 +175,7 @@ def _verdict(real: float, drawn: float) -> str:
     )
 
 
-def _evaluate_rows(figures: Mapping[str, Any]) -> str:
+def _evaluate_rows(figures: Mapping[str, Any]) -> list[str]:
     swd, frechet, answer = figures["swd"], figures["frechet"], figures["known_answer"]
     by = html.escape(f"Features: {frechet['features']}.")
     rough = {
@@ -233,7 +233,7 @@ def _evaluate_rows(figures: Mapping[str, Any]) -> str:
         ),
         row("Prior p", f"Median over the images. {_PRIOR_P}", f"{figures['typicality']['prior_p']:.3f}"),
     ]  # fmt: skip
-    return "".join(rows)
+    return rows
 
 
 def _histogram(counts: Sequence[int]) -> str:

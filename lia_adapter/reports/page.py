@@ -12,7 +12,17 @@ from PIL import Image
 from lia_adapter.files import atomic_write
 from lia_adapter.jobs.run import report_paths
 
-__all__ = ["folded", "html_page", "html_picture", "loss_curves", "page_picture", "row", "unreadable_list", "write_page"]
+__all__ = [
+    "folded",
+    "html_page",
+    "html_picture",
+    "loss_curves",
+    "measures_table",
+    "page_picture",
+    "row",
+    "unreadable_list",
+    "write_page",
+]
 
 _STYLE = """:root{color-scheme:light dark;--back:#fff;--text:#222;--dim:#595959;--line:#d5d5d5;--panel:#f4f4f4;--good:#176b2c;
 --bad:#a02020;--curve:#1f6fb4}
@@ -22,7 +32,7 @@ body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding
 background:var(--back);overflow-wrap:break-word}
 table{border-collapse:collapse;display:block;overflow-x:auto}td,th{border-bottom:1px solid var(--line);padding:.4rem .6rem;
 text-align:left;vertical-align:top}
-td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}.good{color:var(--good)}.bad{color:var(--bad)}
+td.n,.measures th+th{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}.good{color:var(--good)}.bad{color:var(--bad)}
 small,.dim{color:var(--dim)}pre{overflow:auto;background:var(--panel);padding:1rem}
 img{max-width:100%;height:auto;image-rendering:pixelated;cursor:zoom-in}
 .large input{position:absolute;opacity:0}.large input:focus-visible+img{outline:3px solid var(--curve)}
@@ -31,6 +41,9 @@ object-fit:contain;background:var(--back);cursor:zoom-out}
 .curves{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,17rem),1fr));gap:1rem}figure{margin:0}
 svg text{font:12px system-ui,sans-serif;fill:var(--dim)}svg line{stroke:var(--line)}
 svg polyline{fill:none;stroke:var(--curve);stroke-width:1.5}
+@media (max-width:40rem){.measures tbody{display:block}.measures tr{display:flex;flex-wrap:wrap}
+.measures td,.measures th{flex:1 0 0;white-space:normal;box-sizing:border-box}.measures th:first-child{display:none}
+.measures td:first-child{flex:1 0 100%;border:0;padding-bottom:0}}
 @media print{body{max-width:none;margin:0}img,figure,tr{break-inside:avoid}}"""
 _FRAME, _LEFT, _TOP, _RIGHT, _BOTTOM = (320, 160), 52, 8, 312, 138  # of a curve: its picture, and the box within it
 
@@ -107,6 +120,17 @@ def write_page(out: Path, title: str, body: str) -> Path:
     with atomic_write(path, needs=len(content)) as temporary:
         temporary.write_bytes(content)
     return path
+
+
+def measures_table(columns: Sequence[str], rows: Sequence[str]) -> str:
+    """A table of figures: on a narrow screen each measure's words stand above its values.
+
+    Args:
+        columns: What the values are, HTML.
+        rows: From `row`.
+    """
+    heads = "".join(f"<th>{column}" for column in ("Measure", *columns))
+    return f'<table class="measures"><tr>{heads}</tr>{"".join(rows)}</table>'
 
 
 def row(title: str, text: str, *values: str, good: bool | None = None) -> str:
