@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from lia_adapter import ops
+from lia_adapter.direction_keys import FIND_METHODS
 from lia_adapter.jobs.edit_recipe import RECIPE
 from lia_adapter.tensorfile import write_tensor_file
 from tests import toys
@@ -90,7 +91,9 @@ def test_a_scorer_is_reached_and_run_again_only_by_ones_own_word(workshop: Path)
 def test_dry_runs_write_nothing_and_know_names(workshop: Path) -> None:
     before = set(workshop.iterdir())
     right(workshop, "edit", "f.safetensors", "in", "--move", "pca-1=2", "-n", "-o", "dry")
-    right(workshop, "directions", "find", "pca", "f.safetensors", "-n", "-o", "dry.safetensors")
+    for method in FIND_METHODS:
+        told = right(workshop, "directions", "find", method, "f.safetensors", "-n", "-o", "dry.safetensors").stdout
+        assert f'method = "{method}"' in told
     assert "did you mean 'pca-1'" in wrong(workshop, "edit", "f.safetensors", "in", "--move", "pca1=2", "-n", "-o", "dry")
     assert set(workshop.iterdir()) == before
 
