@@ -28,6 +28,7 @@ def directions() -> None:
 @click.option(
     "--scorer", help="What gives pictures attributes: an .onnx, a torchvision classifier, or module.py:score (RUNS that file)."
 )
+@click.option("--identity", type=Path, help="A network (.onnx, or torchvision's) that tells whether edits show the same one.")
 @split()
 @click.option("--recipe", type=Path, help="A .toml file; default: the method's own recipe.")
 @assume
@@ -44,6 +45,7 @@ def find(
     than: str | None,
     labels: Path | None,
     scorer: str | None,
+    identity: Path | None,
     split: str,
     recipe: Path | None,
     assume: Mapping[str, str],
@@ -75,8 +77,8 @@ def find(
         click.echo(to_toml(config))
         return
     found = find_directions(
-        lia, method, data=data, than=than, labels=labels, scorer=scorer, split=split, recipe=name, overrides=said, out=target,
-        progress=progress,
+        lia, method, data=data, than=than, labels=labels, scorer=scorer, identity=identity, split=split, recipe=name,
+        overrides=said, out=target, progress=progress,
     )  # fmt: skip
     page = write_directions_report(target)
     for one in found:
@@ -153,7 +155,7 @@ def _line(name: str, space: str, about: Mapping[str, object]) -> str:
     words = {
         "r2": "R²", "accuracy": "accuracy", "separation": "separation", "share_of_variance": "variance",
         "share_of_change": "change of pixels", "eigenvalue": "eigenvalue", "explained": "explained", "reach": "reach",
-        "effect": "effect", "leakage": "leakage",
+        "effect": "effect", "leakage": "leakage", "identity": "identity",
     }  # fmt: skip
     known = [
         f"{text} {value:.3g}"
