@@ -116,16 +116,20 @@ def rename(file: str, names: Sequence[str]) -> None:
 
 @directions.command(cls=Job)
 @click.argument("file", metavar="FILE")
-@click.option("-o", "--out", required=True, help="A folder for a file of each, .npy or .pt; or one .pt of all.")
+@click.option("-o", "--out", required=True, help="A folder for a file of each, .npy or .pt; or for one .npz of all.")
 @click.option(
     "--to", "form", type=click.Choice(["interfacegan", "ganspace", "psp"]), required=True, help="Who is to read them."
 )
-def export(file: str, out: str, form: str) -> None:
+@click.option("--lia", metavar="LIA", help="ganspace: the file that FILE was found with, for mean and spread of its codes.")
+@generator_file
+def export(file: str, out: str, form: str, lia: str | None, generator: str | None) -> None:
     """Write directions as other programs read them: InterFaceGAN's .npy, pSp's .pt, GANSpace's .npz."""
     from lia_adapter.editing import read_directions
     from lia_adapter.jobs.exchange import export_directions
+    from lia_adapter.loading import load
 
-    for path in export_directions(read_directions(file), form, out):
+    found = read_directions(file)
+    for path in export_directions(found, form, out, None if lia is None else load(lia, generator=generator)):
         click.echo(f"wrote {path}")
 
 
@@ -133,19 +137,25 @@ def export(file: str, out: str, form: str) -> None:
 @click.argument("lia", metavar="LIA")
 @click.argument("files", metavar="FILES", nargs=-1, required=True)
 @out("The directions, .safetensors", "directions.safetensors")
+@click.option(
+    "--space", type=click.Choice(["y", "z"]), help="What FILES move: w, or z of seeds; default y, but what GANSpace's say."
+)
 @assume
 @generator_file
-def import_(lia: str, files: Sequence[str], out: str | None, assume: Mapping[str, str], generator: str | None) -> None:
+def import_(
+    lia: str, files: Sequence[str], out: str | None, space: str | None, assume: Mapping[str, str], generator: str | None
+) -> None:
     """Read directions of other programs (.npy, .npz, .pt; none is executed) as those of LIA's generator.
 
-    Such files do not say what generator they are of: that is your word. Their unit becomes one standard deviation.
+    Such files do not say what generator they are of: that is your word. Their unit becomes one standard deviation. Directions
+    of z, such as InterFaceGAN's, become the mean step in y that they make by LIA's own mapping, which seeds go through.
     """
     from lia_adapter.jobs.exchange import import_directions
     from lia_adapter.jobs.run import checked_out
     from lia_adapter.loading import load
 
     target = checked_out(out, "directions.safetensors", report=False)
-    found = import_directions(load(lia, generator=generator, assume=assume), files)
+    found = import_directions(load(lia, generator=generator, assume=assume), files, space)
     found.save(target)
     click.echo(f"wrote {len(found)} directions into {target}: {', '.join(found.names[:10])}")
 

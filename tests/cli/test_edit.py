@@ -54,7 +54,9 @@ def test_rename_export_and_import(workshop: Path) -> None:
     right(workshop, "directions", "find", "sefa", "f.safetensors", *QUICK, "-o", "s.safetensors")
     right(workshop, "directions", "rename", "s.safetensors", "sefa-1=smile", "sefa-2=age")
     for form in ("interfacegan", "psp", "ganspace"):
-        right(workshop, "directions", "export", "s.safetensors", "--to", form, "-o", "exported")
+        of = ("--lia", "f.safetensors") if form == "ganspace" else ()
+        right(workshop, "directions", "export", "s.safetensors", "--to", form, "-o", "exported", *of)
+    assert "too: give --lia." in wrong(workshop, "directions", "export", "s.safetensors", "--to", "ganspace", "-o", "none")
     files = {path.name for path in (workshop / "exported").iterdir()}
     assert files == {"smile.npy", "age.npy", "sefa-3.npy", "smile.pt", "age.pt", "sefa-3.pt", "components.npz"}
     told = right(
@@ -62,6 +64,8 @@ def test_rename_export_and_import(workshop: Path) -> None:
     )
     assert "wrote 2 directions into i.safetensors: smile, age" in told.stdout
     right(workshop, "edit", "f.safetensors", "in", "--directions", "i.safetensors", "--move", "smile=1", "-o", "imported")
+    right(workshop, "directions", "import", "f.safetensors", "exported/smile.npy", "--space", "z", "-o", "z.safetensors")
+    right(workshop, "directions", "import", "f.safetensors", "exported/components.npz", "-o", "g.safetensors")
 
 
 def test_edit_and_again(workshop: Path) -> None:
