@@ -1,7 +1,7 @@
 """Directions to and from other programs: InterFaceGAN's .npy, pSp's .pt, GANSpace's .npz. What is read is not executed."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def export_directions(directions: Directions, form: str, out: str | Path, lia: L
         form: interfacegan: NAME.npy, a unit normal [1, D]; psp: NAME.pt, a tensor [1, D] of one standard deviation, in the
             format of `torch.save`, the only one that its notebooks read; ganspace: one components.npz as its components
             of w are kept (see `_components`).
-        out: Folder, made where there is none.
+        out: Folder, made where there is none. Files in it are not replaced.
         lia: Of ganspace, whose generator they are of: of its y the files hold mean and spread.
 
     Returns:
@@ -70,18 +70,16 @@ def export_directions(directions: Directions, form: str, out: str | Path, lia: L
             )
         data = io.BytesIO()
         np.savez(data, **_components(torch.stack(steps), lia))  # type: ignore[arg-type]  # its stub takes a flag for one
-        make_folder(folder)
-        return [_written(folder / "components.npz", data)]
-    make_folder(folder)
-    paths = []
+        return _written({folder / "components.npz": data.getvalue()})
+    files = {}
     for name, step in zip(directions.names, steps, strict=True):
         data = io.BytesIO()
         if form == "psp":
             torch.save(step.float(), data)
         else:
             np.save(data, (step / step.norm()).float().numpy(), allow_pickle=False)
-        paths.append(_written(folder / f"{name}.{'pt' if form == 'psp' else 'npy'}", data))
-    return paths
+        files[folder / f"{name}.{'pt' if form == 'psp' else 'npy'}"] = data.getvalue()
+    return _written(files)
 
 
 def _components(steps: Tensor, lia: LIA) -> dict[str, NDArray[Any]]:
@@ -185,7 +183,24 @@ def _long(step: Tensor, space: CodeSpace) -> Tensor:
     return scaled
 
 
-def _written(path: Path, data: io.BytesIO) -> Path:
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(data.getvalue())
-    return path
+def _written(files: Mapping[Path, bytes]) -> list[Path]:
+    """Writes files; those that are there already stay, and nothing is written where one is another."""
+    there = {path for path in files if path.exists()}
+    if other := next((path for path in files if path in there and not _holds(path, files[path])), None):
+        raise ConfigError(
+            f"{argument('out')} {other.parent} holds {other.name}, which something else made, or other directions. "
+            "Choose another folder, or remove that one."
+        )
+    for path, data in files.items():
+        if path not in there:
+            make_folder(path.parent)
+            with atomic_write(path) as temporary:
+                temporary.write_bytes(data)
+    return list(files)
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return path.read_bytes() == data
+    except OSError:
+        return False

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,24 @@ def test_ganspace_reads_components_as_its_own(lia: LIA, tmp_path: Path) -> None:
     random = np.random.RandomState(2).randn(2000, DIM)
     spread = (w @ (random / np.linalg.norm(random, axis=1, keepdims=True)).T).std(axis=0)
     assert spread.min() * 0.9 < arrays["random_stdevs"].min() and arrays["random_stdevs"].max() < spread.max() * 1.1
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_files_of_others_are_left_alone(known: Directions, lia: LIA, tmp_path: Path, form: str) -> None:
+    of = lia if form == "ganspace" else None
+    paths = export_directions(known, form, tmp_path / "out", of)
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
+    assert export_directions(known, form, tmp_path / "out", of) == paths  # once more the same
+    assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
+    other = replace(known, found=tuple(replace(one, step=one.step.flip(0)) for one in known))
+    with pytest.raises(ConfigError, match=f"out .*out holds {paths[0].name}, which something else made, or other directions"):
+        export_directions(other, form, tmp_path / "out", of)
+    paths[0].unlink()
+    paths[-1].unlink(missing_ok=True)
+    paths[-1].mkdir()  # nor is any written where another may not be
+    with pytest.raises(ConfigError, match=f"holds {paths[-1].name}"):
+        export_directions(known, form, tmp_path / "out", of)
+    assert len(paths) == 1 or not paths[0].exists()
 
 
 def test_ganspace_wants_the_generator(known: Directions, lia: LIA, tmp_path: Path) -> None:
