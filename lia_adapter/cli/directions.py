@@ -28,6 +28,7 @@ def directions() -> None:
 @click.option(
     "--scorer", help="What gives pictures attributes: an .onnx, a torchvision classifier, or module.py:score (RUNS that file)."
 )
+@click.option("--identity", type=Path, help="A network (.onnx, or torchvision's) that tells whether edits show the same one.")
 @split()
 @click.option("--recipe", type=Path, help="A .toml file; default: the method's own recipe.")
 @assume
@@ -44,6 +45,7 @@ def find(
     than: str | None,
     labels: Path | None,
     scorer: str | None,
+    identity: Path | None,
     split: str,
     recipe: Path | None,
     assume: Mapping[str, str],
@@ -75,8 +77,8 @@ def find(
         click.echo(to_toml(config))
         return
     found = find_directions(
-        lia, method, data=data, than=than, labels=labels, scorer=scorer, split=split, recipe=name, overrides=said, out=target,
-        progress=progress,
+        lia, method, data=data, than=than, labels=labels, scorer=scorer, identity=identity, split=split, recipe=name,
+        overrides=said, out=target, progress=progress,
     )  # fmt: skip
     page = write_directions_report(target)
     for one in found:
@@ -114,16 +116,20 @@ def rename(file: str, names: Sequence[str]) -> None:
 
 @directions.command(cls=Job)
 @click.argument("file", metavar="FILE")
-@click.option("-o", "--out", required=True, help="A folder for a file of each, .npy or .pt; or one .pt of all.")
+@click.option("-o", "--out", required=True, help="A folder for a file of each, .npy or .pt; or for one .npz of all.")
 @click.option(
     "--to", "form", type=click.Choice(["interfacegan", "ganspace", "psp"]), required=True, help="Who is to read them."
 )
-def export(file: str, out: str, form: str) -> None:
+@click.option("--lia", metavar="LIA", help="ganspace: the file that FILE was found with, for mean and spread of its codes.")
+@generator_file
+def export(file: str, out: str, form: str, lia: str | None, generator: str | None) -> None:
     """Write directions as other programs read them: InterFaceGAN's .npy, pSp's .pt, GANSpace's .npz."""
     from lia_adapter.editing import read_directions
     from lia_adapter.jobs.exchange import export_directions
+    from lia_adapter.loading import load
 
-    for path in export_directions(read_directions(file), form, out):
+    found = read_directions(file)
+    for path in export_directions(found, form, out, None if lia is None else load(lia, generator=generator)):
         click.echo(f"wrote {path}")
 
 
@@ -131,19 +137,25 @@ def export(file: str, out: str, form: str) -> None:
 @click.argument("lia", metavar="LIA")
 @click.argument("files", metavar="FILES", nargs=-1, required=True)
 @out("The directions, .safetensors", "directions.safetensors")
+@click.option(
+    "--space", type=click.Choice(["y", "z"]), help="What FILES move: w, or z of seeds; default y, but what GANSpace's say."
+)
 @assume
 @generator_file
-def import_(lia: str, files: Sequence[str], out: str | None, assume: Mapping[str, str], generator: str | None) -> None:
+def import_(
+    lia: str, files: Sequence[str], out: str | None, space: str | None, assume: Mapping[str, str], generator: str | None
+) -> None:
     """Read directions of other programs (.npy, .npz, .pt; none is executed) as those of LIA's generator.
 
-    Such files do not say what generator they are of: that is your word. Their unit becomes one standard deviation.
+    Such files do not say what generator they are of: that is your word. Their unit becomes one standard deviation. Directions
+    of z, such as InterFaceGAN's, become the mean step in y that they make by LIA's own mapping, which seeds go through.
     """
     from lia_adapter.jobs.exchange import import_directions
     from lia_adapter.jobs.run import checked_out
     from lia_adapter.loading import load
 
     target = checked_out(out, "directions.safetensors", report=False)
-    found = import_directions(load(lia, generator=generator, assume=assume), files)
+    found = import_directions(load(lia, generator=generator, assume=assume), files, space)
     found.save(target)
     click.echo(f"wrote {len(found)} directions into {target}: {', '.join(found.names[:10])}")
 
@@ -153,7 +165,7 @@ def _line(name: str, space: str, about: Mapping[str, object]) -> str:
     words = {
         "r2": "R²", "accuracy": "accuracy", "separation": "separation", "share_of_variance": "variance",
         "share_of_change": "change of pixels", "eigenvalue": "eigenvalue", "explained": "explained", "reach": "reach",
-        "effect": "effect", "leakage": "leakage",
+        "effect": "effect", "leakage": "leakage", "identity": "identity",
     }  # fmt: skip
     known = [
         f"{text} {value:.3g}"

@@ -6,10 +6,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["STRENGTHS", "Effects", "leakage", "measure_effects", "moved_pictures"]
+from lia_adapter.metrics.features import Features
+from lia_adapter.metrics.identity import identity_similarity
+
+__all__ = ["STRENGTHS", "Effects", "identity_kept", "leakage", "measure_effects", "moved_pictures"]
 
 STRENGTHS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 """At which directions are looked, in standard deviations."""
+
+_FARTHEST = 8.0  # standard deviations: what changes its attribute by one only beyond that is not compared
 
 
 @dataclass(frozen=True)
@@ -73,3 +78,25 @@ def moved_pictures(
         ys: [N, num_ws, y_dim].
     """
     return torch.stack([judge(draw(moved(ys, strength))).double().cpu() for strength in STRENGTHS], dim=1)
+
+
+def identity_kept(
+    draw: Callable[[Tensor], Tensor], moved: Callable[[Tensor, float], Tensor], look: Features, ys: Tensor, effect: float
+) -> Tensor | None:
+    """Whether pictures still show the same one after an edit of equal effect: one standard deviation of the attribute.
+
+    Args:
+        draw: ys [n, num_ws, y_dim] -> x.
+        moved: ys, strength -> ys.
+        look: Tells who, or what, pictures show.
+        ys: [N, num_ws, y_dim].
+        effect: Change of the direction's own attribute, in its standard deviations, for a strength of 1.
+
+    Returns:
+        Cosine of what the network sees before and after, mean of both ways [N]; None where no usual strength has that effect.
+    """
+    if not abs(effect) * _FARTHEST >= 1:  # nor NaN
+        return None
+    before = draw(ys).clamp(-1, 1)
+    sides = [identity_similarity(look, before, draw(moved(ys, way / effect)).clamp(-1, 1)) for way in (-1.0, 1.0)]
+    return torch.stack(sides).mean(dim=0).cpu()

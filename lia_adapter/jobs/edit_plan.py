@@ -22,7 +22,9 @@ _TRIED = tuple(
     float(i) for i in range(-8, 9, 2)
 )  # strengths, in standard deviations, between which a wanted score is looked for
 _HALVINGS = 7
-_MISSED = 0.02  # of the way to a wanted reading
+_MISSED = 0.02  # of the way to a wanted value
+_ROUNDS = 8  # of Newton's method, where several values are wanted at once
+_STEP = 0.25  # standard deviations over which the slope of a score is taken
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class EditPlan:
         lia: Whose codes they are.
         directions: Where names are looked up.
         amounts: How far along which, in standard deviations.
-        targets: What an attribute shall become, one direction after another, behind those.
+        targets: What attributes shall become, all at once, behind those.
         keep: Names of directions whose attributes are to stay.
         layers: Which ys move; None: as each direction says.
         judge: Reads attributes of pictures; None: targets are read from codes by the directions' own readers.
@@ -96,12 +98,13 @@ class EditPlan:
         lia = self.lia
         ys = broadcast(part.code, lia.generator.num_ws)
         before = draw_code(lia, part.code, part.kept, self.psi).cpu() if self.look else None
-        moved, reached = self._moved(ys, self.edits, part), torch.ones(len(ys), dtype=torch.bool)
+        moved = self._moved(ys, self.edits, part)
         strengths = {edit.direction.name: torch.full([len(ys)], float(edit.amount)) for edit in self.edits}
-        for direction, step, value in self.targets:
-            found, there = self._wanted(direction, step, value, moved, part)
-            moved, reached = self._moved(moved, [Edit(step, found)], part), reached & there
-            strengths[direction.name] = found.float().cpu()
+        found, reached = self._wanted(moved, part)
+        moved = self._towards(moved, found, part)
+        strengths |= {
+            direction.name: amounts.float().cpu() for (direction, _, _), amounts in zip(self.targets, found.t(), strict=True)
+        }
         after = draw_code(lia, moved, part.kept, self.psi).cpu()
         p = [self._probable(codes, part.c) for codes in (part.code, moved)]
         return [
@@ -115,25 +118,43 @@ class EditPlan:
     def _moved(self, ys: Tensor, edits: Sequence[Edit], part: Coded) -> Tensor:
         return edited(ys, edits, mapping=self.lia.mapping, c=part.c, layers=self.layers)
 
-    def _wanted(self, direction: Direction, step: Direction, value: float, ys: Tensor, part: Coded) -> tuple[Tensor, Tensor]:
-        """How far each code [n] must go until the attribute has the value, and whether it gets there."""
+    def _towards(self, ys: Tensor, amounts: Tensor, part: Coded) -> Tensor:
+        """Codes moved along the directions of the targets by [n, targets]."""
+        steps = zip(self.targets, amounts.t(), strict=True)
+        return self._moved(ys, [Edit(step, amount) for (_, step, _), amount in steps], part)
+
+    def _wanted(self, ys: Tensor, part: Coded) -> tuple[Tensor, Tensor]:
+        """How far each code must go until all attributes have their values [n, targets], and whether it gets there [n]."""
+        amounts = torch.zeros(len(ys), len(self.targets), dtype=torch.float64, device=ys.device)
+        if not self.targets:
+            return amounts, torch.ones(len(ys), dtype=torch.bool)
+        wanted = amounts.new_tensor([value for _, _, value in self.targets])
         if self.judge is None:
-            here = self._read(direction, ys, part)
-            slope = self._read(direction, self._moved(ys, [Edit(step, 1.0)], part), part) - here
-            if float(slope.abs().min()) < 1e-9:
+
+            def readings(amounts: Tensor) -> Tensor:
+                moved = self._towards(ys, amounts, part)
+                return torch.stack([self._read(direction, moved, part) for direction, _, _ in self.targets], dim=1)
+
+            slopes = _slopes(readings, amounts, readings(amounts), 1.0).diagonal(dim1=1, dim2=2)
+            if len(idle := (slopes.abs().amin(dim=0) < 1e-9).nonzero()):
                 raise ConfigError(
-                    f"{direction.name!r} does not change what it reads, in these layers or without what is to stay."
+                    f"{self.targets[int(idle[0])][0].name!r} does not change what it reads, in these layers or without what is "
+                    "to stay."
                 )
-            amounts = (value - here) / slope  # exact but of z in some layers, whose y bends
-            missed = (self._read(direction, self._moved(ys, [Edit(step, amounts)], part), part) - value).abs()
-            return amounts, (missed <= _MISSED * (value - here).abs() + 1e-4).cpu()
-        judge, name = self.judge, direction.name
+            return _all_at_once(readings, wanted, amounts, 1.0, math.inf)
+        judge, names = self.judge, [direction.name for direction, _, _ in self.targets]
 
-        def score(amounts: Tensor) -> Tensor:
-            x = draw_code(self.lia, self._moved(ys, [Edit(step, amounts)], part), part.kept, self.psi)
-            return _attribute(judge, x, name)
+        def scores(amounts: Tensor) -> Tensor:
+            return _attributes(judge, draw_code(self.lia, self._towards(ys, amounts, part), part.kept, self.psi), names)
 
-        return _reach(score, value, len(ys), ys.device)
+        reached = torch.ones(len(ys), dtype=torch.bool)
+        for k in range(len(names)):  # each as if it were alone with those before it
+
+            def score(amount: Tensor, k: int = k, amounts: Tensor = amounts) -> Tensor:
+                return scores(amounts.index_copy(1, torch.tensor([k], device=ys.device), amount[:, None]))[:, k]
+
+            amounts[:, k], reached = _reach(score, float(wanted[k]), len(ys), ys.device)
+        return (amounts, reached) if len(names) == 1 else _all_at_once(scores, wanted, amounts, _STEP, _TRIED[-1])
 
     def _read(self, direction: Direction, ys: Tensor, part: Coded) -> Tensor:
         """What the reader of a direction says of codes, [n]."""
@@ -149,14 +170,55 @@ class EditPlan:
         return found
 
 
-def _attribute(judge: Scorer, x: Tensor, name: str) -> Tensor:
-    """The scores [n] of an attribute."""
+def _attributes(judge: Scorer, x: Tensor, names: Sequence[str]) -> Tensor:
+    """The scores [n, names] of attributes."""
     values = judge(x)
+    if len(judge.names) == 1 == len(names):
+        return values
     if len(judge.names) == 1:
-        return values[:, 0]
-    if name not in judge.names:
-        raise ConfigError(f"{judge.name} scores {', '.join(judge.names[:20])}, and not {name!r}. Rename the direction.")
-    return values[:, judge.names.index(name)]
+        raise ConfigError(f"{judge.name} scores one attribute, which cannot be {' and '.join(names)}. Give one value to reach.")
+    if wrong := [name for name in names if name not in judge.names]:
+        raise ConfigError(f"{judge.name} scores {', '.join(judge.names[:20])}, and not {wrong[0]!r}. Rename the direction.")
+    return values[:, [judge.names.index(name) for name in names]]
+
+
+def _slopes(read: Callable[[Tensor], Tensor], amounts: Tensor, here: Tensor, step: float) -> Tensor:
+    """Of what is read, `here` at these strengths [n, K], by each of them: [n, K, K], by differences."""
+    axes = step * torch.eye(amounts.shape[1], dtype=amounts.dtype, device=amounts.device)
+    return torch.stack([(read(amounts + axis) - here) / step for axis in axes], dim=2)
+
+
+def _all_at_once(
+    read: Callable[[Tensor], Tensor], wanted: Tensor, start: Tensor, step: float, farthest: float
+) -> tuple[Tensor, Tensor]:
+    """Strengths by which all values are as wanted: what one direction changes of the others' attributes counts (Newton).
+
+    Args:
+        read: Strengths [n, K] -> values [n, K].
+        wanted: [K].
+        start: Where to begin [n, K].
+        step: Over which slopes are taken.
+        farthest: Strengths are no larger.
+
+    Returns:
+        [n, K], those by which the worst is least wrong, and where all are right [n].
+    """
+    near = _MISSED * (wanted - read(torch.zeros_like(start))).abs() + 1e-4
+    best, amounts, least = start, start, start.new_full([len(start)], math.inf)
+    for i in range(_ROUNDS + 1):
+        here = read(amounts)
+        missed = ((here - wanted).abs() / near).amax(dim=1)
+        better = missed < least  # not of NaN
+        best, least = torch.where(better[:, None], amounts, best), torch.where(better, missed, least)
+        if i == _ROUNDS or bool((least <= 1).all()):
+            break
+        gap, slopes = (
+            of.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for of in (wanted - here, _slopes(read, amounts, here, step))
+        )
+        way = (torch.linalg.pinv(slopes) @ gap[:, :, None])[:, :, 0]
+        moved = (amounts + way.clamp(-farthest / 4, farthest / 4)).clamp(-farthest, farthest)
+        amounts = torch.where((least <= 1)[:, None], best, moved)
+    return best, (least <= 1).cpu()
 
 
 def _reach(score: Callable[[Tensor], Tensor], value: float, n: int, device: torch.device) -> tuple[Tensor, Tensor]:

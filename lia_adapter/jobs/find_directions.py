@@ -15,7 +15,7 @@ from lia_adapter.budget import affordable, in_parts, seconds_of
 from lia_adapter.config import load_recipe, stored
 from lia_adapter.direction_keys import FindConfig
 from lia_adapter.editing import CodeSpace, Direction, Directions, Edit, Task, edited
-from lia_adapter.editing.measures import STRENGTHS, leakage, measure_effects, moved_pictures
+from lia_adapter.editing.measures import STRENGTHS, identity_kept, leakage, measure_effects, moved_pictures
 from lia_adapter.editing.methods import METHODS
 from lia_adapter.encoder import one_code
 from lia_adapter.errors import ConfigError, LIAError
@@ -24,6 +24,8 @@ from lia_adapter.jobs.direction_examples import gather_examples
 from lia_adapter.jobs.run import checked_out, write_results
 from lia_adapter.lia import LIA
 from lia_adapter.loop import step_generator
+from lia_adapter.metrics.features import Features
+from lia_adapter.metrics.identity import load_identity
 from lia_adapter.metrics.scorers import Scorer, load_scorer
 from lia_adapter.pictures import Sheet, png_bytes
 from lia_adapter.progress import Progress
@@ -48,6 +50,7 @@ def find_directions(
     than: str | Path | None = None,
     labels: str | Path | None = None,
     scorer: str | Path | Scorer | None = None,
+    identity: str | Path | None = None,
     split: str = "all",
     recipe: str | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -65,6 +68,7 @@ def find_directions(
         labels: boundary, regress: a CSV of attributes of the images in `data`.
         scorer: What gives pictures attributes (see `load_scorer`): of boundary and regress without data it scores drawn
             pictures; of all methods it measures what directions do.
+        identity: A network that tells whether pictures still show the same one (see `load_identity`).
         split: Which images of `data`.
         recipe: A .toml; None: `directions-METHOD`.
         overrides: Keys of the recipe and their values.
@@ -84,6 +88,7 @@ def find_directions(
     lia = lia if isinstance(lia, LIA) else LIA(lia)
     target = None if out is None else checked_out(out, "")
     judge = load_scorer(scorer) if isinstance(scorer, (str, Path)) else scorer
+    look = None if identity is None else load_identity(identity).to(lia.device)
     if config.space == "z" and lia.mapping is None:
         raise LIAError("directions of z need an invertible mapping. Run lia-adapt convert on this file first.")
     if config.layers is not None and (wrong := max(config.layers)) >= lia.generator.num_ws:  # before hours of work
@@ -94,7 +99,7 @@ def find_directions(
         state = None if target is None else target.with_name(f".{target.name}.find")
         task = Task(lia.generator, config, examples, state, _identity(owner, config), progress)
         found = METHODS[method](task)
-        measured, figures = measure_directions(lia, found, task.space, judge, progress)
+        measured, figures = measure_directions(lia, found, task.space, judge, progress, look=look)
         about = {"source": lia.provenance.get("source"), "recipe": stored(config), "data": None if data is None else str(data)}
         directions = Directions(owner, tuple(measured), about)
         picture = None if target is None else _picture(lia, measured[:SHOWN], progress)
@@ -113,11 +118,13 @@ def measure_directions(
     judge: Scorer | None,
     progress: Progress | None = None,
     seconds: float = _SECONDS,
+    look: Features | None = None,
 ) -> tuple[list[Direction], dict[str, Any]]:
     """What directions do to drawn pictures.
 
     Attributes of pictures are what the scorer says; without one, what the directions' own readers say of the codes that the
-    encoder gives the pictures; without readers or encoder nothing is known but how much changes.
+    encoder gives the pictures; without readers or encoder nothing is known but how much changes. With a network to look with,
+    whether pictures show the same one after edits of equal effect.
 
     Returns:
         The directions, with their own measures in `about`, and tables: agreement, and leakage where there are attributes.
@@ -128,7 +135,8 @@ def measure_directions(
     # A scorer takes pictures of any size, the encoder those of the generator's own.
     draw = lia.synthesize if read is not None and judge is None else partial(draw_reduced, lia.generator)
     each = seconds_of(lambda: draw(ys[:1]) if read is None else read(draw(ys[:1]), _of(c, range(1))))
-    n = affordable(seconds, each * len(STRENGTHS) * max(len(shown), 1), least=_LEAST, most=_MOST)
+    seen = 0.0 if look is None or read is None else seconds_of(lambda: look(draw(ys[:1])))
+    n = affordable(seconds, (each * len(STRENGTHS) + 3 * seen) * max(len(shown), 1), least=_LEAST, most=_MOST)
     values, reaches, changes = [], [], []
     for i, direction in enumerate(shown):
         if progress:
@@ -138,13 +146,14 @@ def measure_directions(
         changes.append(float((sides[1] - sides[0]).square().mean().sqrt() / 2))
         reaches.append(_reach(lia, ys[:_REACHING], None if c is None else c[:_REACHING], direction))
         if read is not None:
-            look = partial(_looked_at, lia, direction, draw, read, ys, c)
-            values.append(torch.cat(list(in_parts(look, range(n), lia.at_once("draw" if judge else "reconstruct")))))
+            judged = partial(_looked_at, lia, direction, draw, read, ys, c)
+            values.append(torch.cat(list(in_parts(judged, range(n), lia.at_once("draw" if judge else "reconstruct")))))
     figures: dict[str, Any] = {
         "codes": n,
         "shown": len(shown),
         "agreement": _agreement(shown, space),
         "attributes": list(names),
+        "identity": _identity_by(look, bool(values)),
     }
     told: list[dict[str, Any]] = [{"change": change, "reach": reach} for change, reach in zip(changes, reaches, strict=True)]
     if values:
@@ -160,6 +169,8 @@ def measure_directions(
                 "monotone": float(effects.monotone[i, mine]), "leakage": sum(others) / len(others) if others else None,
                 "most_leakage": max(others, default=None),
             }  # fmt: skip
+            if look is not None:
+                more["identity"] = _identity_kept(lia, shown[i], draw, look, ys[:n], c, more["effect"])
     if progress:
         progress("measure directions", len(shown), len(shown))
     measured = [replace(one, about={**one.about, **more}) for one, more in zip(shown, told, strict=True)]
@@ -182,6 +193,35 @@ def _looked_at(
     """Attributes [n, len(STRENGTHS), F] of the pictures of some codes, moved along a direction."""
     labels = _of(c, part)
     return moved_pictures(draw, partial(_moved, lia, direction, labels), lambda x: read(x, labels), ys[part.start : part.stop])
+
+
+@torch.no_grad()
+def _identity_kept(
+    lia: LIA,
+    direction: Direction,
+    draw: Callable[[Tensor], Tensor],
+    look: Features,
+    ys: Tensor,
+    c: Tensor | None,
+    effect: float,
+) -> float | None:
+    """Mean over codes of `identity_kept`."""
+
+    def part(some: range) -> Tensor | None:
+        moved = partial(_moved, lia, direction, _of(c, some))
+        return identity_kept(draw, moved, look, ys[some.start : some.stop], effect)
+
+    found = [one for one in in_parts(part, range(len(ys)), lia.at_once("draw")) if one is not None]
+    return float(torch.cat(found).mean()) if found else None
+
+
+def _identity_by(look: Features | None, known: bool) -> dict[str, str]:
+    """By which network it is told whether pictures show the same one, or why it is not."""
+    if look is None:
+        return {"left_out": "no network was given that tells who, or what, a picture shows"}
+    if not known:
+        return {"left_out": "nothing tells attributes of pictures, by which edits of equal effect are known; a scorer does"}
+    return {"network": look.name}
 
 
 def _reader(

@@ -25,6 +25,7 @@ _MEASURES = {
     "effect": ("effect", "change of its attribute, in standard deviations, for a strength of 1"),
     "monotone": ("monotone", "share of codes whose attribute goes one way at each step"),
     "leakage": ("leakage", "mean change of the other attributes for equal effect on its own"),
+    "identity": ("identity", "cosine of what a network sees before and after its attribute goes by one deviation; 1 is kept"),
 }
 
 
@@ -49,6 +50,7 @@ each, in the order of the table; columns: by {", ".join(f"{s:g}" for s in STRENG
 {page_picture(out, "codes moved along each direction")}
 <h2>What each does</h2>
 {_measures(shown)}
+{_identity(figures["identity"])}
 {_leakage(shown, figures)}
 <h2>How alike they are</h2>
 <p>|cos| of the angle between two, where the prior has the same spread all ways; 0 is unrelated.</p>
@@ -65,6 +67,16 @@ def _measures(found: Sequence[Mapping[str, Any]]) -> str:
     )
     words = "; ".join(f"{_MEASURES[key][0]}: {_MEASURES[key][1]}" for key in there)
     return f"<table><tr><th>direction{head}</tr>{rows}</table><p class=dim>{words}.</p>"
+
+
+def _identity(about: Mapping[str, str]) -> str:
+    """By what identity is measured, or why it is not."""
+    if "left_out" in about:
+        return f"<p>Whether pictures still show the same one is left out: {html.escape(about['left_out'])}.</p>"
+    return (
+        f"<p>Identity is by {html.escape(about['network'])}, where 8 standard deviations or fewer change the attribute by one "
+        "of its own.</p>"
+    )
 
 
 def _leakage(found: Sequence[Mapping[str, Any]], figures: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from lia_adapter import ops
+from lia_adapter.direction_keys import FIND_METHODS
 from lia_adapter.jobs.edit_recipe import RECIPE
 from lia_adapter.tensorfile import write_tensor_file
 from tests import toys
@@ -53,7 +54,9 @@ def test_rename_export_and_import(workshop: Path) -> None:
     right(workshop, "directions", "find", "sefa", "f.safetensors", *QUICK, "-o", "s.safetensors")
     right(workshop, "directions", "rename", "s.safetensors", "sefa-1=smile", "sefa-2=age")
     for form in ("interfacegan", "psp", "ganspace"):
-        right(workshop, "directions", "export", "s.safetensors", "--to", form, "-o", "exported")
+        of = ("--lia", "f.safetensors") if form == "ganspace" else ()
+        right(workshop, "directions", "export", "s.safetensors", "--to", form, "-o", "exported", *of)
+    assert "too: give --lia." in wrong(workshop, "directions", "export", "s.safetensors", "--to", "ganspace", "-o", "none")
     files = {path.name for path in (workshop / "exported").iterdir()}
     assert files == {"smile.npy", "age.npy", "sefa-3.npy", "smile.pt", "age.pt", "sefa-3.pt", "components.npz"}
     told = right(
@@ -61,6 +64,8 @@ def test_rename_export_and_import(workshop: Path) -> None:
     )
     assert "wrote 2 directions into i.safetensors: smile, age" in told.stdout
     right(workshop, "edit", "f.safetensors", "in", "--directions", "i.safetensors", "--move", "smile=1", "-o", "imported")
+    right(workshop, "directions", "import", "f.safetensors", "exported/smile.npy", "--space", "z", "-o", "z.safetensors")
+    right(workshop, "directions", "import", "f.safetensors", "exported/components.npz", "-o", "g.safetensors")
 
 
 def test_edit_and_again(workshop: Path) -> None:
@@ -90,7 +95,9 @@ def test_a_scorer_is_reached_and_run_again_only_by_ones_own_word(workshop: Path)
 def test_dry_runs_write_nothing_and_know_names(workshop: Path) -> None:
     before = set(workshop.iterdir())
     right(workshop, "edit", "f.safetensors", "in", "--move", "pca-1=2", "-n", "-o", "dry")
-    right(workshop, "directions", "find", "pca", "f.safetensors", "-n", "-o", "dry.safetensors")
+    for method in FIND_METHODS:
+        told = right(workshop, "directions", "find", method, "f.safetensors", "-n", "-o", "dry.safetensors").stdout
+        assert f'method = "{method}"' in told
     assert "did you mean 'pca-1'" in wrong(workshop, "edit", "f.safetensors", "in", "--move", "pca1=2", "-n", "-o", "dry")
     assert set(workshop.iterdir()) == before
 

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from lia_adapter.direction_keys import FindConfig
 from lia_adapter.editing import Direction, Examples, Task
 from lia_adapter.editing.boundary import separate
-from lia_adapter.editing.measures import STRENGTHS, leakage, measure_effects, moved_pictures
+from lia_adapter.editing.measures import STRENGTHS, identity_kept, leakage, measure_effects, moved_pictures
 from lia_adapter.editing.methods import METHODS
 from lia_adapter.editing.pca import principal_components
 from lia_adapter.errors import ConfigError, LIAError
 from lia_adapter.generators import Affine, Generator, MappingSampler
+from lia_adapter.metrics.features import Features
 from tests import toys
 
 DIM, LAYERS = 8, 4
@@ -301,3 +302,28 @@ def test_measures_of_a_linear_world() -> None:
     assert float(leaks[0, 1]) == pytest.approx(1)
     assert float(leaks[0, 0]) == pytest.approx(float(2 / spread[0] / (0.5 / spread[1])))
     assert bool(leaks.isfinite().all())
+
+
+class _Corner(Features):
+    """Sees of a picture two numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, 0, 0, :2]
+
+
+@pytest.mark.parametrize("effect", [2.0, -2.0, 0.25])
+def test_identity_is_compared_where_the_effect_is_equal(effect: float) -> None:
+    # A strength of s turns what the network sees by s/10 of a radian; the effect is 1 at s = 1 / effect, on either side.
+    angles = torch.linspace(-1, 1, 5, dtype=torch.float64)
+
+    def draw(angle: Tensor) -> Tensor:
+        return torch.stack([angle.cos(), angle.sin()], dim=1).reshape(-1, 1, 1, 2) / 2
+
+    found = identity_kept(draw, lambda a, s: a + s / 10, _Corner(), angles, effect)
+    assert found is not None
+    torch.testing.assert_close(found, torch.full([5], math.cos(0.1 / effect), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("effect", [0.0, 0.1, -0.1, math.nan])
+def test_identity_is_not_compared_where_no_strength_has_the_effect(effect: float) -> None:
+    assert identity_kept(lambda y: y, lambda y, s: y + s, _Corner(), torch.ones(2, 1, 1, 2), effect) is None

@@ -17,12 +17,15 @@ from lia_adapter.data import open_images
 from lia_adapter.editing import CodeSpace, Direction, Directions, Edit, edited
 from lia_adapter.editing.edits import conditional
 from lia_adapter.errors import ConfigError, LIAError
-from lia_adapter.generators import broadcast, fingerprint
+from lia_adapter.generators import broadcast, fingerprint, wrap
+from lia_adapter.jobs.drawing import Coded
 from lia_adapter.jobs.edit import edit_again, edit_images
+from lia_adapter.jobs.edit_plan import EditPlan
 from lia_adapter.jobs.edit_recipe import RECIPE, edit_recipe
 from lia_adapter.jobs.encode import encode_images
 from lia_adapter.jobs.invert import invert_images
 from lia_adapter.lia import LIA
+from lia_adapter.metrics.scorers import load_scorer
 from lia_adapter.reports.edit import write_edit_report
 from tests import toys
 from tests.jobs.test_reconstruct import as_pixels, pixels
@@ -173,6 +176,75 @@ def test_a_scorer_that_gives_no_number_reaches_nothing(lia: LIA, known: Path, tm
     folder = toys.pictures(tmp_path / "in", 1)
     figures = run(lia, folder, tmp_path / "out", known, to={"a": 0.0}, scorer=f"{tmp_path / 'judge.py'}:score")
     assert figures["unreached"] == ["000.png"] and abs(figures["images"]["000.png"]["strengths"]["a"]) <= 8
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Path:
+    """Scores that are linear in pictures, smile and age, whose directions each change 0.8 of the other's score, too."""
+    (tmp_path / "pair.py").write_text(
+        "def score(x):\n    a, b = x[:, 0].mean(dim=(1, 2)), x[:, 1].mean(dim=(1, 2))\n"
+        "    return {'smile': a + 0.8 * b, 'age': 0.8 * a + b, 'same': a + 0.8 * b}\n"
+    )
+    return tmp_path / "pair.py"
+
+
+class Linear(torch.nn.Module):
+    """A picture whose first channels are the first entries of y, a tenth of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.style = torch.nn.Linear(6, 8)
+
+    def draw(self, y: torch.Tensor) -> torch.Tensor:
+        return 0.1 * y[:, :3, None, None].expand(-1, 3, 8, 8)
+
+
+def test_several_scores_become_what_is_wanted_together(planted: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = Linear()
+    plain = LIA(wrap(net, mapping="style", synthesis=net.draw, z_dim=6, y_dim=8, num_ws=1))
+    axes = torch.eye(8)
+    found = {"smile": axes[0], "age": axes[1], "same": axes[0]}
+    directions = Directions("-", tuple(Direction(name, "y", step, "t") for name, step in found.items()))
+    judge = load_scorer(f"{planted}:score")
+    y = torch.randn(5, 8, generator=torch.Generator().manual_seed(1))
+    part, wanted = Coded(y, {}, None, range(5)), {"smile": 0.1, "age": 0.0}
+
+    made = EditPlan(plain, directions, {}, wanted, judge=judge)(part)
+    matrix = 0.1 * np.array([[1, 0.8], [0.8, 1]])  # score = matrix @ the first two entries of y
+    expected = np.linalg.solve(matrix, np.array([0.1, 0.0]))[None] - y[:, :2].numpy()
+    amounts = np.array([[one.strengths["smile"], one.strengths["age"]] for one in made])
+    scores, before = judge(torch.stack([one.after for one in made])).numpy()[:, :2], y[:, :2].numpy() @ matrix
+    assert all(one.reached for one in made)
+    assert np.all(np.abs(scores - [0.1, 0.0]) <= 0.02 * np.abs(before - [0.1, 0.0]) + 2e-4)
+    assert np.allclose(amounts, expected, atol=0.1)
+    again = EditPlan(plain, directions, {}, wanted, judge=judge)(Coded(y[1:2], {}, None, range(1)))
+    assert again[0].strengths == pytest.approx(made[1].strengths, abs=1e-4)  # whatever else is in the batch
+
+    far = EditPlan(plain, directions, {}, {"smile": 0.5, "age": -0.5}, judge=judge)(part)
+    both = EditPlan(plain, directions, {}, {"smile": 0.1, "same": 0.2}, judge=judge)(part)
+    assert not any(one.reached for one in (*far, *both))  # beyond 8; and one score cannot be two
+    assert all(abs(amount) <= 8 for one in (*far, *both) for amount in one.strengths.values())
+    alone = load_scorer(f"{planted}:score")
+    alone._score = lambda x: x.mean(dim=(1, 2, 3))
+    with pytest.raises(ConfigError, match="scores one attribute, which cannot be smile and age"):
+        EditPlan(plain, directions, {}, wanted, judge=alone)(part)
+
+
+def test_several_readings_become_what_is_wanted_together(lia: LIA) -> None:
+    random = torch.Generator().manual_seed(2)
+    steps, readers = torch.randn(2, 16, generator=random), torch.randn(2, 16, generator=random)
+    steps[1] = 0.9 * steps[0] + 0.3 * steps[1]
+    readers[1] = 0.9 * readers[0] + 0.3 * readers[1]
+    named = zip("pq", steps, readers, strict=True)
+    directions = Directions("-", tuple(Direction(n, "y", s, "t", reader=r, bias=0.5) for n, s, r in named))
+    y = torch.randn(4, 16, generator=random)
+    made = EditPlan(lia, directions, {}, {"p": 1.0, "q": -1.0})(Coded(y, {}, None, range(4)))
+    matrix = readers.double() @ steps.double().t()  # of each reader by each step
+    expected = torch.linalg.solve(matrix, (torch.tensor([1.0, -1.0]) - 0.5 - y @ readers.t()).double().t()).t()
+    amounts = torch.tensor([[one.strengths["p"], one.strengths["q"]] for one in made])
+    torch.testing.assert_close(amounts, expected.float(), rtol=0.03, atol=0.03)
+    assert all(one.reached for one in made)
 
 
 def times(folder: Path) -> dict[str, int]:

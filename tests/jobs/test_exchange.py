@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import torch
 from lia_adapter import ops, projected
 from lia_adapter.editing import Direction, Directions
 from lia_adapter.errors import ConfigError, LIAError
-from lia_adapter.generators import fingerprint
+from lia_adapter.generators import fingerprint, wrap
 from lia_adapter.jobs.exchange import FORMS, export_directions, import_directions
 from lia_adapter.lia import LIA
+from lia_adapter.loading import load
+from lia_adapter.mapping import InvertibleMapping
 from tests import toys
 
 DIM, LAYERS = 16, 4
@@ -54,8 +57,8 @@ def test_psp_adds_a_tensor(known: Directions, tmp_path: Path) -> None:
     assert (torch.zeros(1, 18, DIM) + 2 * tensor).shape == (1, 18, DIM)  # edit_latents
 
 
-def test_ganspace_has_components_and_their_deviations(known: Directions, tmp_path: Path) -> None:
-    (path,) = export_directions(known, "ganspace", tmp_path)
+def test_ganspace_has_components_and_their_deviations(known: Directions, lia: LIA, tmp_path: Path) -> None:
+    (path,) = export_directions(known, "ganspace", tmp_path, lia)
     with np.load(path, allow_pickle=False) as arrays:
         assert {"lat_comp", "lat_stdev"} <= set(arrays)
         comp, stdev = arrays["lat_comp"], arrays["lat_stdev"]
@@ -64,9 +67,144 @@ def test_ganspace_has_components_and_their_deviations(known: Directions, tmp_pat
     assert np.allclose(comp[1] * stdev[1], known["age 2"].step.numpy()[None], atol=1e-6)
 
 
+def test_ganspace_reads_components_as_its_own(lia: LIA, tmp_path: Path) -> None:
+    """All that its viewer takes out of the file (interactive.py), beside what numpy finds in samples of w."""
+    k, found = 3, Directions.find("pca", lia, count=3, samples=20_000)
+    (path,) = export_directions(found, "ganspace", tmp_path, lia)
+    with np.load(path, allow_pickle=False) as data:
+        arrays = {key: data[key] for key in data}
+    assert {key: array.shape for key, array in arrays.items()} == {
+        "act_comp": (k, 1, DIM), "act_mean": (1, DIM), "act_stdev": (k,), "lat_comp": (k, 1, DIM), "lat_mean": (1, DIM),
+        "lat_stdev": (k,), "var_ratio": (k,), "random_stdevs": (k,),
+    }  # fmt: skip
+    assert all(array.dtype == np.float32 for array in arrays.values())
+    w = lia.generator.mapping(torch.from_numpy(np.random.RandomState(7).randn(40_000, DIM)).float()).numpy()
+    variances, axes = np.linalg.eigh(np.cov(w.T))
+    assert np.allclose(arrays["lat_mean"][0], w.mean(axis=0), atol=0.05 * w.std())
+    assert np.allclose(arrays["act_stdev"], variances[::-1][:k] ** 0.5, rtol=0.03)
+    assert np.allclose((w @ arrays["lat_comp"][:, 0].T).std(axis=0), arrays["lat_stdev"], rtol=0.03)
+    assert np.allclose(arrays["var_ratio"], variances[::-1][:k] / variances.sum(), rtol=0.05)
+    assert np.abs(np.sum(arrays["act_comp"][:, 0] * axes.T[::-1][:k], axis=1)).min() > 0.98
+    random = np.random.RandomState(2).randn(2000, DIM)
+    spread = (w @ (random / np.linalg.norm(random, axis=1, keepdims=True)).T).std(axis=0)
+    assert spread.min() * 0.9 < arrays["random_stdevs"].min() and arrays["random_stdevs"].max() < spread.max() * 1.1
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_files_of_others_are_left_alone(known: Directions, lia: LIA, tmp_path: Path, form: str) -> None:
+    of = lia if form == "ganspace" else None
+    paths = export_directions(known, form, tmp_path / "out", of)
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
+    assert export_directions(known, form, tmp_path / "out", of) == paths  # once more the same
+    assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
+    other = replace(known, found=tuple(replace(one, step=one.step.flip(0)) for one in known))
+    with pytest.raises(ConfigError, match=f"out .*out holds {paths[0].name}, which something else made, or other directions"):
+        export_directions(other, form, tmp_path / "out", of)
+    paths[0].unlink()
+    paths[-1].unlink(missing_ok=True)
+    paths[-1].mkdir()  # nor is any written where another may not be
+    with pytest.raises(ConfigError, match=f"holds {paths[-1].name}"):
+        export_directions(known, form, tmp_path / "out", of)
+    assert len(paths) == 1 or not paths[0].exists()
+
+
+def test_ganspace_wants_the_generator(known: Directions, lia: LIA, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a file for ganspace holds the mean and the spread of y, too: give lia"):
+        export_directions(known, "ganspace", tmp_path / "out")
+    with pytest.raises(ConfigError, match="a file for psp needs no lia"):
+        export_directions(known, "psp", tmp_path / "out", lia)
+    with pytest.raises(LIAError, match="of another generator"):
+        export_directions(known, "ganspace", tmp_path / "out", toys.stylegan(seed=5))
+    assert not (tmp_path / "out").exists()
+
+
+class _Linear(torch.nn.Module):
+    """z of 6 -> y of 10, by a matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.style = torch.nn.Linear(6, 10)
+        self.out = torch.nn.Linear(10, 3 * 64)
+
+    def draw(self, y: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.out(y)).reshape(-1, 3, 8, 8)
+
+
+def test_a_boundary_of_z_becomes_its_step_in_y(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = _Linear()
+    linear = LIA(wrap(net, mapping="style", synthesis=net.draw, z_dim=6, y_dim=10, num_ws=1))
+    normal = np.random.RandomState(0).randn(1, 6)
+    np.save(tmp_path / "smile_boundary.npy", normal / np.linalg.norm(normal))  # float64, as InterFaceGAN's are
+    (found,) = import_directions(linear, [tmp_path / "smile_boundary.npy"], "z")
+    step = normal[0] @ net.style.weight.detach().double().numpy().T  # what a step of z makes of y, wherever
+    assert (found.name, found.space, found.about["space_of_file"]) == ("smile_boundary", "y", "z")
+    cosine = found.step.numpy() @ step / np.linalg.norm(found.step) / np.linalg.norm(step)
+    assert cosine == pytest.approx(1, abs=1e-5)
+    deviation = np.linalg.norm(net.style.weight.detach().double().numpy().T @ step / np.linalg.norm(step))
+    assert float(found.step.norm()) == pytest.approx(deviation, rel=0.03)
+    for space, size in (("y", 10), ("z", 6)):
+        np.save(tmp_path / "wrong.npy", np.ones((1, 16 - size), np.float32))
+        with pytest.raises(LIAError, match=rf"takes \[N, {size}\]"):
+            import_directions(linear, [tmp_path / "wrong.npy"], space)
+    with pytest.raises(LIAError, match="space is 's'; expected y or z"):
+        import_directions(linear, [tmp_path / "smile_boundary.npy"], "s")
+
+
+@pytest.mark.parametrize("c_dim", [0, 3])
+def test_a_boundary_of_z_moves_seeds_as_the_original_mapping_does(tmp_path: Path, c_dim: int) -> None:
+    lia = toys.with_encoder(toys.stylegan(c_dim=c_dim))
+    np.save(tmp_path / "b.npy", np.eye(DIM, dtype=np.float32)[:2])
+    found = import_directions(lia, [tmp_path / "b.npy"], "z")
+    z = torch.from_numpy(np.random.RandomState(3).randn(20_000, DIM)).float()
+    c = torch.eye(3)[torch.arange(20_000) % 3] if c_dim else None
+    for i, one in enumerate(found):
+        slope = (z[:, i : i + 1] * lia.generator.mapping(z, c)).mean(dim=0)  # E[∂y/∂zᵢ] = E[zᵢ y] (Stein 1981)
+        assert float(torch.nn.functional.cosine_similarity(one.step.float(), slope, dim=0)) > 0.99
+
+
+def test_a_generator_trained_with_its_own_mapping_keeps_directions_of_z(tmp_path: Path) -> None:
+    generator = toys.stylegan(invertible=InvertibleMapping("affine", DIM).config()).generator
+    own = LIA(generator, generator.learnt_mapping)
+    np.save(tmp_path / "b.npy", 5 * np.eye(DIM)[:1])
+    (found,) = import_directions(own, [tmp_path / "b.npy"], "z")
+    assert found.space == "z" and torch.equal(found.step.float(), torch.eye(DIM)[0])
+
+
+def test_what_a_file_of_ganspace_says_of_its_space(lia: LIA, tmp_path: Path) -> None:
+    comp, k = np.eye(DIM, dtype=np.float32)[:3, None], 3
+    rest = {
+        "act_comp": np.zeros((k, 1, 512, 4, 4), np.float32), "act_mean": np.zeros((1, 512, 4, 4), np.float32),
+        "act_stdev": np.ones(k, np.float32), "lat_mean": np.zeros((1, DIM), np.float32),
+        "var_ratio": np.ones(k, np.float32), "random_stdevs": np.ones(k, np.float32),
+    }  # fmt: skip
+    of_w = npz(tmp_path / "w.npz", lat_comp=comp, lat_stdev=np.array([3, 2, 1], np.float32), **rest)
+    of_z = npz(tmp_path / "z.npz", lat_comp=comp, lat_stdev=np.ones(k, np.float32), **rest)
+    (tmp_path / "unsaid").mkdir()
+    unsaid = npz(tmp_path / "unsaid" / "z.npz", lat_comp=comp)
+
+    def steps(path: Path, space: str | None = None) -> torch.Tensor:
+        found = import_directions(lia, [path], space)
+        assert found.names == [f"{path.stem}-{i}" for i in (1, 2, 3)]
+        return torch.stack([one.step.float() for one in found])
+
+    plain = steps(of_w)
+    assert torch.equal(plain / plain.norm(dim=1, keepdim=True), torch.eye(DIM)[:3])
+    assert not torch.allclose(steps(of_z), plain, atol=0.01) and torch.equal(steps(of_z, "y"), plain)
+    assert torch.equal(steps(unsaid), plain) and torch.equal(steps(unsaid, "z"), steps(of_z))
+
+
+def test_a_mapping_that_gives_each_layer_its_own_has_no_one_y(shared: Path, tmp_path: Path) -> None:
+    lia = load(shared / "checkpoints" / "idinvert_generator.pth")
+    np.save(tmp_path / "a.npy", np.ones((1, 32), np.float32))
+    for space in ("y", "z"):
+        with pytest.raises(LIAError, match="each of its 6 layers a y of its own"):
+            import_directions(lia, [tmp_path / "a.npy"], space)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_what_is_written_is_read_as_the_same(known: Directions, lia: LIA, tmp_path: Path, form: str) -> None:
-    found = import_directions(lia, export_directions(known, form, tmp_path))
+    found = import_directions(lia, export_directions(known, form, tmp_path, lia if form == "ganspace" else None))
     assert found.generator == known.generator
     assert found.names == (known.names if form != "ganspace" else ["components-1", "components-2", "components-3"])
     for one, two in zip(known, found, strict=True):  # whose unit is one standard deviation here, as it was there

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
 
 from lia_adapter import ops
 from lia_adapter.data import open_images
@@ -90,6 +93,48 @@ def test_a_scorer_that_gives_no_numbers_leaves_the_table_empty(lia: LIA, tmp_pat
     out = tmp_path / "d.safetensors"
     find_directions(lia, "pca", scorer=f"{tmp_path / 'nan.py'}:score", overrides=QUICK, out=out)
     assert "score-1" in write_directions_report(out).read_text()
+
+
+def test_identity_kept_by_a_network(lia: LIA, tmp_path: Path) -> None:
+    from torchvision.models import squeezenet1_1
+
+    out, file = tmp_path / "d.safetensors", toys.squeezenet(tmp_path)
+    found = find_directions(
+        lia, "regress", scorer=judge(tmp_path), identity=file, overrides={"samples": 1500, "space": "z"}, out=out
+    )
+    figures = json.loads((tmp_path / "d.json").read_text())
+    assert figures["identity"]["network"].startswith("SqueezeNet")
+    network = squeezenet1_1().eval()
+    network.load_state_dict(load_file(file))
+    mean, std = torch.tensor([0.485, 0.456, 0.406])[:, None, None], torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+
+    def seen(x: Tensor) -> Tensor:
+        x = F.interpolate(x.clamp(-1, 1), size=(64, 64), mode="bilinear", antialias=True).clamp(-1, 1)
+        found: Tensor = network.features(((x + 1) / 2 - mean) / std).mean(dim=(2, 3))
+        return found
+
+    ys, _ = job._bases(lia, figures["codes"])
+    y = ys[:, 0]
+    with torch.no_grad():
+        for one in found:
+            step = one.step.float() / one.about["effect"]
+            sides = [lia.synthesize(lia.to_y(lia.to_z(y) + way * step)) for way in (-1, 1)]
+            own = [lia.synthesize(lia.to_y(lia.to_z(y)))] * 2
+            cosines = [F.cosine_similarity(seen(a), seen(b)).mean() for a, b in zip(own, sides, strict=True)]
+            assert one.about["identity"] == pytest.approx(float(sum(cosines) / 2), abs=1e-4)
+    page = write_directions_report(out).read_text()
+    assert "<th title" in page and ">identity" in page and "Identity is by SqueezeNet" in page
+
+
+def test_identity_is_left_out_for_a_reason(lia: LIA, tmp_path: Path) -> None:
+    out = tmp_path / "d.safetensors"
+    find_directions(lia, "pca", overrides=QUICK, out=out)
+    assert "left out: no network was given" in write_directions_report(out).read_text()
+    found = find_directions(lia, "pca", identity=toys.squeezenet(tmp_path), overrides=QUICK, out=out)
+    assert "left out: nothing tells attributes" in write_directions_report(out).read_text()
+    assert not any("identity" in one.about for one in found)
+    with pytest.raises(LIAError, match="identity: .*missing"):
+        find_directions(lia, "pca", identity=tmp_path / "missing.pth", overrides=QUICK)
 
 
 @pytest.fixture

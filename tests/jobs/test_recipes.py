@@ -13,6 +13,8 @@ from torchvision.models import vgg16
 
 from lia_adapter.config import has_table, load_recipe, recipe_names, to_toml
 from lia_adapter.data import open_images
+from lia_adapter.direction_keys import FIND_METHODS, FindConfig
+from lia_adapter.editing.methods import METHODS
 from lia_adapter.jobs.convert import convert
 from lia_adapter.jobs.train import recipe_stages, train_lia
 from lia_adapter.jobs.train_encoder import train_encoder
@@ -65,6 +67,14 @@ def test_what_is_printed_of_it_reads_back(name: str, tmp_path: Path) -> None:
 def test_the_recipe_of_a_command_holds_its_defaults() -> None:
     for name in ("convert", "invert", "encoder"):
         assert load_recipe(config_of(name), name) == config_of(name)()
+
+
+def test_each_method_of_directions_has_a_recipe_of_its_own() -> None:
+    names = [name for name in recipe_names() if name.startswith("directions-")]
+    assert names == sorted(f"directions-{method}" for method in FIND_METHODS) and len(names) == len(METHODS) == 10
+    for method in FIND_METHODS:
+        text, config = text_of(f"directions-{method}"), load_recipe(FindConfig, f"directions-{method}")
+        assert text.startswith(f"# lia-adapt directions find {method} ") and config.method == method
 
 
 def test_all_that_are_promised_are_there() -> None:
