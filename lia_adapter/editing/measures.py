@@ -61,15 +61,12 @@ def leakage(effects: Effects, own: Sequence[int | None]) -> Tensor:
     return sizes / sizes[rows, mine][:, None].clamp(min=1e-12)
 
 
-def moved_pictures(
-    draw: Callable[[Tensor], Tensor], moved: Callable[[Tensor, float], Tensor], judge: Callable[[Tensor], Tensor], ys: Tensor
-) -> Tensor:
+def moved_pictures(draw: Callable[[Tensor, float], Tensor], judge: Callable[[Tensor], Tensor], ys: Tensor) -> Tensor:
     """Attributes [N, len(STRENGTHS), F] of the pictures of codes moved along one direction.
 
     Args:
-        draw: ys [n, num_ws, y_dim] -> x.
-        moved: ys, strength -> ys.
+        draw: ys [n, num_ws, y_dim] and how far they are to move -> x.
         judge: x [n, C, H, W] -> attributes [n, F].
         ys: [N, num_ws, y_dim].
     """
-    return torch.stack([judge(draw(moved(ys, strength))).double().cpu() for strength in STRENGTHS], dim=1)
+    return torch.stack([judge(draw(ys, strength)).double().cpu() for strength in STRENGTHS], dim=1)

@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from lia_adapter.codes import draw_code
-from lia_adapter.editing import Direction, Directions, Edit, edited, planned
+from lia_adapter.editing import Direction, Directions, Edit, moved, planned
 from lia_adapter.encoder import one_code
 from lia_adapter.errors import ConfigError, argument
-from lia_adapter.generators import broadcast
+from lia_adapter.generators import broadcast, styles_of
+from lia_adapter.inversion import STYLES
 from lia_adapter.jobs.drawing import Coded
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.scorers import Scorer
@@ -34,7 +35,7 @@ class Edited:
         after: The same after the edit.
         strengths: How far along each direction, in standard deviations.
         reached: Whether all wanted values were.
-        p: How probable the code was, and is (`LIA.prior_p`); None where that is not known.
+        p: How probable the code was, and is (`LIA.prior_p`); None where that is not known, as it is not of moved styles.
     """
 
     before: Tensor | None
@@ -53,7 +54,7 @@ class EditPlan:
         amounts: How far along which, in standard deviations.
         targets: What an attribute shall become, one direction after another, behind those.
         keep: Names of directions whose attributes are to stay.
-        layers: Which ys move; None: as each direction says.
+        layers: Which ys move, of directions of s which style layers; None: as each direction says.
         judge: Reads attributes of pictures; None: targets are read from codes by the directions' own readers.
         psi: Truncation, of pictures before and after alike.
 
@@ -93,59 +94,71 @@ class EditPlan:
     @torch.no_grad()
     def __call__(self, part: Coded) -> list[Edited]:
         """An answer for each code."""
-        lia = self.lia
-        ys = broadcast(part.code, lia.generator.num_ws)
-        before = draw_code(lia, part.code, part.kept, self.psi).cpu() if self.look else None
-        moved, reached = self._moved(ys, self.edits, part), torch.ones(len(ys), dtype=torch.bool)
-        strengths = {edit.direction.name: torch.full([len(ys)], float(edit.amount)) for edit in self.edits}
+        n = len(part.code)
+        before = self._drawn(part).cpu() if self.look else None
+        there, reached = self._moved(part, self.edits), torch.ones(n, dtype=torch.bool)
+        strengths = {edit.direction.name: torch.full([n], float(edit.amount)) for edit in self.edits}
         for direction, step, value in self.targets:
-            found, there = self._wanted(direction, step, value, moved, part)
-            moved, reached = self._moved(moved, [Edit(step, found)], part), reached & there
+            found, reaches = self._wanted(direction, step, value, there)
+            there, reached = self._moved(there, [Edit(step, found)]), reached & reaches
             strengths[direction.name] = found.float().cpu()
-        after = draw_code(lia, moved, part.kept, self.psi).cpu()
-        p = [self._probable(codes, part.c) for codes in (part.code, moved)]
+        after = self._drawn(there).cpu()
+        p = [self._probable(codes) for codes in (part, there)]
         return [
             Edited(
                 None if before is None else before[i], after[i],
                 {name: float(values[i]) for name, values in strengths.items()}, bool(reached[i]), (p[0][i], p[1][i]),
             )
-            for i in range(len(ys))
+            for i in range(n)
         ]  # fmt: skip
 
-    def _moved(self, ys: Tensor, edits: Sequence[Edit], part: Coded) -> Tensor:
-        return edited(ys, edits, mapping=self.lia.mapping, c=part.c, layers=self.layers)
+    def _drawn(self, part: Coded) -> Tensor:
+        return draw_code(self.lia, part.code, part.kept, self.psi)
 
-    def _wanted(self, direction: Direction, step: Direction, value: float, ys: Tensor, part: Coded) -> tuple[Tensor, Tensor]:
+    def _moved(self, part: Coded, edits: Sequence[Edit]) -> Coded:
+        """What edits of codes move lies in the codes, what edits of styles move beside them."""
+        g = self.lia.generator
+        ys, shift = moved(g, broadcast(part.code, g.num_ws), edits, mapping=self.lia.mapping, c=part.c, layers=self.layers)
+        if shift is None:
+            return replace(part, code=ys)
+        whole = shift.expand(len(ys), -1) + part.kept.get(STYLES, 0)
+        return replace(part, code=ys, kept={**part.kept, STYLES: whole})
+
+    def _wanted(self, direction: Direction, step: Direction, value: float, part: Coded) -> tuple[Tensor, Tensor]:
         """How far each code [n] must go until the attribute has the value, and whether it gets there."""
         if self.judge is None:
-            here = self._read(direction, ys, part)
-            slope = self._read(direction, self._moved(ys, [Edit(step, 1.0)], part), part) - here
+            here = self._read(direction, part)
+            slope = self._read(direction, self._moved(part, [Edit(step, 1.0)])) - here
             if float(slope.abs().min()) < 1e-9:
                 raise ConfigError(
                     f"{direction.name!r} does not change what it reads, in these layers or without what is to stay."
                 )
             amounts = (value - here) / slope  # exact but of z in some layers, whose y bends
-            missed = (self._read(direction, self._moved(ys, [Edit(step, amounts)], part), part) - value).abs()
+            missed = (self._read(direction, self._moved(part, [Edit(step, amounts)])) - value).abs()
             return amounts, (missed <= _MISSED * (value - here).abs() + 1e-4).cpu()
         judge, name = self.judge, direction.name
 
         def score(amounts: Tensor) -> Tensor:
-            x = draw_code(self.lia, self._moved(ys, [Edit(step, amounts)], part), part.kept, self.psi)
-            return _attribute(judge, x, name)
+            return _attribute(judge, self._drawn(self._moved(part, [Edit(step, amounts)])), name)
 
-        return _reach(score, value, len(ys), ys.device)
+        return _reach(score, value, len(part.code), part.code.device)
 
-    def _read(self, direction: Direction, ys: Tensor, part: Coded) -> Tensor:
+    def _read(self, direction: Direction, part: Coded) -> Tensor:
         """What the reader of a direction says of codes, [n]."""
         assert direction.reader is not None  # noqa: S101  (seen to when the plan was made)
-        codes = self.lia.to_z(one_code(ys), part.c) if direction.space == "z" else one_code(ys).double()
-        found: Tensor = codes @ direction.reader.double().to(ys.device) + direction.bias
+        if direction.space == "s":
+            g = self.lia.generator
+            codes = styles_of(g, broadcast(part.code, g.num_ws)) + part.kept.get(STYLES, 0)
+        else:
+            y = one_code(part.code)
+            codes = self.lia.to_z(y, part.c) if direction.space == "z" else y
+        found: Tensor = codes.double() @ direction.reader.double().to(codes.device) + direction.bias
         return found
 
-    def _probable(self, codes: Tensor, c: Tensor | None) -> list[float | None]:
-        if self.lia.mapping is None or (self.lia.generator.c_dim and c is None):
-            return [None] * len(codes)
-        found: list[float | None] = self.lia.prior_p(one_code(codes), c).tolist()
+    def _probable(self, part: Coded) -> list[float | None]:
+        if self.lia.mapping is None or STYLES in part.kept or (self.lia.generator.c_dim and part.c is None):
+            return [None] * len(part.code)
+        found: list[float | None] = self.lia.prior_p(one_code(part.code), part.c).tolist()
         return found
 
 

@@ -43,6 +43,8 @@ def export_directions(directions: Directions, form: str, out: str | Path) -> lis
         raise LIAError("the file holds no directions, so that there is nothing to export.")
     if wide := [one.name for one in directions if one.step.ndim != 1]:
         raise LIAError(f"{wide[0]!r} is of ys, a step for each layer, which {form} cannot read. Export those of y or z.")
+    if styles := next((one.name for one in directions if one.space == "s"), None):
+        raise LIAError(f"{styles!r} is of s, styles, which {form} would take for w. Export those of y or z.")
     if form != "interfacegan" and (other := next((one.name for one in directions if one.space == "z"), None)):
         raise LIAError(f"{other!r} is of z, which {form} would take for w. Export it to interfacegan, or find it in y.")
     if form != "ganspace":

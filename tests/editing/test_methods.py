@@ -16,7 +16,7 @@ from lia_adapter.editing.measures import STRENGTHS, leakage, measure_effects, mo
 from lia_adapter.editing.methods import METHODS
 from lia_adapter.editing.pca import principal_components
 from lia_adapter.errors import ConfigError, LIAError
-from lia_adapter.generators import Affine, Generator, MappingSampler
+from lia_adapter.generators import Generator, MappingSampler, StyleLayer
 from tests import toys
 
 DIM, LAYERS = 8, 4
@@ -61,8 +61,8 @@ class Planted(Generator):
     def synthesis(self, ys: Tensor, *, noise_mode: str = "const") -> Tensor:
         return ((ys.mean(dim=1) - self.mean) @ self.look).reshape(-1, 3, 8, 8)
 
-    def affines(self) -> list[Affine]:
-        return [Affine(style.weight, style.bias, layer) for layer, style in enumerate(self.styles)]  # type: ignore[arg-type]
+    def style_layers(self) -> list[StyleLayer]:
+        return [StyleLayer(f"layer{layer}", style, layer) for layer, style in enumerate(self.styles)]
 
     def planted(self, factor: int) -> Tensor:
         """How y changes with an entry of z, which no other entry changes with."""
@@ -274,9 +274,9 @@ def test_more_directions_than_y_has_entries(method: str) -> None:
 
 def test_sefa_of_a_generator_whose_styles_are_not_known() -> None:
     class Plain(Planted):
-        affines = Generator.affines
+        style_layers = Generator.style_layers
 
-    with pytest.raises(LIAError, match="affines"):
+    with pytest.raises(LIAError, match="style_layers"):
         METHODS["sefa"](Task(Plain(), FindConfig(method="sefa", samples=200)))
 
 
@@ -290,7 +290,7 @@ def test_conditional_generators(method: str, reference_ops: None) -> None:
 def test_measures_of_a_linear_world() -> None:
     # Attribute 0 rises by 2 for a strength of 1, attribute 1 falls by 0.5; over codes their spreads are 4 and 1.
     codes = torch.randn(400, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * torch.tensor([4.0, 1.0])
-    pictures = moved_pictures(lambda y: y, lambda y, s: y + s * torch.tensor([2.0, -0.5]), lambda x: x, codes)
+    pictures = moved_pictures(lambda y, s: y + s * torch.tensor([2.0, -0.5]), lambda x: x, codes)
     assert pictures.shape == (400, len(STRENGTHS), 2)
     effects = measure_effects(torch.stack([pictures, 0 * pictures + codes[:, None]]))
     spread = codes.std(dim=0)
