@@ -199,8 +199,8 @@ def check_layers(generator: Generator, directions: Sequence[Direction], layers: 
         )
     count = len(style_sizes(generator)) if of_styles else generator.num_ws
     if not layers or not set(layers) <= set(range(count)):
-        kind = "style layers" if of_styles else "layers"
-        raise ConfigError(f"{argument('layers')} is {list(layers)[:9]}; this generator's {kind} are 0 to {count - 1}.")
+        kind = " style layers" if of_styles else ""
+        raise ConfigError(f"{argument('layers')} is {list(layers)[:9]}; this generator's{kind} are 0 to {count - 1}.")
 
 
 def _check_there(layers: Sequence[int] | None, count: int) -> None:
