@@ -13,7 +13,7 @@ from lia_adapter.errors import ConfigError, LIAError, argument
 from lia_adapter.generators import Generator, device_of, style_sizes
 from lia_adapter.mapping import InvertibleMapping
 
-__all__ = ["Edit", "check_layers", "conditional", "edited", "moved", "planned", "style_shift"]
+__all__ = ["Edit", "check_layers", "conditional", "edited", "layer_count", "moved", "planned", "style_shift"]
 
 _LEAST, _GONE = 0.05, 1e-4  # of the length in white coordinates, below which nothing is left: of a direction, and of a layer
 
@@ -185,6 +185,15 @@ def moved(
     return edited(ys, of_codes, mapping=mapping, c=c, layers=layers), shift
 
 
+def layer_count(generator: Generator, space: str) -> int:
+    """How many layers there are for a direction of a space to move in: style layers of s, else those that take a y.
+
+    Raises:
+        LIAError: The style layers of this generator are not known.
+    """
+    return len(style_sizes(generator)) if space == "s" else generator.num_ws
+
+
 def check_layers(generator: Generator, directions: Sequence[Direction], layers: Sequence[int]) -> None:
     """Refuses layers that directions cannot move in, before anything is drawn.
 
@@ -197,7 +206,7 @@ def check_layers(generator: Generator, directions: Sequence[Direction], layers: 
             f"{argument('layers')} counts style layers for {of_styles[0].name!r}, which moves s, and codes for {other.name!r}, "
             f"which moves {other.space}. Move them without {argument('layers')}, or one at a time."
         )
-    count = len(style_sizes(generator)) if of_styles else generator.num_ws
+    count = layer_count(generator, "s" if of_styles else "y")
     if not layers or not set(layers) <= set(range(count)):
         kind = " style layers" if of_styles else ""
         raise ConfigError(f"{argument('layers')} is {list(layers)[:9]}; this generator's{kind} are 0 to {count - 1}.")

@@ -15,10 +15,10 @@ __all__ = ["StyleSpace"]
 class StyleSpace(Metric):
     """That of s: just what `CodeSpace` is of its covariance, without a matrix of that size.
 
-    s has some 9,000 entries at 1024 x 1024, but of one y for all layers it is s = A y + b: the covariance is A C Aᵀ, with no
-    more than y_dim variances that are not zero. It is kept as A C^½ and the singular vectors of that [S, y_dim], which takes
-    seconds and 40 MB each, where a root [S, S] takes the better part of an hour and 660 MB. What a linear method learns of s is
-    for the same reason what it learns of y, taken to s; so it is learnt of y.
+    s has 9,088 entries at 1024 x 1024, but of one y for all layers it is s = A y + b: the covariance is A C Aᵀ, with no more
+    than y_dim variances that are not zero. It is kept as A C^½ and the singular vectors of that [S, y_dim], which takes a
+    second and 40 MB each, where a root [S, S] takes minutes and 660 MB. What a linear method learns of s is for the same reason
+    what it learns of y, taken to s; so it is learnt of y.
 
     Args:
         codes: The space of y.

@@ -15,6 +15,7 @@ from lia_adapter.budget import affordable, in_parts, seconds_of
 from lia_adapter.config import load_recipe, stored
 from lia_adapter.direction_keys import FindConfig
 from lia_adapter.editing import Direction, Directions, Edit, Metric, Task, edited, moved
+from lia_adapter.editing.edits import layer_count
 from lia_adapter.editing.measures import STRENGTHS, leakage, measure_effects, moved_pictures
 from lia_adapter.editing.methods import METHODS
 from lia_adapter.encoder import one_code
@@ -27,7 +28,6 @@ from lia_adapter.generators import (
     draw_reduced,
     fingerprint,
     shifted_styles,
-    style_sizes,
     styles_of,
 )
 from lia_adapter.jobs.direction_examples import gather_examples
@@ -96,7 +96,7 @@ def find_directions(
     judge = load_scorer(scorer) if isinstance(scorer, (str, Path)) else scorer
     if config.space == "z" and lia.mapping is None:
         raise LIAError("directions of z need an invertible mapping. Run lia-adapt convert on this file first.")
-    count = len(style_sizes(lia.generator)) if config.space == "s" else lia.generator.num_ws
+    count = layer_count(lia.generator, config.space)
     if config.layers is not None and (wrong := max(config.layers)) >= count:  # before hours of work
         raise ConfigError(f"layers has {wrong}; this generator's are 0 to {count - 1}.")
     owner = fingerprint(lia.generator)
