@@ -138,8 +138,11 @@ def effects_of(lia: LIA, found: Sequence[Direction], judge: nn.Module) -> Tensor
     ys = broadcast(y, lia.generator.num_ws, lia.generator.y_dim)
     values = []
     for one in found:
-        moved = lambda part, strength, one=one: edited(part, [Edit(one, strength)], mapping=lia.mapping)  # noqa: E731
-        look = partial(moved_pictures, partial(draw_reduced, lia.generator), moved, lambda x: judge(x.clamp(-1, 1)))
+
+        def draw(part: Tensor, strength: float, one: Direction = one) -> Tensor:
+            return draw_reduced(lia.generator, edited(part, [Edit(one, strength)], mapping=lia.mapping))
+
+        look = partial(moved_pictures, draw, lambda x: judge(x.clamp(-1, 1)))
         values.append(torch.cat(list(in_parts(look, ys, 64))))
     return torch.stack(values)
 

@@ -22,8 +22,8 @@ class FindConfig:
     """The keys of `recipes/directions-*.toml`."""
 
     method: str = key("how: " + ", ".join(FIND_METHODS), "pca")
-    space: str = key("boundary, regress, difference: y or z", "y")
-    layers: tuple[int, ...] | None = key("which ys the directions move, from 0; none: all", None)
+    space: str = key("boundary, regress, difference: y, z or s; pca: y or s", "y")
+    layers: tuple[int, ...] | None = key("which ys the directions move, of s which style layers, from 0; none: all", None)
     count: int = key("directions, of methods that know no attributes", 10)
     samples: int = key("codes that statistics are taken of; of methods with a scorer, pictures", 20_000)
     share: float = key("boundary: which share of all is either extreme of an attribute", 0.02)
@@ -36,7 +36,7 @@ class FindConfig:
     seed: int = key("of codes and of what is trained", 0)
 
     def __post_init__(self) -> None:
-        check_choices(self, {"method": FIND_METHODS, "space": ("y", "z")})
+        check_choices(self, {"method": FIND_METHODS, "space": ("y", "z", "s")})
         check_least(self, {"count": 1, "samples": 100, "steps": 1, "batch": 1})
         check_rates(self, "learning_rate")
         check_seed(self)
@@ -46,10 +46,15 @@ class FindConfig:
             )
         if not 0 < self.shift <= 20:
             raise ConfigError(f"shift is {self.shift}; expected more than 0 and at most 20 standard deviations.")
-        if self.space == "z" and self.method not in (*LABELLED, "difference"):
+        if (
+            self.method not in (others := (*LABELLED, "difference", *(["pca"] if self.space == "s" else [])))
+            and self.space != "y"
+        ):
             raise ConfigError(
-                f"{self.method} finds directions of y. Leave space=z out, or use boundary, regress or difference."
+                f"{self.method} finds directions of y. Leave space={self.space} out, or use one of {', '.join(others)}."
             )
+        if self.space == "s" and self.activation:
+            raise ConfigError("activation regresses feature maps to y. Leave space=s out, or activation=true.")
         if unknown := [name for name in self.wanted if name not in CHANGES]:
             raise ConfigError(f"changes has {unknown[0]!r}; expected some of {', '.join(CHANGES)}.")
         if self.layers is not None and (not self.layers or min(self.layers) < 0):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lia_adapter.budget import GRADIENT, allowance, at_once, in_parts, seconds_of
 from lia_adapter.canonical import NetworksConfig
-from lia_adapter.editing import CodeSpace, Directions, edited, planned
+from lia_adapter.editing import CodeSpace, Directions, Edit, Metric, StyleSpace, edited, planned, style_shift
 from lia_adapter.encoder import Encoder, encoded, one_code
 from lia_adapter.errors import LIAError, argument, check_choice
 from lia_adapter.generators import (
@@ -24,6 +24,7 @@ from lia_adapter.generators import (
     picture_bytes,
     sampled_mean,
     seed_to_z,
+    shifted_styles,
     truncate,
 )
 from lia_adapter.inversion import IMAGE_LOSS, Inversion, ReconstructionLoss, check_prior_weight, search, search_coordinates
@@ -54,18 +55,11 @@ class LIA(nn.Module):
     """
 
     def __init__(
-        self,
-        generator: Generator,
-        mapping: InvertibleMapping | None = None,
-        discriminator: nn.Module | None = None,
-        encoder: Encoder | PublishedEncoder | None = None,
-        typicality: Typicality | None = None,
-        *,
-        family: str | None = None,
-        config: NetworksConfig | None = None,
-        provenance: Mapping[str, Any] | None = None,
+        self, generator: Generator, mapping: InvertibleMapping | None = None, discriminator: nn.Module | None = None,
+        encoder: Encoder | PublishedEncoder | None = None, typicality: Typicality | None = None, *,
+        family: str | None = None, config: NetworksConfig | None = None, provenance: Mapping[str, Any] | None = None,
         metrics: Mapping[str, Any] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         generator = as_generator(generator)
         mapping = generator.learnt_mapping if mapping is None else mapping
@@ -171,14 +165,9 @@ class LIA(nn.Module):
         return mean.reshape(self.generator.num_ws, self.generator.y_dim) if many else mean
 
     def synthesize(
-        self,
-        y_or_ys: Tensor,
-        *,
-        psi: float = 1.0,
-        cutoff: int | None = None,
-        noise_mode: str = "const",
-        c: Tensor | None = None,
-    ) -> Tensor:
+        self, y_or_ys: Tensor, *, psi: float = 1.0, cutoff: int | None = None, noise_mode: str = "const",
+        c: Tensor | None = None, styles: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Draws images from codes.
 
         Args:
@@ -187,6 +176,7 @@ class LIA(nn.Module):
             cutoff: Layers that are truncated, from the first on; None is all.
             noise_mode: none, const or random.
             c: Labels [N, c_dim], for truncation towards the mean of each class where the generator knows that.
+            styles: What is added to the styles [1 or N, S], which truncation does not shrink: of `style_shift`.
 
         Returns:
             x [N, C, H, W], about in [-1, 1] (not clamped).
@@ -194,7 +184,8 @@ class LIA(nn.Module):
         ys = broadcast(y_or_ys.to(self.device), self.generator.num_ws, self.generator.y_dim)
         if psi != 1:
             ys = truncate(ys, self.centre(c), psi, cutoff)
-        return self.generator.synthesis(ys, noise_mode=noise_mode)
+        with shifted_styles(self.generator, styles):
+            return self.generator.synthesis(ys, noise_mode=noise_mode)
 
     @torch.no_grad()
     def sample(self, seeds: Sequence[int], *, psi: float = 1.0, c: Tensor | None = None, mapping: str = "original") -> Tensor:
@@ -270,12 +261,13 @@ class LIA(nn.Module):
         parts = list(in_parts(lambda part: self.synthesize(self.encode(part.to(self.device))), x, n))
         return torch.cat(parts) if parts else x
 
-    def code_space(self, space: str = "y") -> CodeSpace:
-        """What lengths and angles mean among codes of y, ys (each layer by itself) or z."""
+    def code_space(self, space: str = "y") -> Metric:
+        """What lengths and angles mean among codes of y, ys (each layer by itself), z or s."""
         if space == "z":
             return CodeSpace.standard(self.z_dim, self.device)
         mean, root = self.whitening()
-        return CodeSpace(mean, root.double() @ root.double())
+        of_y = CodeSpace(mean, root.double() @ root.double())
+        return StyleSpace(of_y, self.generator.affines()) if space == "s" else of_y
 
     def edit(
         self, codes: Tensor, moves: Mapping[str, float | Tensor], *, directions: Directions | None = None,
@@ -294,25 +286,30 @@ class LIA(nn.Module):
         Raises:
             LIAError: There are no directions, none of a name, or they are not of this generator.
         """
+        ys = broadcast(codes.to(self.device), self.generator.num_ws, self.generator.y_dim)
+        return edited(ys, self._planned(moves, directions, keep), mapping=self.mapping, c=c, layers=layers)
+
+    def style_shift(
+        self, moves: Mapping[str, float | Tensor], *, directions: Directions | None = None,
+        keep: Sequence[str] = (), layers: Sequence[int] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """What moves along directions of s add to the styles of any code: [1 or N, S], for `synthesize`.
+
+        See `edit` for the arguments; layers are style layers here.
+        """
+        return style_shift(self._planned(moves, directions, keep), self.generator, layers=layers)
+
+    def _planned(self, moves: Mapping[str, float | Tensor], directions: Directions | None, keep: Sequence[str]) -> list[Edit]:
         if (known := directions or self.directions) is None:
             raise LIAError("there are no directions. Set lia.directions, or pass directions, from read_directions.")
-        ys = broadcast(codes.to(self.device), self.generator.num_ws, self.generator.y_dim)
-        return edited(ys, planned(known, moves, keep, self.code_space), mapping=self.mapping, c=c, layers=layers)
+        return planned(known, moves, keep, self.code_space)
 
     @torch.no_grad()
     def invert(
-        self,
-        x: Tensor,
-        c: Tensor | None = None,
-        *,
-        steps: int = 0,
-        space: str = "y",
-        start: str = "encoder",
-        loss: ReconstructionLoss | None = None,
-        prior_weight: float = 0.0,
-        seed: int | Sequence[int] = 0,
+        self, x: Tensor, c: Tensor | None = None, *, steps: int = 0, space: str = "y", start: str = "encoder",
+        loss: ReconstructionLoss | None = None, prior_weight: float = 0.0, seed: int | Sequence[int] = 0,
         progress: Callable[[int, int], None] | None = None,
-    ) -> Inversion:
+    ) -> Inversion:  # fmt: skip
         """Codes of images by the encoder, by optimisation, or by the one and then the other.
 
         As many images are worked on at once as memory and speed allow; what one gets does not depend on the others.

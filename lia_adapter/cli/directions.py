@@ -97,6 +97,8 @@ def list_(files: Sequence[str]) -> None:
         click.echo(f"{file}: {len(found)} directions of {found.about.get('source') or 'a wrapped generator'}")
         for one in found:
             click.echo(_line(one.name, one.space, one.about))
+        if styles := next((one.styles for one in found if one.styles), None):
+            click.echo(f"layers of s: {', '.join(f'{i} {name} ({size})' for i, (name, size) in enumerate(styles.items()))}")
 
 
 @directions.command(cls=Job)

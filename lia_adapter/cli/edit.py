@@ -77,9 +77,12 @@ def _layers(context: click.Context, option: click.Parameter, value: str | None) 
 )
 @click.option("--keep", multiple=True, metavar="NAMES", callback=_names, help="Directions whose attributes are to stay.")
 @click.option(
-    "--layers", metavar="RANGE", callback=_layers, help="Which layers' codes move, as in 4-7; default: as directions say."
+    "--layers",
+    metavar="RANGE",
+    callback=_layers,
+    help="Which layers move, of s which style layers, as in 4-7; default: as directions say.",
 )
-@click.option("--space", type=click.Choice(["y", "ys", "z"]), help="Which directions, where several have one name.")
+@click.option("--space", type=click.Choice(["y", "ys", "z", "s"]), help="Which directions, where several have one name.")
 @click.option("--scorer", help="What reads attributes of pictures, for --to: see lia-adapt directions find.")
 @click.option("--again", metavar="PNG", type=Path, help="Make a picture of an earlier edit once more, by the recipe in it.")
 @resize_mode(None, " Default crop.")

@@ -24,8 +24,8 @@ __all__ = ["SPACES_OF_EDITS", "Direction", "Directions", "join_directions", "rea
 
 _FORMAT, _VERSION = "lia-adapter-directions", 1
 _LONGEST = 200  # characters of a name
-SPACES_OF_EDITS = ("y", "ys", "z")
-"""What a direction moves: the one y of all layers, each layer's own, or z."""
+SPACES_OF_EDITS = ("y", "ys", "z", "s")
+"""What a direction moves: the one y of all layers, each layer's own, z, or the styles of all layers."""
 
 
 class HasGenerator(Protocol):
@@ -40,14 +40,17 @@ class Direction:
 
     Attributes:
         name: What people call it: printable, on one line.
-        space: y, ys or z.
-        step: What is added to a code for a strength of 1, one standard deviation of the prior: [D], of ys [num_ws, y_dim].
+        space: y, ys, z or s.
+        step: What is added to a code for a strength of 1, one standard deviation of the prior: [D], of ys [num_ws, y_dim], of
+            s [S], the style layers one behind another.
         method: How it was found.
-        layers: Which ys move, where the user does not say; None: all.
+        layers: Which ys move, of s which style layers, where the user does not say; None: all.
         reader: Of a direction that belongs to a measured attribute: what reads it from a code of that space, [D], in
             units of the attribute; None: nothing is known.
         bias: attribute = code @ reader + bias.
         about: How it was found and what was measured of it, as JSON.
+        styles: Of s: the style layers that the step is for, in order, and how many entries of it are each one's
+            (`generators.style_sizes`); else None.
     """
 
     name: str
@@ -58,10 +61,18 @@ class Direction:
     reader: Tensor | None = None
     bias: float = 0.0
     about: Mapping[str, Any] = field(default_factory=dict)
+    styles: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         if not (self.name.strip() and self.name.isprintable() and len(self.name) <= _LONGEST):
             raise ConfigError(f"{self.name!r:.60} is no name of a direction; expected up to {_LONGEST} printable characters.")
+        if (self.space == "s") != (self.styles is not None):
+            raise ConfigError(f"direction {self.name!r} is of {self.space}; one of s has styles, and no other has.")
+        if self.styles is not None and (self.step.ndim != 1 or sum(self.styles.values()) != len(self.step)):
+            entries = sum(self.styles.values())
+            raise ConfigError(
+                f"direction {self.name!r} has a step {list(self.step.shape)}; expected [{entries}], as its style layers say."
+            )
 
 
 @dataclass(frozen=True)
@@ -145,7 +156,7 @@ class Directions:
         raise ConfigError(f"there is no direction {name!r}{hint} There are: {known or 'none'}.")
 
     def of_space(self, space: str) -> "Directions":
-        """Those of y, ys or z alone."""
+        """Those of y, ys, z or s alone."""
         return replace(self, found=tuple(one for one in self.found if one.space == space))
 
     def renamed(self, names: Mapping[str, str]) -> "Directions":
@@ -173,10 +184,11 @@ class Directions:
             tensors[f"step.{i}"] = one.step.detach().float().cpu().contiguous()
             if one.reader is not None:
                 tensors[f"reader.{i}"] = one.reader.detach().float().cpu().contiguous()
+            styles = {} if one.styles is None else {"styles": [list(pair) for pair in one.styles.items()]}  # whose order counts
             entries.append(
                 {
                     "name": one.name, "space": one.space, "method": one.method, "bias": one.bias, "about": finite(one.about),
-                    "layers": None if one.layers is None else list(one.layers),
+                    "layers": None if one.layers is None else list(one.layers), **styles,
                 }
             )  # fmt: skip
         header = {
@@ -245,8 +257,22 @@ def _entry(entry: Mapping[str, Any], i: int, tensors: Mapping[str, Tensor]) -> D
         raise ValueError(f"direction {name!r:.60} has the layers {layers!r:.60}")
     return Direction(
         name, space, step, str(entry["method"]), None if layers is None else tuple(layers), reader, float(bias),
-        dict(entry["about"]),
+        dict(entry["about"]), _styles(name, entry.get("styles")),
     )  # fmt: skip
+
+
+def _styles(name: str, pairs: object) -> dict[str, int] | None:
+    """Names and sizes of style layers, as a header has them."""
+    if pairs is None:
+        return None
+    found: dict[str, int] = {}
+    for pair in pairs if isinstance(pairs, list) else [pairs]:
+        match pair:
+            case [str(layer), int(size)] if layer.isprintable() and len(layer) <= _LONGEST and type(size) is int and size > 0:
+                found[layer] = size
+            case _:
+                raise ValueError(f"direction {name!r:.60} has the style layer {pair!r:.60}")
+    return found
 
 
 def _useful(numbers: Tensor) -> bool:

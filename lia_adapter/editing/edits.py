@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from lia_adapter.editing.directions import Direction, Directions
-from lia_adapter.editing.space import CodeSpace
+from lia_adapter.editing.space import Metric
 from lia_adapter.encoder import one_code
 from lia_adapter.errors import ConfigError, LIAError, argument
+from lia_adapter.generators import Generator, device_of, style_sizes
 from lia_adapter.mapping import InvertibleMapping
 
-__all__ = ["Edit", "conditional", "edited", "planned"]
+__all__ = ["Edit", "check_layers", "conditional", "edited", "layer_count", "moved", "planned", "style_shift"]
 
 _LEAST, _GONE = 0.05, 1e-4  # of the length in white coordinates, below which nothing is left: of a direction, and of a layer
 
@@ -30,7 +31,7 @@ class Edit:
     amount: float | Tensor
 
 
-def conditional(direction: Direction, keep: Sequence[Direction], space: CodeSpace) -> Direction:
+def conditional(direction: Direction, keep: Sequence[Direction], space: Metric) -> Direction:
     """The direction less what it has of those that are to stay (Shen 2020, sec. 3.3), in the metric of the prior.
 
     Of ys, each layer by itself.
@@ -55,7 +56,7 @@ def conditional(direction: Direction, keep: Sequence[Direction], space: CodeSpac
         )
     if other := next((one for one in keep if one.step.shape != direction.step.shape), None):
         raise _size(other, direction.step.shape[-1])
-    rows = direction.step.to(space.root.device).reshape(-1, direction.step.shape[-1])
+    rows = direction.step.to(space.mean.device).reshape(-1, direction.step.shape[-1])
     others = torch.stack([one.step.to(rows) for one in keep])
     others = others.reshape(len(keep), -1, rows.shape[-1])
     left = torch.stack([space.without(row, others[:, i]) for i, row in enumerate(rows)])
@@ -80,7 +81,7 @@ def edited(
     c: Tensor | None = None,
     layers: Sequence[int] | None = None,
 ) -> Tensor:
-    """Codes after some edits.
+    """Codes after some edits. Those of s are none of codes: see `moved`.
 
     A direction of z moves z of the one y that stands for the code (its mean over layers); what the code has beside that y,
     layer by layer, it keeps.
@@ -96,7 +97,7 @@ def edited(
         ys [N, num_ws, y_dim].
 
     Raises:
-        LIAError: A layer that there is not, a direction of another size, or of z without a mapping.
+        LIAError: A layer that there is not, a direction of another size, of z without a mapping, or of s.
     """
     for edit in edits:
         ys = _moved(ys, edit, mapping, c, layers)
@@ -105,6 +106,11 @@ def edited(
 
 def _moved(ys: Tensor, edit: Edit, mapping: InvertibleMapping | None, c: Tensor | None, layers: Sequence[int] | None) -> Tensor:
     direction, n = edit.direction, ys.shape[1]
+    if direction.space == "s":
+        raise LIAError(
+            f"{direction.name!r} moves s, the styles, which codes do not hold: LIA.style_shift gives what it adds to them, and "
+            "LIA.synthesize takes that as styles."
+        )
     amount = torch.as_tensor(edit.amount, dtype=torch.float64, device=ys.device).reshape(-1, 1)  # [1 or N, 1]
     step = direction.step.double().to(ys.device)
     if direction.space == "z":
@@ -120,11 +126,105 @@ def _moved(ys: Tensor, edit: Edit, mapping: InvertibleMapping | None, c: Tensor 
             raise _size(direction, ys.shape[2])
         change = amount[:, :, None] * step.reshape(1, -1, step.shape[-1])  # [1 or N, 1 or num_ws, y_dim]
     chosen = direction.layers if layers is None else tuple(layers)
-    if chosen is not None and (wrong := [layer for layer in chosen if not 0 <= layer < n]):
-        raise ConfigError(f"there is no layer {wrong[0]}; this generator's are 0 to {n - 1}.")
+    _check_there(chosen, n)
     moves = torch.zeros(1, n, 1, dtype=torch.float64, device=ys.device)
     moves[:, list(range(n) if chosen is None else chosen)] = 1
     return (ys.double() + moves * change).to(ys)
+
+
+@torch.no_grad()
+def style_shift(edits: Sequence[Edit], generator: Generator, *, layers: Sequence[int] | None = None) -> Tensor:
+    """What edits along directions of s add to the styles, whatever the code is.
+
+    Args:
+        edits: Of s alone, at least one.
+        generator: Whose styles they are.
+        layers: Which style layers move, from 0; None: as each direction says, or all.
+
+    Returns:
+        [1 or N, S], for `shifted_styles`, on the generator's device.
+
+    Raises:
+        LIAError: A direction of another space or another generator, or a layer that there is not.
+    """
+    sizes, device = style_sizes(generator), device_of(generator)
+    whole = torch.zeros(1, sum(sizes.values()), dtype=torch.float64, device=device)
+    for edit in edits:
+        direction = edit.direction
+        if direction.space != "s":
+            raise LIAError(f"{direction.name!r} moves {direction.space}, which is a code's: LIA.edit moves that.")
+        _check_styles(direction, sizes)
+        chosen = direction.layers if layers is None else tuple(layers)
+        _check_there(chosen, len(sizes))
+        moves = [float(chosen is None or layer in chosen) for layer in range(len(sizes))]
+        mask = torch.tensor(moves, device=device).repeat_interleave(torch.tensor([*sizes.values()], device=device))
+        amount = torch.as_tensor(edit.amount, dtype=torch.float64, device=device).reshape(-1, 1)  # [1 or N, 1]
+        whole = whole + amount * direction.step.double().to(device) * mask
+    return whole.float()
+
+
+def moved(
+    generator: Generator,
+    ys: Tensor,
+    edits: Sequence[Edit],
+    *,
+    mapping: InvertibleMapping | None = None,
+    c: Tensor | None = None,
+    layers: Sequence[int] | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """What is to be drawn after edits of any space: codes, and what is added to the styles that the generator makes of them.
+
+    See `edited` and `style_shift` for the arguments.
+
+    Returns:
+        ys [N, num_ws, y_dim], and [1 or N, S]; None where no edit is of s.
+    """
+    of_styles = [edit for edit in edits if edit.direction.space == "s"]
+    of_codes = [edit for edit in edits if edit.direction.space != "s"]
+    shift = style_shift(of_styles, generator, layers=layers) if of_styles else None
+    return edited(ys, of_codes, mapping=mapping, c=c, layers=layers), shift
+
+
+def layer_count(generator: Generator, space: str) -> int:
+    """How many layers there are for a direction of a space to move in: style layers of s, else those that take a y.
+
+    Raises:
+        LIAError: The style layers of this generator are not known.
+    """
+    return len(style_sizes(generator)) if space == "s" else generator.num_ws
+
+
+def check_layers(generator: Generator, directions: Sequence[Direction], layers: Sequence[int]) -> None:
+    """Refuses layers that directions cannot move in, before anything is drawn.
+
+    Raises:
+        ConfigError: There is no such layer, or the number means one layer to one direction and another to the next.
+    """
+    of_styles = [one for one in directions if one.space == "s"]
+    if other := next((one for one in directions if one.space != "s"), None) if of_styles else None:
+        raise ConfigError(
+            f"{argument('layers')} counts style layers for {of_styles[0].name!r}, which moves s, and codes for {other.name!r}, "
+            f"which moves {other.space}. Move them without {argument('layers')}, or one at a time."
+        )
+    count = layer_count(generator, "s" if of_styles else "y")
+    if not layers or not set(layers) <= set(range(count)):
+        kind = " style layers" if of_styles else ""
+        raise ConfigError(f"{argument('layers')} is {list(layers)[:9]}; this generator's{kind} are 0 to {count - 1}.")
+
+
+def _check_there(layers: Sequence[int] | None, count: int) -> None:
+    if wrong := [layer for layer in layers or () if not 0 <= layer < count]:
+        raise ConfigError(f"there is no layer {wrong[0]}; this generator's are 0 to {count - 1}.")
+
+
+def _check_styles(direction: Direction, sizes: Mapping[str, int]) -> None:
+    there, known = list((direction.styles or {}).items()), list(sizes.items())
+    if there != known:
+        i = next((i for i, (a, b) in enumerate(zip(there, known, strict=False)) if a != b), min(len(there), len(known)))
+        own, its = (f"{some[i][0]} of {some[i][1]} channels" if i < len(some) else "no more" for some in (known, there))
+        raise LIAError(
+            f"direction {direction.name!r} is of another generator: style layer {i} is {its:.80}, this generator's is {own}."
+        )
 
 
 def _size(direction: Direction, expected: int) -> LIAError:
@@ -138,7 +238,7 @@ def planned(
     directions: Directions,
     amounts: Mapping[str, float | Tensor],
     keep: Sequence[str],
-    space_of: Callable[[str], CodeSpace],
+    space_of: Callable[[str], Metric],
 ) -> list[Edit]:
     """Edits by name.
 
@@ -146,7 +246,7 @@ def planned(
         directions: Where the names are.
         amounts: How far along each, in standard deviations: numbers, or [N].
         keep: Names of what is to stay.
-        space_of: Gives the space of y, ys or z.
+        space_of: Gives the space of y, ys, z or s.
 
     Raises:
         ConfigError: There is no such direction, or one is to move and to stay.

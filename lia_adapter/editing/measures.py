@@ -66,28 +66,22 @@ def leakage(effects: Effects, own: Sequence[int | None]) -> Tensor:
     return sizes / sizes[rows, mine][:, None].clamp(min=1e-12)
 
 
-def moved_pictures(
-    draw: Callable[[Tensor], Tensor], moved: Callable[[Tensor, float], Tensor], judge: Callable[[Tensor], Tensor], ys: Tensor
-) -> Tensor:
+def moved_pictures(draw: Callable[[Tensor, float], Tensor], judge: Callable[[Tensor], Tensor], ys: Tensor) -> Tensor:
     """Attributes [N, len(STRENGTHS), F] of the pictures of codes moved along one direction.
 
     Args:
-        draw: ys [n, num_ws, y_dim] -> x.
-        moved: ys, strength -> ys.
+        draw: ys [n, num_ws, y_dim] and how far they are to move -> x.
         judge: x [n, C, H, W] -> attributes [n, F].
         ys: [N, num_ws, y_dim].
     """
-    return torch.stack([judge(draw(moved(ys, strength))).double().cpu() for strength in STRENGTHS], dim=1)
+    return torch.stack([judge(draw(ys, strength)).double().cpu() for strength in STRENGTHS], dim=1)
 
 
-def identity_kept(
-    draw: Callable[[Tensor], Tensor], moved: Callable[[Tensor, float], Tensor], look: Features, ys: Tensor, effect: float
-) -> Tensor | None:
+def identity_kept(draw: Callable[[Tensor, float], Tensor], look: Features, ys: Tensor, effect: float) -> Tensor | None:
     """Whether pictures still show the same one after an edit of equal effect: one standard deviation of the attribute.
 
     Args:
-        draw: ys [n, num_ws, y_dim] -> x.
-        moved: ys, strength -> ys.
+        draw: ys [n, num_ws, y_dim] and how far they are to move -> x.
         look: Tells who, or what, pictures show.
         ys: [N, num_ws, y_dim].
         effect: Change of the direction's own attribute, in its standard deviations, for a strength of 1.
@@ -97,6 +91,6 @@ def identity_kept(
     """
     if not abs(effect) * _FARTHEST >= 1:  # nor NaN
         return None
-    before = draw(ys).clamp(-1, 1)
-    sides = [identity_similarity(look, before, draw(moved(ys, way / effect)).clamp(-1, 1)) for way in (-1.0, 1.0)]
+    before = draw(ys, 0.0).clamp(-1, 1)
+    sides = [identity_similarity(look, before, draw(ys, way / effect).clamp(-1, 1)) for way in (-1.0, 1.0)]
     return torch.stack(sides).mean(dim=0).cpu()

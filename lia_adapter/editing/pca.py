@@ -1,4 +1,4 @@
-"""GANSpace (Härkönen 2020): the principal components of y, or of an early feature map, regressed back to codes."""
+"""GANSpace (Härkönen 2020): the principal components of y, of styles, or of an early feature map, regressed back to codes."""
 
 import math
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lia_adapter.budget import VARIABLE, at_once, human, in_parts, room
 from lia_adapter.editing.directions import Direction
+from lia_adapter.editing.style_space import StyleSpace
 from lia_adapter.editing.task import Task
 from lia_adapter.errors import ConfigError, LIAError, argument
 from lia_adapter.generators import broadcast, picture_bytes
@@ -26,23 +27,33 @@ def principal_components(covariance: Tensor, count: int) -> tuple[Tensor, Tensor
 
 
 def pca(task: Task) -> list[Direction]:
-    """Directions of the largest variance.
+    """Directions of the largest variance; of s with each channel in its own standard deviations, as layers differ in size.
 
     Args:
         task: `count` directions, of statistics of `samples` codes; with `activation` of at most 5,000 feature maps.
 
     Raises:
         ConfigError: More directions than y has entries.
-        LIAError: There is no memory for enough feature maps.
+        LIAError: The style layers of this generator are not known, or there is no memory for enough feature maps.
     """
     config, dim = task.config, task.generator.y_dim
     if config.count > dim:
         raise ConfigError(f"count is {config.count}; y has {dim} entries: set count={dim}, or less.")
     if config.activation:
         return _of_maps(task)
-    values, vectors = principal_components(task.space.covariance, config.count)
-    shares = (values / task.space.covariance.diagonal().sum()).tolist()
-    return task.numbered(vectors, [{"share_of_variance": share} for share in shares])
+    if task.styles is not None:
+        values, vectors = _of_styles(task.styles)
+    else:
+        values, vectors = principal_components(task.space.covariance, dim)
+    shares = (values / values.sum()).tolist()[: config.count]
+    return task.numbered(vectors[: config.count], [{"share_of_variance": share} for share in shares])
+
+
+def _of_styles(styles: StyleSpace) -> tuple[Tensor, Tensor]:
+    """Variances [D], falling, and components [D, S] of all styles; channels that do not vary have no part in them."""
+    sizes = styles.factor.norm(dim=1, keepdim=True)  # [S, 1]
+    u, s, _ = torch.linalg.svd(styles.factor / sizes.clamp(min=1e-12), full_matrices=False)
+    return s.square(), (u * sizes).t()
 
 
 @torch.no_grad()

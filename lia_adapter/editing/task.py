@@ -11,9 +11,10 @@ from torch import Tensor
 
 from lia_adapter.direction_keys import FindConfig
 from lia_adapter.editing.directions import Direction
-from lia_adapter.editing.space import CodeSpace, oriented
+from lia_adapter.editing.space import CodeSpace, Metric, oriented
+from lia_adapter.editing.style_space import StyleSpace
 from lia_adapter.errors import ConfigError, LIAError
-from lia_adapter.generators import Generator, MappingSampler
+from lia_adapter.generators import Generator, MappingSampler, style_sizes
 from lia_adapter.loop import step_generator
 from lia_adapter.metrics.distances import Moments
 from lia_adapter.progress import Progress
@@ -29,7 +30,7 @@ class Examples:
     """Codes of images, and what is known of the images.
 
     Attributes:
-        codes: [N, D], of the space that directions are wanted in.
+        codes: [N, D], z where directions of z are wanted, else y: what styles tell, the y tells that they are made of.
         values: Attributes of the same images [N, F]; NaN where one is not known.
         names: Of the attributes.
     """
@@ -80,7 +81,7 @@ class Task:
 
     @cached_property
     def space(self) -> CodeSpace:
-        """That of y, by samples of the original mapping; of z the standard one."""
+        """That of the codes that are learnt from: of y, by samples of the original mapping; of z the standard one."""
         if self.config.space == "z":
             return CodeSpace.standard(self.generator.y_dim, self.device)
         moments, wanted = Moments(torch.float32), self.config.samples  # what is far below the mean variance is raised anyhow
@@ -89,6 +90,20 @@ class Task:
             if self.progress:
                 self.progress("statistics of codes", min(first + _PART, wanted), wanted)
         return CodeSpace(moments.mean.to(self.device), moments.covariance.to(self.device))
+
+    @cached_property
+    def styles(self) -> StyleSpace | None:
+        """The space of s, where directions of s are wanted.
+
+        Raises:
+            LIAError: The style layers of this generator are not known.
+        """
+        return StyleSpace(self.space, self.generator.affines()) if self.config.space == "s" else None
+
+    @property
+    def metric(self) -> Metric:
+        """What lengths and angles mean among the directions."""
+        return self.styles or self.space
 
     def y(self, n: int, number: int) -> tuple[Tensor, Tensor | None]:
         """Some y [n, y_dim] of the original mapping, and their labels; the same for the same number.
@@ -108,13 +123,10 @@ class Task:
     def directions(
         self, vectors: Tensor, names: Sequence[str], about: Sequence[dict[str, Any]] | None = None
     ) -> list[Direction]:
-        """Directions of y [N, y_dim] that no attribute gives a sign to, as long as one standard deviation."""
-        steps, config = self.space.step(oriented(vectors)), self.config
+        """Directions of y [N, y_dim] or s [N, S] that no attribute gives a sign to, as long as one standard deviation."""
+        steps = self.metric.step(oriented(vectors))
         told = [{} for _ in names] if about is None else about
-        return [
-            Direction(name, "y", step, config.method, config.layers, about=more)
-            for name, step, more in zip(names, steps, told, strict=True)
-        ]
+        return [self._direction(name, step, more) for name, step, more in zip(names, steps, told, strict=True)]
 
     def numbered(self, vectors: Tensor, about: Sequence[dict[str, Any]] | None = None) -> list[Direction]:
         """The same, named by method and number."""
@@ -123,6 +135,7 @@ class Task:
     def attribute(self, name: str, u: Tensor, about: dict[str, Any], scale: float = 1.0, bias: float = 0.0) -> Direction:
         """A direction of an attribute that a linear function of white codes reads: attribute = scale · uᵀ(white code) + bias.
 
+        A direction of s is what the direction of y makes of the styles, and its reader reads there what that of y reads.
         Moving along root @ u changes the reading, and nothing that is independent of it (Haufe et al. 2014).
 
         Args:
@@ -132,16 +145,14 @@ class Task:
             scale: Units of the attribute for one of u.
             bias: The attribute where u is 0.
         """
-        space, config = self.space, self.config
+        space, step = self.space, self.space.coloured(u)
         reader = scale * space.white(u)  # inv(root) is symmetric: u·((code - mean) @ inv(root)) = (code - mean)·(u @ inv(root))
-        bias -= float(space.mean @ reader)
-        return Direction(
-            name,
-            config.space,
-            space.step(space.coloured(u)),
-            config.method,
-            config.layers,
-            reader=reader,
-            bias=bias,
-            about=about,
-        )
+        if self.styles is not None:
+            step, reader = self.styles.weight @ step, self.styles.reader(reader)
+        bias -= float(self.metric.mean @ reader)
+        return self._direction(name, self.metric.step(step), about, reader=reader, bias=bias)
+
+    def _direction(self, name: str, step: Tensor, about: dict[str, Any], **reading: Any) -> Direction:
+        config = self.config
+        styles = None if self.styles is None else style_sizes(self.generator)
+        return Direction(name, config.space, step, config.method, config.layers, about=about, styles=styles, **reading)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lia_adapter.canonical import DiscriminatorConfig, GeneratorConfig, NetworksConfig
 from lia_adapter.checkpoints.decoder import clean
 from lia_adapter.errors import CheckpointError
-from lia_adapter.generators.base import Affine, Generator, broadcast, filled, truncate
+from lia_adapter.generators.base import Affine, Generator, StyleLayer, broadcast, filled, truncate
 from lia_adapter.generators.binding import respond, response_error, weights_digest
 from lia_adapter.generators.discriminator import Discriminator, lower_discriminator
 from lia_adapter.generators.discriminator1 import Discriminator1
@@ -34,6 +34,7 @@ from lia_adapter.generators.stack import DenseStack, dense_stack
 from lia_adapter.generators.stylegan1 import StyleGAN1
 from lia_adapter.generators.stylegan2 import MappingNetwork, StyleGAN2
 from lia_adapter.generators.stylegan3 import StyleGAN3
+from lia_adapter.generators.styles import shifted_styles, style_sizes, styles_of
 from lia_adapter.generators.wrap import WrappedGenerator, as_generator, wrap
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "StyleGAN1",
     "StyleGAN2",
     "StyleGAN3",
+    "StyleLayer",
     "WrappedGenerator",
     "as_generator",
     "at_rest",
@@ -80,6 +82,9 @@ __all__ = [
     "response_error",
     "sampled_mean",
     "seed_to_z",
+    "shifted_styles",
+    "style_sizes",
+    "styles_of",
     "stylegan2_config",
     "truncate",
     "weights_digest",

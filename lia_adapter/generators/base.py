@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lia_adapter.errors import LIAError
 from lia_adapter.generators.labels import Label, label_words
+from lia_adapter.generators.layers import Dense
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.ops.native import as_chosen
 
@@ -22,6 +23,7 @@ __all__ = [
     "DrawsImages",
     "Generator",
     "MapsCodes",
+    "StyleLayer",
     "broadcast",
     "check_images",
     "check_label",
@@ -65,6 +67,20 @@ class Affine(NamedTuple):
 
     weight: Tensor
     bias: Tensor
+    layer: int
+
+
+class StyleLayer(NamedTuple):
+    """What makes one style, and can be told to make another.
+
+    Attributes:
+        name: Of the layer that the style is for, such as "b4.conv1".
+        affine: y [N, y_dim] -> style [N, features]: a `Dense`, or a torch.nn.Linear with a bias.
+        layer: Which y the style is made of: see `Affine`.
+    """
+
+    name: str
+    affine: nn.Module
     layer: int
 
 
@@ -125,12 +141,11 @@ class Generator(nn.Module, metaclass=_ByMembers):
         mapping = self.mapping
         return mapping if isinstance(mapping, InvertibleMapping) else None
 
-    def affines(self) -> list[Affine]:
-        """The style layers' weights and biases, in the order in which synthesis runs the layers.
+    def style_layers(self) -> list[StyleLayer]:
+        """What makes the styles, in the order in which synthesis runs the layers; all styles together are s [N, S].
 
-        Each is what the layer itself computes with, in the dtype of its weights. What the layer does with the style behind
-        that is its own: StyleGAN1 scales by 1 + the first half of it and shifts by the second; StyleGAN3's first turns and
-        shifts the waves by its four numbers.
+        What a layer does with its style is its own: StyleGAN1 scales by 1 + the first half of it and shifts by the second;
+        StyleGAN2's ToRGB has one, too; StyleGAN3's first turns and shifts the waves by its four numbers.
 
         Raises:
             LIAError: They are not known.
@@ -138,8 +153,20 @@ class Generator(nn.Module, metaclass=_ByMembers):
         raise LIAError(
             f"the style layers of this generator ({type(self).__name__}) are not known. Open its checkpoint with "
             "lia_adapter.load, where its program is among those that are read, or derive its class from "
-            "lia_adapter.generators.Generator and define affines()."
+            "lia_adapter.generators.Generator and define style_layers()."
         )
+
+    def affines(self) -> list[Affine]:
+        """The style layers' weights and biases, in order: what each layer itself computes with, in the dtype of its weights.
+
+        Raises:
+            LIAError: They are not known.
+        """
+        layers = self.style_layers()
+        return [
+            Affine(*(a.effective() if isinstance(a, Dense) else (a.weight, a.bias)), layer)  # type: ignore[arg-type]
+            for _, a, layer in layers
+        ]
 
 
 def broadcast(y: Tensor, num_ws: int, y_dim: int | None = None) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lia_adapter.canonical import Block1Config, Generator1Config
 from lia_adapter.errors import LIAError
-from lia_adapter.generators.base import Affine, Generator, broadcast, check_noise_mode, run_part
+from lia_adapter.generators.base import Generator, StyleLayer, broadcast, check_noise_mode, run_part
 from lia_adapter.generators.convolution import conv2d
 from lia_adapter.generators.layers import Dense
 from lia_adapter.generators.stylegan2 import MappingNetwork, Noise, make_mapping
@@ -215,10 +215,10 @@ class StyleGAN1(Generator):
         """Centre of truncation [y_dim] as tracked in training, or None where the file has none."""
         return self.mapping.y_mean
 
-    def affines(self) -> list[Affine]:
-        """The style layers' weights and biases, two layers to each block; style is (scale - 1, shift) [2 * features]."""
-        layers = [layer for block in self.synthesis.blocks for layer in (block.conv0, block.conv1)]
-        return [Affine(*layer.affine.effective(), i) for i, layer in enumerate(layers)]
+    def style_layers(self) -> list[StyleLayer]:
+        """What makes the styles, two layers to each block; style is (scale - 1, shift) [2 * features]."""
+        names = [f"{block}.{part}" for block in self.synthesis.names for part in ("conv0", "conv1")]
+        return [StyleLayer(name, self.synthesis.get_submodule(f"{name}.affine"), i) for i, name in enumerate(names)]
 
     def forward(self, z: Tensor, c: Tensor | None = None, *, noise_mode: str = "const") -> Tensor:
         """z [N, z_dim], c [N, c_dim] -> x [N, C, H, W]."""

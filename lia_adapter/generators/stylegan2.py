@@ -22,7 +22,7 @@ from lia_adapter.canonical import (
     whole_mapping,
 )
 from lia_adapter.errors import LIAError
-from lia_adapter.generators.base import Affine, Generator, broadcast, check_label, check_noise_mode, one_class, run_part
+from lia_adapter.generators.base import Generator, StyleLayer, broadcast, check_label, check_noise_mode, one_class, run_part
 from lia_adapter.generators.convolution import conv2d
 from lia_adapter.generators.layers import (
     Dense,
@@ -276,9 +276,10 @@ class SynthesisBlock(nn.Module):
             self.skip = Skip(in_channels, out_channels, filter_shape)
 
     @property
-    def styled(self) -> list[SynthesisLayer | ToRGB]:
-        """The layers that take a y, in order."""
-        return [*([] if self.is_first else [self.conv0]), self.conv1, *([self.torgb] if self.has_torgb else [])]
+    def styled(self) -> dict[str, SynthesisLayer | ToRGB]:
+        """The layers that take a y, by name, in order."""
+        first = {} if self.is_first else {"conv0": self.conv0}
+        return {**first, "conv1": self.conv1, **({"torgb": self.torgb} if self.has_torgb else {})}
 
     def forward(
         self, x: Tensor | None, image: Tensor | None, ys: Tensor, noise_mode: str | Noise
@@ -379,11 +380,12 @@ class StyleGAN2(Generator):
         """Centre of truncation [y_dim] as tracked in training, or None where the file has none."""
         return self.mapping.y_mean
 
-    def affines(self) -> list[Affine]:
-        """The style layers' weights and biases, ToRGB's among them; a style has a number for each channel that comes in."""
-        found, first = list[Affine](), 0
-        for block in self.synthesis.blocks:
-            found += [Affine(*layer.affine.effective(), first + i) for i, layer in enumerate(block.styled)]
+    def style_layers(self) -> list[StyleLayer]:
+        """What makes the styles, ToRGB's among them; a style has a number for each channel that comes in."""
+        found, first = list[StyleLayer](), 0
+        for name, block in zip(self.synthesis.names, self.synthesis.blocks, strict=True):
+            styled = enumerate(block.styled.items())
+            found += [StyleLayer(f"{name}.{part}", layer.affine, first + i) for i, (part, layer) in styled]
             first += block.num_conv
         return found
 

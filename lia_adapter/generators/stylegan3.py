@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lia_adapter.canonical import Generator3Config, InputConfig, Layer3Config, MappingConfig, whole_mapping
 from lia_adapter.errors import LIAError
-from lia_adapter.generators.base import Affine, Generator, broadcast, check_label, check_noise_mode, one_class, run_part
+from lia_adapter.generators.base import Generator, StyleLayer, broadcast, check_label, check_noise_mode, one_class, run_part
 from lia_adapter.generators.convolution import conv2d
 from lia_adapter.generators.layers import Dense, no_autocast, scaled
 from lia_adapter.generators.stylegan2 import MappingNetwork, make_mapping
@@ -239,10 +239,10 @@ class StyleGAN3(Generator):
         """Centre of truncation of each class [c_dim, y_dim], as StyleGAN-XL tracks it; None where there is one for all."""
         return self.mapping.w_avg if isinstance(self.mapping, ClassMapping) and self.mapping.has_average else None
 
-    def affines(self) -> list[Affine]:
-        """The style layers' weights and biases: the input's, which makes cosine, sine and two shifts, then each layer's."""
-        layers: list[FourierInput | SynthesisLayer3] = [self.synthesis.input, *self.synthesis.layers]
-        return [Affine(*layer.affine.effective(), i) for i, layer in enumerate(layers)]
+    def style_layers(self) -> list[StyleLayer]:
+        """What makes the styles: the input's, which are cosine, sine and two shifts, then each layer's."""
+        names = ["input", *self.synthesis.names]
+        return [StyleLayer(name, self.synthesis.get_submodule(f"{name}.affine"), i) for i, name in enumerate(names)]
 
     def forward(self, z: Tensor, c: Tensor | None = None, *, noise_mode: str = "const") -> Tensor:
         """z [N, z_dim], c [N, c_dim] -> x [N, C, H, W]."""

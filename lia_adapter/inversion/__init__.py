@@ -1,6 +1,6 @@
 """Inversion: from an image to what draws it, by optimisation: a code, and what a method finds beside it."""
 
-from lia_adapter.inversion.drawing import Stage, kept_names, noise_sizes, redraw
+from lia_adapter.inversion.drawing import STYLES, Stage, kept_names, noise_sizes, redraw
 from lia_adapter.inversion.ladder import LADDER, LOSSES, RUNG
 from lia_adapter.inversion.loss import IMAGE_LOSS, ReconstructionLoss, check_prior_weight, prior_loss, quick_z
 from lia_adapter.inversion.methods import METHODS, ONE_CODE, SEARCHING
@@ -23,6 +23,7 @@ __all__ = [
     "RUNG",
     "ReconstructionLoss",
     "SEARCHING",
+    "STYLES",
     "Stage",
     "check_prior_weight",
     "kept_names",

@@ -1,4 +1,4 @@
-"""What a method may find beside codes, and how images are drawn with it: noise images, a feature map, weights."""
+"""What may be known beside codes, and how images are drawn with it: noise images, a feature map, styles, weights."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from lia_adapter.errors import LIAError
-from lia_adapter.generators import Generator, StyleGAN1, StyleGAN2, WrappedGenerator
+from lia_adapter.generators import Generator, StyleGAN1, StyleGAN2, WrappedGenerator, shifted_styles
 from lia_adapter.generators.guest import modules_behind
 
 __all__ = [
     "NOISE",
     "SHIFT",
+    "STYLES",
     "WEIGHTS",
     "Stage",
     "drawing_weights",
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 _LEAST_SIDE, _SHARE = 8, 16  # a stage's maps have at least this side, and the image's divided by that
-NOISE, SHIFT, WEIGHTS = "noise.", "feature_shift", "weights."
+NOISE, SHIFT, STYLES, WEIGHTS = "noise.", "feature_shift", "style_shift", "weights."
 
 
 class _Enough(Exception):
@@ -169,17 +170,18 @@ def with_weights(generator: Generator, weights: Mapping[str, Tensor]) -> Iterato
 
 def kept_names(names: Iterable[str]) -> list[str]:
     """Those of some tensors that `redraw` takes."""
-    return [name for name in names if name == SHIFT or name.startswith((NOISE, WEIGHTS))]
+    return [name for name in names if name in (SHIFT, STYLES) or name.startswith((NOISE, WEIGHTS))]
 
 
 def redraw(generator: Generator, ys: Tensor, kept: Mapping[str, Tensor], stage: Stage | None = None) -> Tensor:
-    """Draws codes with what a method found beside them; other codes, such as edited ones, take it along.
+    """Draws codes with what a method found beside them, or an edit moved; other codes, such as edited ones, take it along.
 
     Args:
         generator: That it was found for.
         ys: [N, num_ws, y_dim].
-        kept: `Inversion.kept`: noise images (noise.0, …), what is added to a feature map (feature_shift), and differences of
-            weights, a low-rank pair for each (weights.NAME.a [N, out, r], .b [N, r, in]).
+        kept: `Inversion.kept`: noise images (noise.0, …), what is added to a feature map (feature_shift), differences of
+            weights, a low-rank pair for each (weights.NAME.a [N, out, r], .b [N, r, in]); and what an edit adds to the styles
+            (style_shift [N, S]).
         stage: Of the feature map; None: found anew.
 
     Returns:
@@ -195,9 +197,10 @@ def redraw(generator: Generator, ys: Tensor, kept: Mapping[str, Tensor], stage: 
                 )
         return torch.cat(drawn)
     noise = [kept[f"{NOISE}{i}"] for i in range(sum(name.startswith(NOISE) for name in kept))]
-    if SHIFT not in kept:
-        return with_noise(generator, ys, noise)
-    with (stage or Stage(generator)).changed(lambda maps: maps + kept[SHIFT]):
+    with ExitStack() as stack:
+        if SHIFT in kept:
+            stack.enter_context((stage or Stage(generator)).changed(lambda maps: maps + kept[SHIFT]))
+        stack.enter_context(shifted_styles(generator, kept.get(STYLES)))
         return with_noise(generator, ys, noise)
 
 

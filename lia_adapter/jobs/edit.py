@@ -13,6 +13,7 @@ from lia_adapter.codes import given
 from lia_adapter.data import none_readable, paste_back
 from lia_adapter.editing import Directions, join_directions, read_directions
 from lia_adapter.editing.directions import SPACES_OF_EDITS
+from lia_adapter.editing.edits import check_layers
 from lia_adapter.errors import ConfigError, LIAError, argument
 from lia_adapter.files import make_folder, sha256_file
 from lia_adapter.generators import fingerprint, is_script
@@ -41,7 +42,7 @@ def open_directions(lia: LIA, files: Sequence[str | Path], space: str | None = N
     Args:
         lia: Whose they must be.
         files: One or more.
-        space: y, ys or z: those of that space alone.
+        space: y, ys, z or s: those of that space alone.
 
     Raises:
         LIAError: A file cannot be read, is of another generator, or there are none of that space.
@@ -105,8 +106,8 @@ def edit_images(
         move: How far along which, in standard deviations.
         to: What an attribute shall become: of the scorer where one is given, else of the direction's own reader of codes.
         keep: Directions whose attributes are to stay.
-        layers: Which ys move, from 0; None: as the directions say, or all.
-        space: Directions of y, ys or z alone, where several have one name.
+        layers: Which ys move, from 0, of directions of s which style layers; None: as the directions say, or all.
+        space: Directions of y, ys, z or s alone, where several have one name.
         scorer: See `load_scorer`; the direction's name is that of its attribute, where it has several.
         only: The name of the one image to edit.
         resize_mode: Of images; see `reconstruct_images`, also for those that follow.
@@ -128,7 +129,7 @@ def edit_images(
     Raises:
         LIAError: See `reconstruct_images`; no such direction, nothing to do, or an attribute that nothing reads.
     """
-    source, out, g = Path(source), Path(out), lia.generator
+    source, out = Path(source), Path(out)
     known = open_directions(lia, directions, space)
     amounts, targets = dict(move or {}), dict(to or {})
     if not amounts and not targets:
@@ -142,8 +143,8 @@ def edit_images(
             raise ConfigError(f"{name!r} is to change by or to {value}; expected a number of at most {_LARGEST:g} in size.")
     if not abs(psi) <= _LARGEST:
         raise ConfigError(f"{argument('psi')} is {psi}; expected a number of at most {_LARGEST:g} in size.")
-    if layers is not None and (not layers or not set(layers) <= set(range(g.num_ws))):
-        raise ConfigError(f"{argument('layers')} is {list(layers)[:9]}; this generator's are 0 to {g.num_ws - 1}.")
+    if layers is not None:
+        check_layers(lia.generator, [known[name] for name in (*amounts, *targets)], layers)
     judge = None if scorer is None else load_scorer(scorer)
     plan = EditPlan(lia, known, amounts, targets, keep=keep, layers=layers, judge=judge, psi=psi)
     opened = open_drawing(

@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from lia_adapter.codes import draw_code
-from lia_adapter.editing import Direction, Directions, Edit, edited, planned
+from lia_adapter.editing import Direction, Directions, Edit, moved, planned
 from lia_adapter.encoder import one_code
 from lia_adapter.errors import ConfigError, argument
-from lia_adapter.generators import broadcast
+from lia_adapter.generators import broadcast, styles_of
+from lia_adapter.inversion import STYLES
 from lia_adapter.jobs.drawing import Coded
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.scorers import Scorer
@@ -36,7 +37,7 @@ class Edited:
         after: The same after the edit.
         strengths: How far along each direction, in standard deviations.
         reached: Whether all wanted values were.
-        p: How probable the code was, and is (`LIA.prior_p`); None where that is not known.
+        p: How probable the code was, and is (`LIA.prior_p`); None where that is not known, as it is not of moved styles.
     """
 
     before: Tensor | None
@@ -55,7 +56,7 @@ class EditPlan:
         amounts: How far along which, in standard deviations.
         targets: What attributes shall become, all at once, behind those.
         keep: Names of directions whose attributes are to stay.
-        layers: Which ys move; None: as each direction says.
+        layers: Which ys move, of directions of s which style layers; None: as each direction says.
         judge: Reads attributes of pictures; None: targets are read from codes by the directions' own readers.
         psi: Truncation, of pictures before and after alike.
 
@@ -95,45 +96,54 @@ class EditPlan:
     @torch.no_grad()
     def __call__(self, part: Coded) -> list[Edited]:
         """An answer for each code."""
-        lia = self.lia
-        ys = broadcast(part.code, lia.generator.num_ws)
-        before = draw_code(lia, part.code, part.kept, self.psi).cpu() if self.look else None
-        moved = self._moved(ys, self.edits, part)
-        strengths = {edit.direction.name: torch.full([len(ys)], float(edit.amount)) for edit in self.edits}
-        found, reached = self._wanted(moved, part)
-        moved = self._towards(moved, found, part)
+        n = len(part.code)
+        before = self._drawn(part).cpu() if self.look else None
+        there = self._moved(part, self.edits)
+        strengths = {edit.direction.name: torch.full([n], float(edit.amount)) for edit in self.edits}
+        found, reached = self._wanted(there)
+        there = self._towards(there, found)
         strengths |= {
             direction.name: amounts.float().cpu() for (direction, _, _), amounts in zip(self.targets, found.t(), strict=True)
         }
-        after = draw_code(lia, moved, part.kept, self.psi).cpu()
-        p = [self._probable(codes, part.c) for codes in (part.code, moved)]
+        after = self._drawn(there).cpu()
+        p = [self._probable(codes) for codes in (part, there)]
         return [
             Edited(
                 None if before is None else before[i], after[i],
                 {name: float(values[i]) for name, values in strengths.items()}, bool(reached[i]), (p[0][i], p[1][i]),
             )
-            for i in range(len(ys))
+            for i in range(n)
         ]  # fmt: skip
 
-    def _moved(self, ys: Tensor, edits: Sequence[Edit], part: Coded) -> Tensor:
-        return edited(ys, edits, mapping=self.lia.mapping, c=part.c, layers=self.layers)
+    def _drawn(self, part: Coded) -> Tensor:
+        return draw_code(self.lia, part.code, part.kept, self.psi)
 
-    def _towards(self, ys: Tensor, amounts: Tensor, part: Coded) -> Tensor:
+    def _moved(self, part: Coded, edits: Sequence[Edit]) -> Coded:
+        """What edits of codes move lies in the codes, what edits of styles move beside them."""
+        g = self.lia.generator
+        ys, shift = moved(g, broadcast(part.code, g.num_ws), edits, mapping=self.lia.mapping, c=part.c, layers=self.layers)
+        if shift is None:
+            return replace(part, code=ys)
+        whole = shift.expand(len(ys), -1) + part.kept.get(STYLES, 0)
+        return replace(part, code=ys, kept={**part.kept, STYLES: whole})
+
+    def _towards(self, part: Coded, amounts: Tensor) -> Coded:
         """Codes moved along the directions of the targets by [n, targets]."""
         steps = zip(self.targets, amounts.t(), strict=True)
-        return self._moved(ys, [Edit(step, amount) for (_, step, _), amount in steps], part)
+        return self._moved(part, [Edit(step, amount) for (_, step, _), amount in steps])
 
-    def _wanted(self, ys: Tensor, part: Coded) -> tuple[Tensor, Tensor]:
+    def _wanted(self, part: Coded) -> tuple[Tensor, Tensor]:
         """How far each code must go until all attributes have their values [n, targets], and whether it gets there [n]."""
-        amounts = torch.zeros(len(ys), len(self.targets), dtype=torch.float64, device=ys.device)
+        n, device = len(part.code), part.code.device
+        amounts = torch.zeros(n, len(self.targets), dtype=torch.float64, device=device)
         if not self.targets:
-            return amounts, torch.ones(len(ys), dtype=torch.bool)
+            return amounts, torch.ones(n, dtype=torch.bool)
         wanted = amounts.new_tensor([value for _, _, value in self.targets])
         if self.judge is None:
 
             def readings(amounts: Tensor) -> Tensor:
-                moved = self._towards(ys, amounts, part)
-                return torch.stack([self._read(direction, moved, part) for direction, _, _ in self.targets], dim=1)
+                there = self._towards(part, amounts)
+                return torch.stack([self._read(direction, there) for direction, _, _ in self.targets], dim=1)
 
             slopes = _slopes(readings, amounts, readings(amounts), 1.0).diagonal(dim1=1, dim2=2)
             if len(idle := (slopes.abs().amin(dim=0) < 1e-9).nonzero()):
@@ -145,28 +155,33 @@ class EditPlan:
         judge, names = self.judge, [direction.name for direction, _, _ in self.targets]
 
         def scores(amounts: Tensor) -> Tensor:
-            return _attributes(judge, draw_code(self.lia, self._towards(ys, amounts, part), part.kept, self.psi), names)
+            return _attributes(judge, self._drawn(self._towards(part, amounts)), names)
 
-        reached = torch.ones(len(ys), dtype=torch.bool)
+        reached = torch.ones(n, dtype=torch.bool)
         for k in range(len(names)):  # each as if it were alone with those before it
 
             def score(amount: Tensor, k: int = k, amounts: Tensor = amounts) -> Tensor:
-                return scores(amounts.index_copy(1, torch.tensor([k], device=ys.device), amount[:, None]))[:, k]
+                return scores(amounts.index_copy(1, torch.tensor([k], device=device), amount[:, None]))[:, k]
 
-            amounts[:, k], reached = _reach(score, float(wanted[k]), len(ys), ys.device)
+            amounts[:, k], reached = _reach(score, float(wanted[k]), n, device)
         return (amounts, reached) if len(names) == 1 else _all_at_once(scores, wanted, amounts, _STEP, _TRIED[-1])
 
-    def _read(self, direction: Direction, ys: Tensor, part: Coded) -> Tensor:
+    def _read(self, direction: Direction, part: Coded) -> Tensor:
         """What the reader of a direction says of codes, [n]."""
         assert direction.reader is not None  # noqa: S101  (seen to when the plan was made)
-        codes = self.lia.to_z(one_code(ys), part.c) if direction.space == "z" else one_code(ys).double()
-        found: Tensor = codes @ direction.reader.double().to(ys.device) + direction.bias
+        if direction.space == "s":
+            g = self.lia.generator
+            codes = styles_of(g, broadcast(part.code, g.num_ws)) + part.kept.get(STYLES, 0)
+        else:
+            y = one_code(part.code)
+            codes = self.lia.to_z(y, part.c) if direction.space == "z" else y
+        found: Tensor = codes.double() @ direction.reader.double().to(codes.device) + direction.bias
         return found
 
-    def _probable(self, codes: Tensor, c: Tensor | None) -> list[float | None]:
-        if self.lia.mapping is None or (self.lia.generator.c_dim and c is None):
-            return [None] * len(codes)
-        found: list[float | None] = self.lia.prior_p(one_code(codes), c).tolist()
+    def _probable(self, part: Coded) -> list[float | None]:
+        if self.lia.mapping is None or STYLES in part.kept or (self.lia.generator.c_dim and part.c is None):
+            return [None] * len(part.code)
+        found: list[float | None] = self.lia.prior_p(one_code(part.code), part.c).tolist()
         return found
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lia_adapter.editing import CodeSpace, Direction, Directions
+from lia_adapter.editing import Direction, Directions, Metric
 from lia_adapter.errors import ConfigError, LIAError, argument, check_choice
 from lia_adapter.files import atomic_write, make_folder
 from lia_adapter.generators import MappingSampler, fingerprint, in_chunks
@@ -50,6 +50,8 @@ def export_directions(directions: Directions, form: str, out: str | Path, lia: L
         raise LIAError("the file holds no directions, so that there is nothing to export.")
     if wide := [one.name for one in directions if one.step.ndim != 1]:
         raise LIAError(f"{wide[0]!r} is of ys, a step for each layer, which {form} cannot read. Export those of y or z.")
+    if styles := next((one.name for one in directions if one.space == "s"), None):
+        raise LIAError(f"{styles!r} is of s, styles, which {form} would take for w. Export those of y or z.")
     if form != "interfacegan" and (other := next((one.name for one in directions if one.space == "z"), None)):
         raise LIAError(f"{other!r} is of z, which {form} would take for w. Export it to interfacegan, or find it in y.")
     if form != "ganspace":
@@ -174,7 +176,7 @@ def _step_in_y(lia: LIA, step: Tensor) -> Tensor:
     return (ends[1] - ends[0]).mean(dim=0) / 2
 
 
-def _long(step: Tensor, space: CodeSpace) -> Tensor:
+def _long(step: Tensor, space: Metric) -> Tensor:
     """As long as one standard deviation; of ys as a whole, by its longest layer."""
     if step.ndim == 1:
         return space.step(step)

@@ -14,12 +14,22 @@ from torch import Tensor
 from lia_adapter.budget import affordable, in_parts, seconds_of
 from lia_adapter.config import load_recipe, stored
 from lia_adapter.direction_keys import FindConfig
-from lia_adapter.editing import CodeSpace, Direction, Directions, Edit, Task, edited
+from lia_adapter.editing import Direction, Directions, Edit, Metric, Task, edited, moved
+from lia_adapter.editing.edits import layer_count
 from lia_adapter.editing.measures import STRENGTHS, identity_kept, leakage, measure_effects, moved_pictures
 from lia_adapter.editing.methods import METHODS
 from lia_adapter.encoder import one_code
 from lia_adapter.errors import ConfigError, LIAError
-from lia_adapter.generators import Generator, MappingSampler, at_rest, broadcast, draw_reduced, fingerprint
+from lia_adapter.generators import (
+    Generator,
+    MappingSampler,
+    at_rest,
+    broadcast,
+    draw_reduced,
+    fingerprint,
+    shifted_styles,
+    styles_of,
+)
 from lia_adapter.jobs.direction_examples import gather_examples
 from lia_adapter.jobs.run import checked_out, write_results
 from lia_adapter.lia import LIA
@@ -91,15 +101,16 @@ def find_directions(
     look = None if identity is None else load_identity(identity).to(lia.device)
     if config.space == "z" and lia.mapping is None:
         raise LIAError("directions of z need an invertible mapping. Run lia-adapt convert on this file first.")
-    if config.layers is not None and (wrong := max(config.layers)) >= lia.generator.num_ws:  # before hours of work
-        raise ConfigError(f"layers has {wrong}; this generator's are 0 to {lia.generator.num_ws - 1}.")
+    count = layer_count(lia.generator, config.space)
+    if config.layers is not None and (wrong := max(config.layers)) >= count:  # before hours of work
+        raise ConfigError(f"layers has {wrong}; this generator's are 0 to {count - 1}.")
     owner = fingerprint(lia.generator)
     with at_rest([lia.generator]):
         examples = gather_examples(lia, config, data, than, labels, judge, split, progress)
         state = None if target is None else target.with_name(f".{target.name}.find")
         task = Task(lia.generator, config, examples, state, _identity(owner, config), progress)
         found = METHODS[method](task)
-        measured, figures = measure_directions(lia, found, task.space, judge, progress, look=look)
+        measured, figures = measure_directions(lia, found, task.metric, judge, progress, look=look)
         about = {"source": lia.provenance.get("source"), "recipe": stored(config), "data": None if data is None else str(data)}
         directions = Directions(owner, tuple(measured), about)
         picture = None if target is None else _picture(lia, measured[:SHOWN], progress)
@@ -114,7 +125,7 @@ def find_directions(
 def measure_directions(
     lia: LIA,
     found: Sequence[Direction],
-    space: CodeSpace,
+    space: Metric,
     judge: Scorer | None,
     progress: Progress | None = None,
     seconds: float = _SECONDS,
@@ -142,7 +153,7 @@ def measure_directions(
         if progress:
             progress("measure directions", i, len(shown))
         few = range(min(_LEAST, len(ys)))
-        sides = [_drawn(lia, _moved(lia, direction, _of(c, few), ys[few.start : few.stop], side)) for side in (-1.0, 1.0)]
+        sides = [_drawn(lia, ys[few.start : few.stop], _of(c, few), direction, side) for side in (-1.0, 1.0)]
         changes.append(float((sides[1] - sides[0]).square().mean().sqrt() / 2))
         reaches.append(_reach(lia, ys[:_REACHING], None if c is None else c[:_REACHING], direction))
         if read is not None:
@@ -182,8 +193,13 @@ def _of(c: Tensor | None, part: range) -> Tensor | None:
     return None if c is None else c[part.start : part.stop]
 
 
-def _moved(lia: LIA, direction: Direction, c: Tensor | None, ys: Tensor, strength: float) -> Tensor:
-    return edited(ys, [Edit(direction, strength)], mapping=lia.mapping, c=c)
+def _moved(
+    lia: LIA, draw: Callable[[Tensor], Tensor], direction: Direction, c: Tensor | None, ys: Tensor, strength: float
+) -> Tensor:
+    """Pictures of codes that were moved, or of their moved styles."""
+    codes, shift = moved(lia.generator, ys, [Edit(direction, strength)], mapping=lia.mapping, c=c)
+    with shifted_styles(lia.generator, shift):
+        return draw(codes)
 
 
 @torch.no_grad()
@@ -192,7 +208,7 @@ def _looked_at(
 ) -> Tensor:
     """Attributes [n, len(STRENGTHS), F] of the pictures of some codes, moved along a direction."""
     labels = _of(c, part)
-    return moved_pictures(draw, partial(_moved, lia, direction, labels), lambda x: read(x, labels), ys[part.start : part.stop])
+    return moved_pictures(partial(_moved, lia, draw, direction, labels), lambda x: read(x, labels), ys[part.start : part.stop])
 
 
 @torch.no_grad()
@@ -208,8 +224,8 @@ def _identity_kept(
     """Mean over codes of `identity_kept`."""
 
     def part(some: range) -> Tensor | None:
-        moved = partial(_moved, lia, direction, _of(c, some))
-        return identity_kept(draw, moved, look, ys[some.start : some.stop], effect)
+        there = partial(_moved, lia, draw, direction, _of(c, some))
+        return identity_kept(there, look, ys[some.start : some.stop], effect)
 
     found = [one for one in in_parts(part, range(len(ys)), lia.at_once("draw")) if one is not None]
     return float(torch.cat(found).mean()) if found else None
@@ -229,8 +245,7 @@ def _reader(
 ) -> tuple[_Reader | None, tuple[str, ...], list[int | None]]:
     """What reads attributes of pictures [n, C, H, W] with labels -> [n, F], their names, which is each direction's own."""
     if judge is not None:
-        ys, _ = _bases(lia, 1)
-        judge(_drawn(lia, ys))
+        judge(draw_reduced(lia.generator, _bases(lia, 1)[0]))
         names = judge.names
         return lambda x, _: judge(x), names, [names.index(one.name) if one.name in names else None for one in found]
     readers = [one for one in found if one.reader is not None]
@@ -241,8 +256,11 @@ def _reader(
     biases = torch.tensor([one.bias for one in readers], dtype=torch.float64, device=lia.device)
 
     def read(x: Tensor, c: Tensor | None) -> Tensor:
-        y = one_code(lia.encode(x.clamp(-1, 1)))
-        codes = lia.to_z(y, c) if readers[0].space == "z" else y
+        codes = one_code(lia.encode(x.clamp(-1, 1)))
+        if readers[0].space == "z":
+            codes = lia.to_z(codes, c)
+        elif readers[0].space == "s":
+            codes = styles_of(lia.generator, broadcast(codes, lia.generator.num_ws))
         return codes.double() @ weights.t() + biases
 
     return read, names, [names.index(one.name) if one.name in names else None for one in found]
@@ -256,13 +274,16 @@ def _bases(lia: LIA, n: int) -> tuple[Tensor, Tensor | None]:
 
 
 @torch.no_grad()
-def _drawn(lia: LIA, ys: Tensor) -> Tensor:
-    return torch.cat(list(in_parts(lambda part: draw_reduced(lia.generator, part), ys, lia.at_once("draw"))))
+def _drawn(lia: LIA, ys: Tensor, c: Tensor | None, direction: Direction, strength: float) -> Tensor:
+    def draw(codes: Tensor) -> Tensor:
+        return torch.cat(list(in_parts(partial(draw_reduced, lia.generator), codes, lia.at_once("draw"))))
+
+    return _moved(lia, draw, direction, c, ys, strength)
 
 
 def _reach(lia: LIA, ys: Tensor, c: Tensor | None, direction: Direction) -> float | None:
-    """The largest strength either way at which half of the codes are still probable; None before conversion."""
-    if lia.mapping is None:
+    """The largest strength either way at which half of the codes are still probable; None before conversion, and of s."""
+    if lia.mapping is None or direction.space == "s":
         return None
     far = 0.0
     for strength in (1.0, 2.0, 3.0, 4.0, 6.0, 8.0):
@@ -273,9 +294,9 @@ def _reach(lia: LIA, ys: Tensor, c: Tensor | None, direction: Direction) -> floa
     return far
 
 
-def _agreement(found: Sequence[Direction], space: CodeSpace) -> list[list[float]]:
+def _agreement(found: Sequence[Direction], space: Metric) -> list[list[float]]:
     """|cos| between directions of one code, in white coordinates."""
-    steps = torch.stack([one.step.double().to(space.root.device) for one in found if one.step.ndim == 1])
+    steps = torch.stack([one.step.double().to(space.mean.device) for one in found if one.step.ndim == 1])
     return space.alike(steps, steps).abs().tolist()
 
 
@@ -287,7 +308,7 @@ def _picture(lia: LIA, found: Sequence[Direction], progress: Progress | None) ->
         for k in range(_BASES):
             one, label = ys[k : k + 1], None if c is None else c[k : k + 1]
             for strength in STRENGTHS:
-                sheet.add(_drawn(lia, edited(one, [Edit(direction, strength)], mapping=lia.mapping, c=label)))
+                sheet.add(_drawn(lia, one, label, direction, strength))
         if progress:
             progress("pictures", i + 1, len(found))
     return png_bytes(sheet.image)

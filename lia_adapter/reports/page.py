@@ -32,7 +32,8 @@ body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding
 background:var(--back);overflow-wrap:break-word}
 table{border-collapse:collapse;display:block;overflow-x:auto}td,th{border-bottom:1px solid var(--line);padding:.4rem .6rem;
 text-align:left;vertical-align:top}
-td.n,.measures th+th{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}.good{color:var(--good)}.bad{color:var(--bad)}
+td.n,.measures th+th{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+.good{color:var(--good)}.bad{color:var(--bad)}
 small,.dim{color:var(--dim)}pre{overflow:auto;background:var(--panel);padding:1rem}
 img{max-width:100%;height:auto;image-rendering:pixelated;cursor:zoom-in}
 .large input{position:absolute;opacity:0}.large input:focus-visible+img{outline:3px solid var(--curve)}

@@ -84,6 +84,27 @@ def test_edit_and_again(workshop: Path) -> None:
     assert recipe["options"]["move"] == {"pca-1": 2.0} and recipe["options"]["layers"] == [0, 1, 2]
 
 
+def test_styles_are_found_listed_moved_and_moved_again(workshop: Path) -> None:
+    right(workshop, "directions", "find", "pca", "f.safetensors", *QUICK, "space=s", "-o", "styles.safetensors")
+    told = right(workshop, "directions", "list", "styles.safetensors").stdout.splitlines()
+    assert told[1].split()[:2] == ["pca-1", "s"] and told[-1].startswith("layers of s: 0 b4.conv1 (16), 1 b4.torgb (16)")
+    files = ("--directions", "directions.safetensors", "--directions", "styles.safetensors")
+    moves = ("--move", "pca-1=2", "--keep", "pca-2", "--layers", "0-3", "-o", "out-s")
+    assert "Say which by --space" in wrong(workshop, "edit", "f.safetensors", "in", *files, *moves)
+    right(workshop, "edit", "f.safetensors", "in", *files, "--space", "s", *moves)
+    right(workshop, "edit", "--again", "out-s/001.png", "-o", "again-s")
+    made = (workshop / "out-s" / "001.png").read_bytes()
+    assert (workshop / "again-s" / "001.png").read_bytes() == made
+    right(workshop, "edit", "f.safetensors", "in", *files, "--space", "y", *moves[:-1], "out-y")
+    assert (workshop / "out-y" / "001.png").read_bytes() != made
+    assert "is of s, styles" in wrong(workshop, "directions", "export", "styles.safetensors", "--to", "psp", "-o", "exported")
+    assert "sefa finds directions of y" in wrong(workshop, "directions", "find", "sefa", "f.safetensors", "space=s")
+    layers = ("--move", "pca-1=2", "--directions", "styles.safetensors", "--layers", "9", "-o", "none")
+    assert "--layers is [9]; this generator's style layers are 0 to 4" in wrong(
+        workshop, "edit", "f.safetensors", "in", *layers
+    )
+
+
 def test_a_scorer_is_reached_and_run_again_only_by_ones_own_word(workshop: Path) -> None:
     args = ("--to", "pca-1=0.0", "--scorer", "judge.py:score", "-o", "to")
     right(workshop, "edit", "f.safetensors", "in", *args)

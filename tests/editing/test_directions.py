@@ -127,6 +127,16 @@ HOSTILE: list[tuple[dict[str, Any], dict[str, Tensor], str]] = [
     (header(directions=[entry(layers=[1.5])]), STEP, "layers"),
     (header(directions=[entry(layers=[True])]), STEP, "layers"),
     (header(directions=[entry(about="x")]), STEP, "no readable file"),
+    (header(directions=[entry(space="s")]), STEP, "one of s has styles"),
+    (header(directions=[entry(styles=[["a", 4]])]), STEP, "no other has"),
+    (header(directions=[entry(space="s", styles=[["a", 3]])]), STEP, r"step \[4\]; expected \[3\]"),
+    (header(directions=[entry(space="s", styles=[["a", 4], ["a", 4]])]), STEP | {"step.0": torch.ones(8)}, r"expected \[4\]"),
+    (header(directions=[entry(space="s", styles=[["\x1b", 4]])]), STEP, "style layer"),
+    (header(directions=[entry(space="s", styles=[["a", True]])]), STEP, "style layer"),
+    (header(directions=[entry(space="s", styles=[["a", -4], ["b", 8]])]), STEP, "style layer"),
+    (header(directions=[entry(space="s", styles=[["a"]])]), STEP, "style layer"),
+    (header(directions=[entry(space="s", styles={"a": 4})]), STEP, "style layer"),
+    (header(directions=[entry(space="s", styles=[])]), STEP, r"expected \[0\]"),
 ]
 
 

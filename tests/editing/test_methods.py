@@ -16,7 +16,7 @@ from lia_adapter.editing.measures import STRENGTHS, identity_kept, leakage, meas
 from lia_adapter.editing.methods import METHODS
 from lia_adapter.editing.pca import principal_components
 from lia_adapter.errors import ConfigError, LIAError
-from lia_adapter.generators import Affine, Generator, MappingSampler
+from lia_adapter.generators import Generator, MappingSampler, StyleLayer
 from lia_adapter.metrics.features import Features
 from tests import toys
 
@@ -62,8 +62,8 @@ class Planted(Generator):
     def synthesis(self, ys: Tensor, *, noise_mode: str = "const") -> Tensor:
         return ((ys.mean(dim=1) - self.mean) @ self.look).reshape(-1, 3, 8, 8)
 
-    def affines(self) -> list[Affine]:
-        return [Affine(style.weight, style.bias, layer) for layer, style in enumerate(self.styles)]  # type: ignore[arg-type]
+    def style_layers(self) -> list[StyleLayer]:
+        return [StyleLayer(f"layer{layer}", style, layer) for layer, style in enumerate(self.styles)]
 
     def planted(self, factor: int) -> Tensor:
         """How y changes with an entry of z, which no other entry changes with."""
@@ -275,9 +275,9 @@ def test_more_directions_than_y_has_entries(method: str) -> None:
 
 def test_sefa_of_a_generator_whose_styles_are_not_known() -> None:
     class Plain(Planted):
-        affines = Generator.affines
+        style_layers = Generator.style_layers
 
-    with pytest.raises(LIAError, match="affines"):
+    with pytest.raises(LIAError, match="style_layers"):
         METHODS["sefa"](Task(Plain(), FindConfig(method="sefa", samples=200)))
 
 
@@ -291,7 +291,7 @@ def test_conditional_generators(method: str, reference_ops: None) -> None:
 def test_measures_of_a_linear_world() -> None:
     # Attribute 0 rises by 2 for a strength of 1, attribute 1 falls by 0.5; over codes their spreads are 4 and 1.
     codes = torch.randn(400, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * torch.tensor([4.0, 1.0])
-    pictures = moved_pictures(lambda y: y, lambda y, s: y + s * torch.tensor([2.0, -0.5]), lambda x: x, codes)
+    pictures = moved_pictures(lambda y, s: y + s * torch.tensor([2.0, -0.5]), lambda x: x, codes)
     assert pictures.shape == (400, len(STRENGTHS), 2)
     effects = measure_effects(torch.stack([pictures, 0 * pictures + codes[:, None]]))
     spread = codes.std(dim=0)
@@ -316,14 +316,15 @@ def test_identity_is_compared_where_the_effect_is_equal(effect: float) -> None:
     # A strength of s turns what the network sees by s/10 of a radian; the effect is 1 at s = 1 / effect, on either side.
     angles = torch.linspace(-1, 1, 5, dtype=torch.float64)
 
-    def draw(angle: Tensor) -> Tensor:
+    def draw(angles: Tensor, strength: float) -> Tensor:
+        angle = angles + strength / 10
         return torch.stack([angle.cos(), angle.sin()], dim=1).reshape(-1, 1, 1, 2) / 2
 
-    found = identity_kept(draw, lambda a, s: a + s / 10, _Corner(), angles, effect)
+    found = identity_kept(draw, _Corner(), angles, effect)
     assert found is not None
     torch.testing.assert_close(found, torch.full([5], math.cos(0.1 / effect), dtype=torch.float64))
 
 
 @pytest.mark.parametrize("effect", [0.0, 0.1, -0.1, math.nan])
 def test_identity_is_not_compared_where_no_strength_has_the_effect(effect: float) -> None:
-    assert identity_kept(lambda y: y, lambda y, s: y + s, _Corner(), torch.ones(2, 1, 1, 2), effect) is None
+    assert identity_kept(lambda y, s: y + s, _Corner(), torch.ones(2, 1, 1, 2), effect) is None

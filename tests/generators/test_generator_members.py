@@ -94,7 +94,7 @@ def test_affines_are_what_the_layers_compute_with(name: str) -> None:
 
 def test_affines_of_a_wrapped_generator_are_not_known() -> None:
     sprites = toys.Sprites()
-    with pytest.raises(LIAError, match=r"WrappedGenerator.*lia_adapter.load.*define affines\(\)"):
+    with pytest.raises(LIAError, match=r"WrappedGenerator.*lia_adapter.load.*define style_layers\(\)"):
         wrap(sprites, mapping="style", synthesis=sprites.draw).affines()
 
 

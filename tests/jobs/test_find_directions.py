@@ -17,7 +17,7 @@ from lia_adapter import ops
 from lia_adapter.data import open_images
 from lia_adapter.editing import Directions, read_directions
 from lia_adapter.errors import LIAError
-from lia_adapter.generators import draw_reduced, wrap
+from lia_adapter.generators import broadcast, draw_reduced, style_sizes, styles_of, wrap
 from lia_adapter.jobs import find_directions as job
 from lia_adapter.jobs.find_directions import find_directions
 from lia_adapter.lia import LIA
@@ -69,6 +69,21 @@ def test_what_is_written(lia: LIA, tmp_path: Path, method: str) -> None:
     page = write_directions_report(out).read_text()
     assert f"{method}-3" in page and "Nothing tells attributes" in page
     assert "measure directions" in told and same(found, find_directions(lia, method, overrides=QUICK))
+
+
+def test_directions_of_styles_are_measured_and_drawn(lia: LIA, tmp_path: Path) -> None:
+    keys = {"space": "s", "samples": 1500}
+    found = find_directions(lia, "regress", scorer=judge(tmp_path), overrides=keys, out=tmp_path / "s.safetensors")
+    same_in_y = find_directions(lia, "regress", scorer=judge(tmp_path), overrides={"samples": 1500})
+    for one, other in zip(found, same_in_y, strict=True):
+        assert one.space == "s" and one.styles == style_sizes(lia.generator) and one.about["reach"] is None
+        assert one.about["r2"] == pytest.approx(other.about["r2"])
+        # The unit differs, and so does what one of it does, but not what is changed beside.
+        assert one.about["effect"] > 0 and one.about["leakage"] == pytest.approx(other.about["leakage"], abs=0.15)
+    found = find_directions(lia, "pca", overrides={**QUICK, "space": "s"}, out=tmp_path / "p.safetensors")
+    assert same(found, read_directions(tmp_path / "p.safetensors")) and all(one.about["change"] > 0 for one in found)
+    assert np.allclose(np.diag(json.loads((tmp_path / "p.json").read_text())["agreement"]), 1)
+    assert "pca-3" in write_directions_report(tmp_path / "p.safetensors").read_text()
 
 
 def test_drawn_pictures_that_a_scorer_scores(lia: LIA, tmp_path: Path) -> None:
@@ -151,7 +166,7 @@ def photographs(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("space", ["y", "z"])
+@pytest.mark.parametrize("space", ["y", "z", "s"])
 @pytest.mark.parametrize("method", ["regress", "boundary"])
 def test_photographs_with_a_table(lia: LIA, photographs: Path, tmp_path: Path, method: str, space: str) -> None:
     found = find_directions(
@@ -167,6 +182,8 @@ def test_photographs_with_a_table(lia: LIA, photographs: Path, tmp_path: Path, m
     images = open_images(photographs, (8, 8), 3)
     x = torch.stack([item.x for i in (0, 1, 2, 3) if (item := images.load(i)) is not None])
     code = lia.to_z(lia.encode(x)) if space == "z" else lia.encode(x).double()
+    if space == "s":
+        code = styles_of(lia.generator, broadcast(code.float(), lia.generator.num_ws)).double()
     one = found["red"]
     assert one.reader is not None and bool((code @ one.reader.double() + one.bias).isfinite().all())
 
@@ -218,7 +235,9 @@ def test_a_generator_alone_of_any_kind(tmp_path: Path) -> None:
         found = find_directions(wrapped, method, overrides=QUICK, out=tmp_path / "d.safetensors")
         assert len(found) == 3 and found.found[0].about["reach"] is None
         write_directions_report(tmp_path / "d.safetensors")
-    with pytest.raises(LIAError, match="affines"):
+    with pytest.raises(LIAError, match="style_layers"):
+        find_directions(wrapped, "pca", overrides={**QUICK, "space": "s"})
+    with pytest.raises(LIAError, match="style_layers"):
         find_directions(wrapped, "sefa", overrides=QUICK)
     for c_dim in (0, 3):
         find_directions(toys.stylegan(c_dim=c_dim, channels=1).generator, "pca", overrides=QUICK)
@@ -231,6 +250,8 @@ def test_a_generator_alone_of_any_kind(tmp_path: Path) -> None:
         ("pca", {"overrides": {"count": 17}}, "y has 16 entries"),
         ("pca", {"overrides": {"layers": [4]}}, "layers has 4; this generator's are 0 to 3"),
         ("pca", {"overrides": {"space": "z"}}, "pca finds directions of y"),
+        ("sefa", {"overrides": {"space": "s"}}, "sefa finds directions of y"),
+        ("pca", {"overrides": {"space": "s", "layers": [6]}}, "layers has 6; this generator's are 0 to 4"),
         ("pca", {"data": "photos"}, "pca needs no photographs; leave data out"),
         ("sefa", {"labels": "a.csv"}, "leave labels out"),
         ("boundary", {}, "give data with labels, or scorer"),
