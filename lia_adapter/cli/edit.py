@@ -21,6 +21,7 @@ from lia_adapter.cli.options import (
     out,
     resize_mode,
     split,
+    truncation,
 )
 from lia_adapter.cli.terminal import ProgressLine
 
@@ -90,7 +91,7 @@ def _layers(context: click.Context, option: click.Parameter, value: str | None) 
 @split(None, " Default all.")
 @labels("all images, instead of the data set's own")
 @bits
-@click.option("--trunc", type=float, default=1.0, show_default=True, help="Truncation psi.")
+@truncation
 @click.option("--trust-codes", is_flag=True, help="Say that CODES of another program are of LIA's generator.")
 @click.option("--no-paste", is_flag=True, help="Leave out the whole pictures with the edit pasted back.")
 @batch
@@ -116,7 +117,7 @@ def edit(
     split: str | None,
     label: "Label | None",
     bits: int | None,
-    trunc: float,
+    psi: float,
     trust_codes: bool,
     no_paste: bool,
     batch: int | None,
@@ -142,7 +143,7 @@ def edit(
     if again is not None:
         others = (
             source, directions, move, to, keep, layers, space, resize_mode, align, landmarks, split, label is not None, bits,
-            trunc != 1, trust_codes, no_paste, batch, dry_run,
+            psi != 1, trust_codes, no_paste, batch, dry_run,
         )  # fmt: skip
         if any(others):
             raise ConfigError("--again takes everything from the picture; leave all but LIA, --scorer and -o out.")
@@ -171,7 +172,7 @@ def edit(
         figures = edit_images(
             lia, source, folder, directions=files, move=move, to=to, keep=keep, layers=layers, space=space, scorer=scorer,
             resize_mode=resize_mode, split=split, label=label, bits=bits, align=align, landmarks=landmarks,
-            trust_codes=trust_codes, psi=trunc, paste=not no_paste, batch=batch, lia_file=file, progress=progress,
+            trust_codes=trust_codes, psi=psi, paste=not no_paste, batch=batch, lia_file=file, progress=progress,
         )  # fmt: skip
     page = write_edit_report(figures, folder)
     echo_list("unreadable", [f"{name}: {why}" for name, why in figures["unreadable"].items()])

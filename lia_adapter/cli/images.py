@@ -17,12 +17,14 @@ from lia_adapter.cli.options import (
     dry_run,
     echo_estimate,
     echo_list,
+    finite,
     generator_file,
     labels,
     memory,
     out,
     resize_mode,
     split,
+    truncation,
 )
 from lia_adapter.cli.terminal import ProgressLine
 from lia_adapter.cli.words import evaluation_lines
@@ -40,7 +42,7 @@ _LABELS = labels("all images, where the data set has no labels")
 @click.command(cls=Job)
 @click.argument("file")
 @click.option("--seeds", default="0-15", show_default=True, help="StyleGAN's seeds: 0-63, 1,5,42, or both.")
-@click.option("--trunc", type=float, default=1.0, show_default=True, help="Truncation psi.")
+@truncation
 @labels("all pictures, for a conditional generator")
 @click.option(
     "--mapping", type=click.Choice(SEED_MAPPINGS), default="original", show_default=True,
@@ -55,7 +57,7 @@ _LABELS = labels("all images, where the data set has no labels")
 def sample(
     file: str,
     seeds: str,
-    trunc: float,
+    psi: float,
     label: "Label | None",
     mapping: str,
     out: str | None,
@@ -86,7 +88,7 @@ def sample(
     if dry_run:
         echo_estimate(estimate(lia, Work(drawn=sum(map(len, files.values())))))
         return
-    sample_seeds(lia, files, psi=trunc, label=label, mapping=mapping, progress=progress)
+    sample_seeds(lia, files, psi=psi, label=label, mapping=mapping, progress=progress)
     first, more = next(iter(files)), len(files) - 1
     click.echo(f"wrote {first}{f' and {more:,} more' if more else ''}: {sum(map(len, files.values())):,} pictures")
 
@@ -176,7 +178,7 @@ def encode(
 @split(None, " Default all.")
 @_LABELS
 @bits
-@click.option("--trunc", type=float, default=1.0, show_default=True, help="Truncation psi.")
+@truncation
 @click.option("--trust-codes", is_flag=True, help="Say that CODES of another program are of LIA's generator.")
 @click.option("--no-paste", is_flag=True, help="Leave out the whole pictures with the reconstruction pasted back.")
 @batch
@@ -194,7 +196,7 @@ def reconstruct(
     split: str | None,
     label: "Label | None",
     bits: int | None,
-    trunc: float,
+    psi: float,
     trust_codes: bool,
     no_paste: bool,
     batch: int | None,
@@ -228,7 +230,7 @@ def reconstruct(
         return
     figures = reconstruct_images(
         lia, source, folder, resize_mode=resize_mode, align=align, landmarks=landmarks, split=split, label=label, bits=bits,
-        trust_codes=trust_codes, psi=trunc, paste=not no_paste, batch=batch, progress=progress,
+        trust_codes=trust_codes, psi=psi, paste=not no_paste, batch=batch, progress=progress,
     )  # fmt: skip
     page = write_reconstruct_report(figures, folder)
     if figures["mse"] is not None:
@@ -249,7 +251,7 @@ def reconstruct(
 @click.option("--space", type=click.Choice(SEARCH_SPACES), help="Where to search; ys: a y of its own for every layer.")
 @click.option("--steps", type=click.IntRange(min=0), help="Of optimisation.")
 @click.option("--quality", type=click.Choice(QUALITIES), help="Climb the ladder of methods so high.")
-@click.option("--seconds", type=click.FloatRange(min=0.01), help="Climb it in about so many seconds an image.")
+@click.option("--seconds", type=click.FloatRange(min=0.01), callback=finite, help="Climb it in about so many seconds an image.")
 @click.option("--faithful", is_flag=True, default=None, help="Climb it also where codes leave what the prior has.")
 @click.option("--features", type=Path, help="A torchvision network (.pth, .safetensors), to compare what it sees, too.")
 @resize_mode(None)

@@ -1,14 +1,33 @@
 """The commands that go from one picture to another: `mix`, `interpolate` and `video`."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lia_adapter.cli.options import Job, device, echo_list, flag, generator_file, labels, memory, out, resize_mode, split
+from lia_adapter.cli.options import (
+    Job,
+    device,
+    dry_run,
+    echo_estimate,
+    echo_list,
+    finite,
+    flag,
+    generator_file,
+    labels,
+    memory,
+    out,
+    resize_mode,
+    split,
+    truncation,
+)
 from lia_adapter.cli.terminal import ProgressLine
+
+if TYPE_CHECKING:
+    from lia_adapter.lia import LIA
 
 __all__ = ["interpolate", "mix", "video"]
 
@@ -23,6 +42,17 @@ _OF: Mapping[str, tuple[str, ...]] = {
 """The options of each kind of video."""
 
 
+def _echo_work(lia: "LIA", sources: Sequence[str], drawn: Callable[[Sequence[int]], int], reading: Mapping[str, Any]) -> None:
+    """Prints what a job would take that draws so many pictures of sources with so many things each."""
+    from lia_adapter.jobs.estimates import Work, estimate
+    from lia_adapter.jobs.sources import count_sources
+
+    known = {key: value for key, value in reading.items() if key in ("split", "label", "trust_codes")}
+    counts = [count_sources(lia, source, **known) for source in sources]
+    work = Work(drawn=drawn([count for count, _ in counts]), encoded=sum(encoded for _, encoded in counts))
+    echo_estimate(estimate(lia, work))
+
+
 def _sources(command: Callable[..., None]) -> Callable[..., None]:
     """The options of how sources are read and drawn; of the first three, the command gets as `reading` those that are given."""
 
@@ -30,10 +60,11 @@ def _sources(command: Callable[..., None]) -> Callable[..., None]:
     @split(None, " Default all.")
     @click.option("--trust-codes", is_flag=True, default=None, help="Say that codes of another program are of LIA's generator.")
     @labels("all pictures or seeds, for a conditional generator")
-    @click.option("--trunc", "psi", type=float, default=1.0, show_default=True, help="Truncation psi.")
+    @truncation
     @generator_file
     @device
     @memory
+    @dry_run
     @functools.wraps(command)
     def run(*args: Any, resize_mode: str | None, split: str | None, trust_codes: bool | None, **kwargs: Any) -> None:
         given = {"resize_mode": resize_mode, "split": split, "trust_codes": trust_codes}
@@ -64,6 +95,7 @@ def mix(
     reading: Mapping[str, Any],
     generator: str | None,
     device: str | None,
+    dry_run: bool,
     **given: Any,
 ) -> None:
     """Draw each of COARSE with some layers of each of FINE; with no options, three grids: its coarse, middle and fine ones.
@@ -75,7 +107,7 @@ def mix(
     from lia_adapter.config import parse_seeds
     from lia_adapter.devices import device_name
     from lia_adapter.errors import ConfigError
-    from lia_adapter.jobs.mix import GROUPS, mix_styles
+    from lia_adapter.jobs.mix import GROUPS, chosen_layers, mix_styles
     from lia_adapter.loading import load
     from lia_adapter.reports.moves import layer_words, write_mix_report
 
@@ -87,6 +119,10 @@ def mix(
     progress(f"open {Path(file).name}", 0, None)
     lia = load(file, generator=generator, device=device_name(device))
     chosen: dict[str, Any] = {"groups": groups} if groups else {}
+    if dry_run:
+        each = len(chosen_layers(lia.generator, groups or GROUPS, numbers))
+        _echo_work(lia, [first, second], lambda n: sum(n) + each * math.prod(n), {**reading, **given})
+        return
     figures, grids = mix_styles(lia, first, second, folder, layers=numbers, progress=progress, **chosen, **reading, **given)
     page = write_mix_report(figures, grids, folder)
     for name, of in figures["layers"].items():
@@ -112,12 +148,14 @@ def interpolate(
     reading: Mapping[str, Any],
     generator: str | None,
     device: str | None,
+    dry_run: bool,
     **given: Any,
 ) -> None:
     """Draw the way from one picture to another, straight in y and along a great circle in z, and measure both.
 
     FROM, TO and those that follow are each a picture, a file of codes with one, or a seed as in seeds:7; or FROM alone is a
-    folder, a zip, a file of codes or seeds with several. Writes path.png, path.html and path.json into the folder OUT.
+    folder, a zip, a file of codes or seeds with several. Writes into the folder OUT a PNG of each picture, y-01-001.png and so
+    on, and path.png, path.html and path.json.
     """
     from lia_adapter.devices import device_name
     from lia_adapter.jobs.interpolate import SPACES, interpolate_sources
@@ -127,6 +165,10 @@ def interpolate(
     folder, progress = Path(out or "path"), ProgressLine()
     progress(f"open {Path(file).name}", 0, None)
     lia = load(file, generator=generator, device=device_name(device))
+    if dry_run:
+        ways = 2 if lia.mapping is not None else 1
+        _echo_work(lia, sources, lambda n: ways * steps * (sum(n) - 1), {**reading, **given})
+        return
     figures = interpolate_sources(lia, sources, folder, steps=steps, features=features, progress=progress, **reading, **given)
     page = write_interpolate_report(figures, folder)
     for pair in figures["pairs"]:
@@ -146,10 +188,19 @@ def interpolate(
 @click.option("--frames", type=click.IntRange(min=1), help="From one key frame to the next; default 30.")
 @click.option("--loop", is_flag=True, default=None, help="Go from the last key frame back to the first.")
 @click.option("--space", type=click.Choice(_SPACES), help="Between key frames; default z, and y where LIA is not converted.")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Of the walk without sources; default 10.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), callback=finite, help="Of the walk without sources; default 10."
+)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Of that walk; default 0.")
-@click.option("--smooth", type=click.FloatRange(min=0), help="A Gaussian's width over a video's codes, in frames; default 2.")
-@click.option("--fps", type=click.FloatRange(0.1, 120), help="Frames a second; default 30, or those of a video.")
+@click.option(
+    "--smooth",
+    type=click.FloatRange(min=0),
+    callback=finite,
+    help="A Gaussian's width over a video's codes, in frames; default 2.",
+)
+@click.option(
+    "--fps", type=click.FloatRange(0.1, 120), callback=finite, help="Frames a second; default 30, or those of a video."
+)
 @_sources
 def video(
     file: str,
@@ -160,6 +211,7 @@ def video(
     psi: float,
     generator: str | None,
     device: str | None,
+    dry_run: bool,
     **flags: Any,
 ) -> None:
     """Film the way through key frames, a closed walk through z, or a video as LIA sees it.
@@ -174,7 +226,8 @@ def video(
     from lia_adapter.devices import device_name
     from lia_adapter.errors import ConfigError
     from lia_adapter.jobs.animation import check_animation
-    from lia_adapter.jobs.footage import is_footage
+    from lia_adapter.jobs.estimates import Work, estimate
+    from lia_adapter.jobs.footage import footage_count, is_footage
     from lia_adapter.jobs.run import check_inputs_kept
     from lia_adapter.jobs.video import film_of_footage, film_of_keys, film_of_walk, frame_rate, write_film
     from lia_adapter.loading import load
@@ -194,6 +247,16 @@ def video(
     progress = ProgressLine()
     progress(f"open {Path(file).name}", 0, None)
     lia = load(file, generator=generator, device=device_name(device))
+    if dry_run:
+        frames, loop = given.get("frames", 30), given.get("loop", False)
+        if videos:
+            count = footage_count(videos[0])
+            echo_estimate(estimate(lia, Work(drawn=count, encoded=count)))
+        elif sources:
+            _echo_work(lia, sources, lambda n: frames * (sum(n) - (not loop)) + (not loop), {**given, "label": label})
+        else:
+            echo_estimate(estimate(lia, Work(drawn=film_of_walk(lia, label=label, psi=psi, **given).count)))
+        return
     if videos:
         film = film_of_footage(lia, videos[0], label=label, psi=psi, progress=progress, **given)
     elif sources:

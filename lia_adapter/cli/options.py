@@ -25,6 +25,7 @@ __all__ = [
     "dry_run",
     "echo_estimate",
     "echo_list",
+    "finite",
     "flag",
     "generator_file",
     "labels",
@@ -34,6 +35,7 @@ __all__ = [
     "recipes",
     "resize_mode",
     "split",
+    "truncation",
 ]
 
 _LISTED = 10  # lines of a list that are shown
@@ -80,6 +82,13 @@ class _ToStderr(logging.Handler):
         click.echo(told(getattr(record, "message_of", record.getMessage()), flag), err=True)
 
 
+def finite(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    """A callback that refuses what is no number, or has no end: no bound does, as nothing is smaller or larger than nan."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no finite number.", context, option)
+    return value
+
+
 def _keep(context: click.Context, option: click.Parameter, value: str | None) -> None:
     if value is not None:
         from lia_adapter.budget import VARIABLE, parse_memory
@@ -115,6 +124,7 @@ bits = click.option(
 )  # fmt: skip
 
 
+truncation = click.option("--trunc", "psi", type=float, callback=finite, default=1.0, show_default=True, help="Truncation psi.")
 device = click.option("--device", help="cpu, cuda, cuda:1, mps; default: cuda where there is one.")
 batch = click.option(
     "--batch", type=click.IntRange(min=1), help="Images a pass, at most; default: what memory and speed allow."

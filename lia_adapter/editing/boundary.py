@@ -69,7 +69,11 @@ def _extremes(values: Tensor, share: float) -> tuple[Tensor, Tensor]:
         return low[:n], high[:n]  # as many of either: what is common is not the better answer
     n = min(max(round(len(values) * share), _LEAST_A_SIDE), len(values) // 2)
     order = values.argsort(stable=True)
-    return order[:n], order[-n:]
+    low, high = order[:n], order[-n:]
+    if values[low[-1]] == (middle := values[high[0]]):  # one value fills both: it is of neither end
+        low, high = low[values[low] < middle], high[values[high] > middle]
+        n = min(len(low), len(high))
+    return low[:n], high[len(high) - n :]
 
 
 def separate(u: Tensor, above: Tensor, decay: float) -> tuple[Tensor, float]:

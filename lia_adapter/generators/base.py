@@ -1,5 +1,6 @@
 """What the rest of the project expects of a generator, and the few things that all generators share."""
 
+import math
 from abc import ABCMeta
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
-from lia_adapter.errors import LIAError
+from lia_adapter.errors import ConfigError, LIAError, argument
 from lia_adapter.generators.labels import Label, label_words
 from lia_adapter.generators.layers import Dense
 from lia_adapter.mapping import InvertibleMapping
@@ -200,9 +201,14 @@ def truncate(ys: Tensor, y_mean: Tensor, psi: float, cutoff: int | None = None) 
 
     Returns:
         A tensor like ys (ys itself where psi is 1).
+
+    Raises:
+        ConfigError: psi is no finite number.
     """
     if psi == 1:
         return ys
+    if not math.isfinite(psi):
+        raise ConfigError(f"{argument('psi')} is {psi}; expected a number, such as 0.7.")
     moved = y_mean.lerp(ys, psi)
     if cutoff is None:
         return moved

@@ -12,7 +12,7 @@ from PIL import Image
 
 from lia_adapter.errors import LIAError
 
-__all__ = ["FOOTAGE", "Footage", "check_package", "is_footage", "write_footage"]
+__all__ = ["FOOTAGE", "Footage", "check_package", "footage_count", "is_footage", "write_footage"]
 
 FOOTAGE = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg")
 """What videos end in that are read."""
@@ -61,7 +61,8 @@ class Footage:
             rate = stream.average_rate or stream.guessed_rate
             if not rate or rate <= 0:
                 raise LIAError(f"{self.path.name} does not say how many frames it shows a second. Convert it to .mp4 first.")
-            self.fps, self.count = Fraction(rate), stream.frames or None
+            self.fps = Fraction(rate)
+            self.count: int | None = stream.frames or None
 
     def __iter__(self) -> Iterator[Image.Image]:
         """The frames, RGB, upright.
@@ -90,6 +91,19 @@ class Footage:
             raise LIAError(
                 f"{self.path.name} is no video that can be read: {_reason(error)}. Get it again, or convert it to .mp4 first."
             ) from error
+
+
+def footage_count(source: str | Path) -> int:
+    """How many frames a video has, as it says.
+
+    Raises:
+        LIAError: It cannot be read, or does not say.
+    """
+    if (count := Footage(source).count) is None:
+        raise LIAError(
+            f"{Path(source).name} does not say how many frames it has, so that no time can be told. Convert it to .mp4."
+        )
+    return count
 
 
 def write_footage(path: Path, frames: Iterator[Image.Image], fps: Fraction, kind: str) -> None:

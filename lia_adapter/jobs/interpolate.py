@@ -16,12 +16,12 @@ from lia_adapter.files import check_writable, make_folder
 from lia_adapter.generators import fingerprint
 from lia_adapter.generators.labels import Label
 from lia_adapter.jobs.mix import MOST
-from lia_adapter.jobs.run import check_inputs_kept, report_paths, write_results
+from lia_adapter.jobs.run import check_inputs_kept, refuse_others, report_paths, write_json, write_results
 from lia_adapter.jobs.sources import Sources, join_sources, open_sources, why_no_z
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.images import mse
 from lia_adapter.metrics.networks import FeatureNetwork, load_network, perceptual_distance
-from lia_adapter.pictures import Sheet, png_bytes
+from lia_adapter.pictures import Sheet, image_grid, png_bytes, save_png
 from lia_adapter.progress import Progress
 
 __all__ = ["PATH", "SPACES", "interpolate_sources", "step_codes"]
@@ -52,7 +52,8 @@ def interpolate_sources(
     Args:
         lia: With an encoder, if a source are images. Before conversion there is no way through z, and the figures say so.
         sources: Two or more of one picture, code or seed each; or one of several. See `open_sources`. At most 16 pictures.
-        out: Folder, made where there is none, for path.png and path.json.
+        out: Folder, made where there is none, for a PNG of each picture, and path.png and path.json. What an earlier call wrote
+            there is replaced; other pictures are not.
         steps: Pictures a way, both ends among them; at least 2.
         features: File of a torchvision network, for perceptual distances; without one, distances are of pixels.
         resize_mode: See `open_sources`.
@@ -87,23 +88,37 @@ def interpolate_sources(
     found = join_sources(parts)
     if not 2 <= len(found) <= MOST:
         raise ConfigError(f"the sources hold {len(found)} in all to go between; expected 2 to {MOST}.")
-    make_folder(folder)
-    for source, part in zip(sources, parts, strict=True):
-        check_inputs_kept(report_paths(folder / PATH).values(), source, part.names)
-    for target in report_paths(folder / PATH).values():
-        check_writable(target)
     left_out = why_no_z(lia, found)
     ways = list(SPACES)[: 1 if left_out else 2]
+    files = {space: _files(space, len(found) - 1, steps) for space in ways}
+    make_folder(folder)
+    targets = [folder / name for names in files.values() for name in names]
+    for source, part in zip(sources, parts, strict=True):
+        check_inputs_kept([*targets, *report_paths(folder / PATH).values()], source, part.names)
+    refuse_others(folder / PATH, targets)
+    for target in report_paths(folder / PATH).values():
+        check_writable(target)
+    figures: dict[str, Any] = {
+        "sources": [str(source) for source in sources], "lia": lia.provenance.get("source"),
+        "generator_sha256": fingerprint(lia.generator), "psi": psi, "steps": steps,
+        "measure": "root mean squared difference of pixels, on the scale of -1 to 1" if network is None
+        else f"perceptual distance, by {network.name}",
+        "pairs": [], "files": files, "left_out": {"z": left_out} if left_out else {}, "unreadable": dict(found.unreadable),
+    }  # fmt: skip
+    write_json(folder / PATH, figures)  # before the pictures, so that the same call may go over what an interrupted one left
     z = None if left_out else found.z(lia)
     measure = _measure(lia, network)
-    pairs, done, total = [], 0, (len(found) - 1) * len(ways) * steps
+    done, total = 0, (len(found) - 1) * len(ways) * steps
     sheet = Sheet((len(found) - 1) * steps, steps, sets=len(ways))
     for i in range(len(found) - 1):
         lengths: dict[str, float] = {}
         for of, space in enumerate(ways):
             ys, gaps, last = step_codes(lia, found, i, steps, z if space == "z" else None), [], None
+            names = iter(files[space][i * steps : (i + 1) * steps])
             for x in in_parts(lambda part: lia.synthesize(part).float().cpu(), ys, lia.at_once("draw")):
                 sheet.add(x, of)
+                for one in x.split(1):
+                    save_png(folder / next(names), image_grid(one))
                 gaps.append(measure(x[:-1], x[1:]) if last is None else measure(torch.cat([last, x[:-1]]), x))
                 last, done = x[-1:], done + len(x)
                 if progress:
@@ -111,16 +126,14 @@ def interpolate_sources(
             lengths[space] = float(torch.cat(gaps).double().sum())
         if not all(map(math.isfinite, lengths.values())):
             raise LIAError(f"what is drawn from {found.names[i]} to {found.names[i + 1]} holds values that are no numbers.")
-        pairs.append({"from": found.names[i], "to": found.names[i + 1], "length": lengths})
-    figures = {
-        "sources": [str(source) for source in sources], "lia": lia.provenance.get("source"),
-        "generator_sha256": fingerprint(lia.generator), "psi": psi, "steps": steps,
-        "measure": "root mean squared difference of pixels, on the scale of -1 to 1" if network is None
-        else f"perceptual distance, by {network.name}",
-        "pairs": pairs, "left_out": {"z": left_out} if left_out else {}, "unreadable": dict(found.unreadable),
-    }  # fmt: skip
+        figures["pairs"].append({"from": found.names[i], "to": found.names[i + 1], "length": lengths})
     write_results(folder / PATH, png_bytes(sheet.image), figures)
     return figures
+
+
+def _files(space: str, pairs: int, steps: int) -> list[str]:
+    """The file of each picture, pair by pair: y-02-001.png is the first on the second way."""
+    return [f"{space}-{pair + 1:02}-{k + 1:03}.png" for pair in range(pairs) for k in range(steps)]
 
 
 def step_codes(lia: LIA, found: Sources, i: int, steps: int, z: Tensor | None) -> Tensor:

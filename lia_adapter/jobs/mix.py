@@ -1,7 +1,6 @@
 """`mix`: pictures that have the coarse layers of one source and the fine ones of another (Karras 2019, sec. 3.1)."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,14 @@ from lia_adapter.files import check_writable, make_folder
 from lia_adapter.generators import Generator, StyleGAN1, StyleGAN2, fingerprint
 from lia_adapter.generators.labels import Label
 from lia_adapter.jobs.reconstruct import picture_stems
-from lia_adapter.jobs.run import check_inputs_kept, report_paths, write_json, write_results
+from lia_adapter.jobs.run import check_inputs_kept, refuse_others, report_paths, write_json, write_results
 from lia_adapter.jobs.sources import Sources, open_sources
 from lia_adapter.lia import LIA
 from lia_adapter.pictures import Sheet, image_grid, png_bytes, save_png
 from lia_adapter.progress import Progress
 from lia_adapter.resize import resize
 
-__all__ = ["GROUPS", "MIX", "MOST", "layer_groups", "mix_styles", "mixed"]
+__all__ = ["GROUPS", "MIX", "MOST", "chosen_layers", "layer_groups", "mix_styles", "mixed"]
 
 GROUPS = ("coarse", "middle", "fine")
 """Ranges of layers, as StyleGAN's figure of style mixing has them."""
@@ -98,7 +97,7 @@ def mix_styles(
     Raises:
         LIAError: See `open_sources`; unknown layers, a generator with one layer, or a file that cannot be written.
     """
-    chosen, folder = _chosen(lia.generator, groups, layers), Path(out)
+    chosen, folder = chosen_layers(lia.generator, groups, layers), Path(out)
     reading: dict[str, Any] = {
         "resize_mode": resize_mode, "split": split, "label": label, "trust_codes": trust_codes, "psi": psi, "most": MOST,
         "progress": progress,
@@ -115,7 +114,7 @@ def mix_styles(
     make_folder(folder)
     for source, found in ((first, rows), (second, columns)):
         check_inputs_kept([*targets, *report_paths(folder / MIX).values()], source, found.names)
-    _refuse_others(folder, targets)
+    refuse_others(folder / MIX, targets)
     for path in report_paths(folder / MIX).values():
         check_writable(path)
     write_json(folder / MIX, figures)  # before the pictures, so that the same call may go over what an interrupted one left
@@ -155,8 +154,8 @@ class _Grids:
             yield from x.split(1)
 
 
-def _chosen(generator: Generator, groups: Sequence[str], layers: Sequence[int] | None) -> dict[str, list[int]]:
-    """The layers of each grid, by its name."""
+def chosen_layers(generator: Generator, groups: Sequence[str], layers: Sequence[int] | None) -> dict[str, list[int]]:
+    """The layers of each grid, by its name; see `mix_styles`."""
     n, known = generator.num_ws, layer_groups(generator)
     if n == 1:
         raise LIAError("this generator has one layer that takes a y, so that there is nothing to mix; expected two or more.")
@@ -178,21 +177,6 @@ def _files(rows: Sources, columns: Sources, grids: Sequence[str]) -> dict[str, l
     names = [f"{a}+{b}.{grid}.png" for grid in grids for a in firsts for b in seconds]
     stems, n = picture_stems(names), len(rows) * len(columns)
     return {grid: [f"{stem}.png" for stem in stems[i * n : (i + 1) * n]] for i, grid in enumerate(grids)}
-
-
-def _refuse_others(folder: Path, targets: Sequence[Path]) -> None:
-    """Sees to it that no picture is lost that is not of an earlier mixture."""
-    try:
-        before: Mapping[str, Sequence[str]] = json.loads((folder / MIX).read_text())["files"]
-        ours = {name for names in before.values() for name in names}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        ours = set()
-    there = next((path for path in targets if path.name not in ours and path.exists()), None)
-    if there is not None:
-        raise ConfigError(
-            f"{argument('out')} {folder} holds {there.name}, which something else made. "
-            "Choose another folder, or remove that one."
-        )
 
 
 def _below_each_other(images: Sequence[Image.Image]) -> Image.Image:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from lia_adapter.errors import ConfigError, argument
 from lia_adapter.files import atomic_write, check_writable
 from lia_adapter.tensorfile import finite
 
-__all__ = ["check_inputs_kept", "checked_out", "report_paths", "run_folder", "write_json", "write_results"]
+__all__ = ["check_inputs_kept", "checked_out", "refuse_others", "report_paths", "run_folder", "write_json", "write_results"]
 
 
 def checked_out(out: str | Path | None, default: str, ending: str = ".safetensors", *, report: bool = True) -> Path:
@@ -95,3 +95,25 @@ def write_json(path: Path, figures: Mapping[str, Any]) -> None:
     """
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(finite(figures), indent=1))
+
+
+def refuse_others(report: Path, targets: Sequence[Path]) -> None:
+    """Sees to it that no picture is lost that an earlier run of the same job did not make.
+
+    Args:
+        report: The .json of that run, whose "files" are lists of names by kind; there may be none.
+        targets: Pictures beside it that are to be written.
+
+    Raises:
+        ConfigError: One is there, and something else made it.
+    """
+    try:
+        before: Mapping[str, Sequence[str]] = json.loads(report.read_text())["files"]
+        ours = {name for names in before.values() for name in names}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        ours = set()
+    if there := next((path for path in targets if path.name not in ours and path.exists()), None):
+        raise ConfigError(
+            f"{argument('out')} {report.parent} holds {there.name}, which something else made. "
+            "Choose another folder, or remove that one."
+        )

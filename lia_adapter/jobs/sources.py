@@ -21,7 +21,7 @@ from lia_adapter.lia import LIA
 from lia_adapter.notes import say_once
 from lia_adapter.progress import Progress
 
-__all__ = ["SEEDS", "Sources", "join_sources", "open_sources", "truncated", "why_no_z"]
+__all__ = ["SEEDS", "Sources", "count_sources", "join_sources", "open_sources", "truncated", "why_no_z"]
 
 SEEDS = "seeds:"
 """What a source begins with that is seeds, as in seeds:0-3,7."""
@@ -102,12 +102,24 @@ def open_sources(
         return _truncated(lia, _of_seeds(lia, parse_seeds(text.removeprefix(SEEDS)), label, most, text), psi)
     if is_codes_file(text):
         return _truncated(lia, _of_codes(lia, text, label, trust_codes, most), psi)
-    if lia.encoder is None:
-        raise LIAError(
-            f"this file has no encoder to read {text} with. Run lia-adapt train-encoder on it first, or give codes, or seeds "
-            f"as in {SEEDS}0-3."
-        )
+    _check_encoder(lia, text)
     return _truncated(lia, _of_images(lia, text, resize_mode, split, label, most, progress), psi)
+
+
+def count_sources(
+    lia: LIA, source: str | Path, *, split: str = "all", label: Label | None = None, trust_codes: bool = False
+) -> tuple[int, int]:
+    """How many things a source holds, and how many of them would have to be encoded; see `open_sources`."""
+    text = str(source)
+    check_given_label(label, lia.generator.c_dim)
+    if text.startswith(SEEDS):
+        check_samples(lia, label)
+        return len(parse_seeds(text.removeprefix(SEEDS))), 0
+    if is_codes_file(text):
+        return len(open_codes(text, lia, trust=trust_codes).names), 0
+    _check_encoder(lia, text)
+    count = len(open_images(text, lia.generator.resolution, lia.generator.channels, split=split))
+    return count, count
 
 
 def join_sources(parts: Sequence[Sources]) -> Sources:
@@ -202,6 +214,14 @@ def _of_images(
         tuple(images.names[n] for n in numbers), broadcast(found, g.num_ws), one_code(found),
         torch.cat(labels) if labels else None, tuple(places), images, tuple(numbers), tuple(images.unreadable.items()),
     )  # fmt: skip
+
+
+def _check_encoder(lia: LIA, source: str) -> None:
+    if lia.encoder is None:
+        raise LIAError(
+            f"this file has no encoder to read {source} with. Run lia-adapt train-encoder on it first, or give codes, or seeds "
+            f"as in {SEEDS}0-3."
+        )
 
 
 def _check_count(source: str, count: int, most: int | None, instead: str) -> None:

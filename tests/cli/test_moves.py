@@ -77,6 +77,26 @@ def test_a_video_is_drawn_again(shop: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ("mix", "in", "seeds:0-1"), ("interpolate", "in", "--steps", 4), ("video", "in", "--loop"), ("video", "--seconds", 2),
+    ],
+)  # fmt: skip
+def test_what_it_would_take_is_told_and_nothing_written(shop: Path, tmp_path: Path, arguments: tuple[object, ...]) -> None:
+    command, *rest = (shop / "in" if argument == "in" else argument for argument in arguments)
+    result = run(command, shop / "toy.safetensors", *rest, "-n", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"memory +about .*\ntime +about", result.stdout) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("command", [("sample",), ("reconstruct", "in"), ("edit", "in"), ("mix", "in", "in"), ("video", "in")])
+def test_truncation_is_a_number(shop: Path, command: tuple[str, ...], number: str) -> None:
+    name, *rest = (shop / part if part == "in" else part for part in command)
+    assert "is no finite number" in refused(run(name, shop / "toy.safetensors", *rest, "--trunc", number, cwd=shop))
+
+
+@pytest.mark.parametrize(
     ("command", "said"),
     [
         ("mix plain.safetensors in seeds:0", "no encoder to read in with"),
@@ -100,8 +120,8 @@ def test_a_video_is_drawn_again(shop: Path, tmp_path: Path) -> None:
         ("video toy.safetensors --loop", "--loop is not for a walk without sources"),
         ("video plain.safetensors seeds:0-1 --space z", "no way through z. This checkpoint was not converted"),
         ("video toy.safetensors --seconds 0.001", "--seconds is 0.001, which is not one frame at 30 a second"),
-        ("video toy.safetensors --seconds inf", "--seconds is inf"),
-        ("video toy.safetensors --fps nan", "--fps is nan; expected 0.1 to 120"),
+        ("video toy.safetensors --seconds inf", "inf is no finite number"),
+        ("video toy.safetensors --fps nan", "nan is no finite number"),
         ("video toy.safetensors seeds:0-1 --fps 200", "200.0 is not in the range"),
         ("video toy.safetensors --fps 60 -o a.gif", "Give --fps 50, or write .webp."),
         ("video toy.safetensors a.mp4 seeds:0", "a.mp4 is a video, which is drawn by itself"),

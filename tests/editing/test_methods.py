@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lia_adapter.direction_keys import FindConfig
 from lia_adapter.editing import Direction, Examples, Task
-from lia_adapter.editing.boundary import separate
+from lia_adapter.editing.boundary import _extremes, separate
 from lia_adapter.editing.measures import STRENGTHS, identity_kept, leakage, measure_effects, moved_pictures
 from lia_adapter.editing.methods import METHODS
 from lia_adapter.editing.pca import principal_components
@@ -167,6 +167,13 @@ def test_the_same_images_twice_and_no_images() -> None:
         METHODS["difference"](task_of("difference", twice))
     with pytest.raises(ConfigError, match="learns from attributes"):
         METHODS["boundary"](task_of("boundary"))
+
+
+def test_a_value_that_most_images_have_is_of_neither_extreme() -> None:
+    # Of 100 images 60 have 1, and those with 0 and 2 are the extremes.
+    values = torch.tensor([0.0] * 20 + [1.0] * 60 + [2.0] * 20, dtype=torch.float64)
+    low, high = _extremes(values, 0.5)
+    assert set(values[low].tolist()) == {0.0} and set(values[high].tolist()) == {2.0} and len(low) == len(high) == 20
 
 
 def test_a_boundary_in_the_plane() -> None:

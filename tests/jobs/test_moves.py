@@ -227,6 +227,18 @@ def test_ways_end_at_the_sources_and_are_as_long_as_by_hand(plain: LIA, tmp_path
         codes = step_codes(plain, found, 0, 5, way)
         assert torch.allclose(codes[[0, -1]], found.ys, atol=1e-5)
     assert pixels(tmp_path / "path.png").shape == (2 * 2, 5 * 2, 3)
+    drawn = [pixels(tmp_path / name) for name in figures["files"]["z"]]
+    assert [path.name for path in sorted(tmp_path.glob("y-*.png"))] == figures["files"]["y"]
+    np.testing.assert_array_equal(np.concatenate(drawn, axis=1), pixels(tmp_path / "path.png")[2:])
+
+
+def test_ways_again_replace_their_own_pictures_alone(plain: LIA, tmp_path: Path) -> None:
+    interpolate_sources(plain, ["seeds:0", "seeds:4"], tmp_path, steps=3)
+    interpolate_sources(plain, ["seeds:1", "seeds:4"], tmp_path, steps=2)
+    (tmp_path / "y-02-001.png").write_bytes(b"mine")
+    with pytest.raises(ConfigError, match=r"y-02-001.png, which something else made"):
+        interpolate_sources(plain, ["seeds:1,4,5"], tmp_path, steps=2)
+    assert (tmp_path / "y-02-001.png").read_bytes() == b"mine"
 
 
 def test_what_layers_differ_by_goes_along(plain: LIA) -> None:
