@@ -1,12 +1,16 @@
 """The keys of `invert`: what `lia-adapt invert` can be told."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from lia_adapter.config import check_choices, check_least, check_rates, check_seed, key
 from lia_adapter.errors import ConfigError
 from lia_adapter.keys import METHODS, QUALITIES, SEARCH_SPACES, STARTS, STARTS_OF, LabelledImageKeys
 
 __all__ = ["InvertConfig"]
+
+_ONLY_OF = {"space": "search", "codes": "multi-code", "quality": "ladder", "seconds": "ladder", "faithful": "ladder"}
+"""Keys that one method alone knows."""
+_WITHOUT_RATE = ("search", "ladder")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +48,14 @@ class InvertConfig(LabelledImageKeys):
         starts = STARTS_OF.get(self.method, STARTS)
         if self.start not in starts:
             raise ConfigError(f"start is {self.start}, but {self.method} begins at {starts[0]}. Set start={starts[0]}.")
-        if self.method != "ladder" and (self.seconds is not None or self.faithful):
-            key_ = "faithful" if self.faithful else "seconds"
-            raise ConfigError(f"{key_} is for the ladder, and method is {self.method}. Leave it out, or set method=ladder.")
+        for one in fields(self):
+            owner = _ONLY_OF.get(one.name, self.method)
+            if owner != self.method and getattr(self, one.name) != one.default:
+                raise ConfigError(
+                    f"{one.name} is for {owner}, and method is {self.method}. Leave it out, or set method={owner}."
+                )
+        if self.learning_rate is not None and self.method in _WITHOUT_RATE:
+            raise ConfigError(f"learning_rate is of Adam, by which {self.method} does not search. Leave it out.")
         if self.seconds is not None:
             check_least(self, {"seconds": 0.01})
         check_seed(self)

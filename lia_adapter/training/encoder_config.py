@@ -39,7 +39,9 @@ class EncoderConfig(LabelledImageKeys):
     pixel_weight: float = key("mean squared error on [-1, 1]", 1.0)
     vgg_weight: float = key("mean squared difference of VGG16's conv4_3", 5e-5)
     perceptual_weight: float = key("distance of normalised features, of any other network", 1.0)
-    pyramid_weight: float = key("distance of Laplacian pyramids, without a network: keeps edges; 0: none", PYRAMID_WEIGHT)
+    pyramid_weight: float = key(
+        "distance of Laplacian pyramids, without a network: keeps edges; 0: none", PYRAMID_WEIGHT, new=True
+    )
     adversarial_weight: float = key("against the checkpoint's discriminator, which learns along; 0: none", 0.1)
     r1_gamma: float = key("its gradient penalty", 10.0)
     prior_weight: float = key(

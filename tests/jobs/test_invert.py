@@ -278,8 +278,13 @@ def test_seconds_an_image_are_steps_of_the_ladder(lia: LIA, folder: Path, tmp_pa
     [
         ({"method": "projector"}, "start is encoder, but projector begins at mean. Set start=mean"),
         ({"method": "in-domain", "start": "mean"}, "start is mean, but in-domain begins at encoder"),
-        ({"seconds": 2.0}, "seconds is for the ladder, and method is search"),
-        ({"method": "tune", "faithful": True}, "faithful is for the ladder, and method is tune"),
+        ({"seconds": 2.0}, "seconds is for ladder, and method is search"),
+        ({"method": "tune", "faithful": True}, "faithful is for ladder, and method is tune"),
+        ({"method": "tune", "space": "z"}, "space is for search, and method is tune"),
+        ({"codes": 5}, "codes is for multi-code, and method is search"),
+        ({"method": "features", "quality": "best"}, "quality is for ladder, and method is features"),
+        ({"learning_rate": 0.1}, "learning_rate is of Adam, by which search does not search"),
+        ({"method": "ladder", "learning_rate": 0.1}, "learning_rate is of Adam, by which ladder does not search"),
     ],
 )
 def test_keys_that_do_not_go_together(lia: LIA, folder: Path, tmp_path: Path, keys: dict[str, Any], message: str) -> None:
