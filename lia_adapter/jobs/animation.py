@@ -9,7 +9,6 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,11 +17,12 @@ from PIL import Image
 from lia_adapter.data.decode import upright
 from lia_adapter.errors import ConfigError, argument
 from lia_adapter.files import atomic_write, check_writable
-from lia_adapter.jobs.footage import check_package, write_footage
+from lia_adapter.jobs.footage import Footage, check_package, write_footage
 
-__all__ = ["check_animation", "write_animation"]
+__all__ = ["check_animation", "holds_sound", "write_animation"]
 
 Frames = Iterator[Image.Image]
+_SOUNDING = (".mp4", ".webm")
 _GIF_FASTEST = 50  # frames a second: what shows a frame for less than 2/100 s is slowed down by browsers
 
 
@@ -38,12 +38,12 @@ def check_animation(out: str | Path, fps: Fraction) -> Path:
     """
     path = Path(out)
     ending = path.suffix.lower()
-    if ending not in _WRITERS:
+    if ending not in (*_WRITERS, *_SOUNDING):
         raise ConfigError(
-            f"{argument('out')} {path} must end in one of {', '.join(_WRITERS)}; expected for example "
+            f"{argument('out')} {path} must end in one of {', '.join((*_WRITERS, *_SOUNDING))}; expected for example "
             f"{path.with_suffix('.webp') if path.name else 'video.webp'}."
         )
-    if ending in (".mp4", ".webm"):
+    if ending in _SOUNDING:
         check_package(f"to write {ending}", ", or write .webp, .apng or .gif")
     if ending == ".gif" and fps > _GIF_FASTEST:
         raise ConfigError(
@@ -54,7 +54,7 @@ def check_animation(out: str | Path, fps: Fraction) -> Path:
     return path
 
 
-def write_animation(path: Path, frames: Frames, fps: Fraction) -> None:
+def write_animation(path: Path, frames: Frames, fps: Fraction, sound: Footage | None = None) -> None:
     """Writes moving pictures, whole or not at all; those that are no videos begin anew at their end.
 
     Args:
@@ -62,12 +62,22 @@ def write_animation(path: Path, frames: Frames, fps: Fraction) -> None:
         frames: At least one, all of one size; what is transparent is laid over white.
         fps: Frames a second. GIF counts whole hundredths of a second, and WebP thousandths: there frames differ by one of them,
             so that the whole takes as long as it should.
+        sound: A video whose sound goes along, where the file is one (`holds_sound`).
 
     Raises:
         LIAError: The file cannot be written.
     """
     with atomic_write(path) as temporary:
-        _WRITERS[path.suffix.lower()](temporary, map(_rgb, frames), fps)
+        kind = path.suffix.lower()
+        if kind in _SOUNDING:
+            write_footage(temporary, map(_rgb, frames), fps, kind[1:], sound)
+        else:
+            _WRITERS[kind](temporary, map(_rgb, frames), fps)
+
+
+def holds_sound(path: Path) -> bool:
+    """Whether a file of this name has sound beside pictures."""
+    return path.suffix.lower() in _SOUNDING
 
 
 def _rgb(frame: Image.Image) -> Image.Image:
@@ -172,6 +182,5 @@ def _three(number: int) -> bytes:
 
 
 _WRITERS: dict[str, Callable[[Path, Frames, Fraction], None]] = {
-    ".webp": _write_webp, ".apng": _write_apng, ".gif": _write_gif, ".mp4": partial(write_footage, kind="mp4"),
-    ".webm": partial(write_footage, kind="webm"),
+    ".webp": _write_webp, ".apng": _write_apng, ".gif": _write_gif,
 }  # fmt: skip

@@ -22,7 +22,7 @@ from lia_adapter.files import check_writable
 from lia_adapter.generators import broadcast, fingerprint
 from lia_adapter.generators.base import one_class
 from lia_adapter.generators.labels import Label, check_given_label
-from lia_adapter.jobs.animation import check_animation, write_animation
+from lia_adapter.jobs.animation import check_animation, holds_sound, write_animation
 from lia_adapter.jobs.footage import Footage
 from lia_adapter.jobs.run import check_inputs_kept, report_paths, write_json
 from lia_adapter.jobs.sample import check_samples
@@ -49,6 +49,7 @@ class Film:
         fps: A second.
         about: What it shows, as JSON.
         inputs: Files that it reads: data sets, and the names of images in them.
+        sound: A video whose sound goes along.
     """
 
     frames: Callable[[], Iterator[Image.Image]]
@@ -56,6 +57,7 @@ class Film:
     fps: Fraction
     about: dict[str, Any]
     inputs: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    sound: Footage | None = None
 
 
 def film_of_keys(
@@ -188,7 +190,7 @@ def film_of_footage(
 
     Args:
         lia: With an encoder.
-        source: The video, see `Footage`. It is read twice; its sound is left out.
+        source: The video, see `Footage`. It is read twice; its sound goes along into a file that has any.
         smooth: Standard deviation of the Gaussian window over the codes' z, in frames; of their y before conversion. 0 is none.
         resize_mode: How frames come to the size: crop, letterbox or stretch.
         label: The class of all frames of a conditional generator, or the numbers of their label; smoothing z needs it.
@@ -228,7 +230,7 @@ def film_of_footage(
             done, batch = done + len(batch), []
 
     about = {"kind": "footage", "sources": [str(source)], "smooth": smooth, "space": space, **_made_by(lia, psi)}
-    return Film(frames, count, video.fps, about, ((str(source), ()),))
+    return Film(frames, count, video.fps, about, ((str(source), ()),), video if video.has_sound else None)
 
 
 def write_film(film: Film, out: str | Path, progress: Progress | None = None) -> tuple[dict[str, Any], bytes]:
@@ -265,12 +267,14 @@ def write_film(film: Film, out: str | Path, progress: Progress | None = None) ->
                 progress("frames", i, film.count)
             yield frame
 
-    write_animation(path, watched(), film.fps)
+    sound = film.sound if holds_sound(path) else None
+    write_animation(path, watched(), film.fps, sound)
     if progress:
         progress("frames", film.count, film.count)
     figures = {
         **film.about, "file": path.name, "count": film.count, "fps": float(film.fps), "width": size[0], "height": size[1],
         "seconds": float(film.count / film.fps), "shown": sorted(shown),
+        **({} if film.sound is None else {"sound": sound is not None}),
     }  # fmt: skip
     write_json(target, figures)
     return figures, png_bytes(sheet.image)

@@ -125,7 +125,10 @@ def film_words(figures: Mapping[str, Any]) -> str:
         return f"a closed walk through z, seed {figures['seed']}"
     if figures["kind"] == "footage":
         how = f"smoothed in {figures['space']} over {figures['smooth']:g} frames" if figures["smooth"] else "not smoothed"
-        return f"{figures['sources'][0]}, each frame encoded, {how}, and pasted back; without sound"
+        sound = ", with its sound" if figures.get("sound") else ""
+        if figures.get("sound") is False:
+            sound = ", without its sound, for which .mp4 and .webm have a place"
+        return f"{figures['sources'][0]}, each frame encoded, {how}, and pasted back{sound}"
     closed = ", closed" if figures["loop"] else ""
     why = f". {figures['z_left_out']}" if figures["z_left_out"] else ""
     return f"a spline in {figures['space']} through {len(figures['names'])} key frames{closed}{why.rstrip('.')}"

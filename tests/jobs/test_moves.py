@@ -391,6 +391,53 @@ def test_a_video_is_encoded_smoothed_and_pasted_back(toy: LIA, tmp_path: Path) -
             assert np.abs(found[4:12, 8:16] - middle[4:12, 4:12]).max() <= 2
 
 
+def with_tone(path: Path, frames: int, fps: int, seconds: float, hertz: float) -> None:
+    """A video with a tone beside its pictures, by PyAV alone."""
+    av: Any = importlib.import_module("av")
+    with av.open(str(path), "w") as container:
+        video, sound = container.add_stream("mpeg4", rate=fps), container.add_stream("aac", rate=44_100, layout="mono")
+        video.width, video.height, video.pix_fmt = 24, 16, "yuv420p"
+        wave = np.sin(2 * np.pi * hertz * np.arange(round(44_100 * seconds)) / 44_100).astype(np.float32) / 2
+        for i, picture in enumerate(colours(frames, (24, 16))):
+            frame = av.VideoFrame.from_image(picture)
+            frame.pts, frame.time_base = i, Fraction(1, fps)
+            container.mux(video.encode(frame))
+        heard = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
+        heard.rate, heard.pts, heard.time_base = 44_100, 0, Fraction(1, 44_100)
+        for packets in (video.encode(), sound.encode(heard), sound.encode()):
+            container.mux(packets)
+
+
+def heard_in(path: Path) -> tuple[float, float]:
+    """Seconds of sound, and the frequency that is loudest in it."""
+    av: Any = importlib.import_module("av")
+    with av.open(str(path)) as container:
+        frames = list(container.decode(container.streams.audio[0]))
+    wave = np.concatenate([frame.to_ndarray()[0] for frame in frames])
+    rate = frames[0].sample_rate
+    return len(wave) / rate, float(np.abs(np.fft.rfft(wave)).argmax() * rate / len(wave))
+
+
+@pytest.mark.parametrize("ending", ["mp4", "webm"])
+@pytest.mark.parametrize("seconds", [1.0, 3.0])
+def test_sound_goes_along_as_far_as_pictures(toy: LIA, tmp_path: Path, ending: str, seconds: float) -> None:
+    pytest.importorskip("av")
+    with_tone(tmp_path / "in.mp4", 12, 12, seconds, 440.0)
+    film = film_of_footage(toy, tmp_path / "in.mp4", smooth=0)
+    figures, _ = write_film(film, tmp_path / f"out.{ending}")
+    length, hertz = heard_in(tmp_path / f"out.{ending}")
+    assert figures["sound"] and abs(length - 1) < 0.1 and abs(hertz - 440) < 3
+    silent, _ = write_film(film, tmp_path / "out.webp")
+    assert not silent["sound"]
+
+
+def test_a_video_without_sound_says_nothing_of_it(toy: LIA, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    write_animation(tmp_path / "in.mp4", iter(colours(4, (24, 16))), Fraction(12))
+    figures, _ = write_film(film_of_footage(toy, tmp_path / "in.mp4"), tmp_path / "out.mp4")
+    assert "sound" not in figures and not Footage(tmp_path / "out.mp4").has_sound
+
+
 def test_smoothing_a_still_video_changes_nothing(toy: LIA, tmp_path: Path) -> None:
     pytest.importorskip("av")
     write_animation(tmp_path / "in.mp4", iter(colours(1, (16, 16)) * 5), Fraction(12))
