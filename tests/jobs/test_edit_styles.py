@@ -14,7 +14,9 @@ from lia_adapter.editing.edits import conditional
 from lia_adapter.errors import LIAError
 from lia_adapter.generators import broadcast, fingerprint, style_sizes, styles_of
 from lia_adapter.inversion import STYLES
+from lia_adapter.jobs.drawing import Coded
 from lia_adapter.jobs.edit import edit_again, edit_images
+from lia_adapter.jobs.edit_plan import EditPlan
 from lia_adapter.jobs.exchange import export_directions
 from lia_adapter.jobs.invert import invert_images
 from lia_adapter.lia import LIA
@@ -169,3 +171,19 @@ def test_directions_of_other_styles_are_refused_by_name(lia: LIA, tmp_path: Path
 def test_no_other_program_reads_styles(lia: LIA, tmp_path: Path, form: str) -> None:
     with pytest.raises(LIAError, match="'s' is of s, styles, which"):
         export_directions(of_styles(lia), form, tmp_path)
+
+
+def test_readings_of_codes_and_of_styles_become_what_is_wanted_together(lia: LIA) -> None:
+    random = torch.Generator().manual_seed(3)
+    step, reader, y = (torch.randn(n, 16, generator=random) for n in (1, 1, 4))
+    p = Direction("p", "y", step[0], "test", reader=reader[0], bias=0.5)
+    s = of_styles(lia)["s"]
+    assert s.reader is not None
+    directions = Directions(fingerprint(lia.generator), (s, p))
+    made = EditPlan(lia, directions, {}, {"s": 2.0, "p": 1.0})(Coded(y, {}, None, range(4)))
+    of_p = (0.5 - y @ reader[0]) / float(step[0] @ reader[0])
+    styles = styles_of(lia.generator, broadcast(y + of_p[:, None] * step, lia.generator.num_ws))
+    of_s = (1.5 - styles @ s.reader) / float(s.step @ s.reader)
+    amounts = torch.tensor([[one.strengths["s"], one.strengths["p"]] for one in made])
+    torch.testing.assert_close(amounts, torch.stack([of_s, of_p], dim=1), rtol=0.03, atol=0.03)
+    assert all(one.reached for one in made)
