@@ -5,14 +5,14 @@ from pathlib import Path
 
 import click
 
-from lia_adapter.cli.options import Job, assume, device, dry_run, generator_file, memory, out, split
+from lia_adapter.cli.options import Commands, Job, assume, device, dry_run, generator_file, memory, out, split
 from lia_adapter.cli.terminal import ProgressLine
 from lia_adapter.direction_keys import FIND_METHODS, FindConfig
 
 __all__ = ["directions"]
 
 
-@click.group()
+@click.group(cls=Commands)
 def directions() -> None:
     """Directions of codes: ways to move them that change one thing in the picture."""
 

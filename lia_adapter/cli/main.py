@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from lia_adapter.cli.options import Commands
 from lia_adapter.errors import LIAError
 
 __all__ = ["main"]
@@ -25,7 +26,7 @@ COMMANDS = {
 """Which module of this room has each command."""
 
 
-class _Group(click.Group):
+class _Group(Commands):
     """Loads a command when it is asked for, and turns our errors into one line and the exit codes promised above."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -45,8 +46,11 @@ class _Group(click.Group):
         """Runs a command and ends the process."""
         signal.signal(signal.SIGTERM, _terminated)
         kwargs["standalone_mode"] = False
+        code = 0
         try:
             code = super().main(*args, **kwargs)  # a number where a command ended by itself with one
+        except click.exceptions.NoArgsIsHelpError as error:  # somebody looks around
+            click.echo(error.ctx.get_help() if error.ctx else "")
         except LIAError as error:
             _fail(_on_command_line(error), 2)
         except click.ClickException as error:

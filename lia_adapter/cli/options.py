@@ -16,6 +16,7 @@ from lia_adapter.keys import ALIGNMENTS, RESIZE_MODES
 from lia_adapter.notes import LOGGER, say_once
 
 __all__ = [
+    "Commands",
     "Job",
     "alignment",
     "assume",
@@ -45,6 +46,16 @@ _FLAGS = {"out": "-o", "psi": "--trunc", "LIA_MEMORY": "--memory", "label": "--c
 def flag(argument: str) -> str:
     """What the command line calls an argument of the Python API."""
     return _FLAGS.get(argument) or f"--{argument.replace('_', '-')}"
+
+
+class Commands(click.Group):
+    """A group whose help says of each command its first sentence, whole."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Prints the commands, as wide as the text needs."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(limit=1000)) for name, command in found if command])
 
 
 class Job(click.Command):

@@ -5,6 +5,7 @@ import io
 import sys
 import threading
 import time
+from pathlib import Path
 
 import click
 import pytest
@@ -15,6 +16,7 @@ from lia_adapter.cli.terminal import ProgressLine
 from lia_adapter.devices import device_name
 from lia_adapter.errors import ConfigError
 from lia_adapter.progress import duration
+from tests.cli.test_convert_sample_inspect import run
 
 
 class Screen(io.StringIO):
@@ -217,3 +219,14 @@ def test_a_device_that_cannot_be_used_is_said_in_one_line(name: str) -> None:
     with pytest.raises(ConfigError, match=f"device {name!r}") as error:
         device_name(name)
     assert "\n" not in str(error.value) and "cannot be used" in str(error.value)
+
+
+@pytest.mark.parametrize("group", [(), ("directions",)])
+def test_without_a_command_the_commands_are_told_in_whole_sentences(group: tuple[str, ...], tmp_path: Path) -> None:
+    result = run(*group, cwd=tmp_path)
+    assert result.returncode == 0 and not result.stderr and "..." not in result.stdout.split("Commands:")[1]
+    listed = " ".join(result.stdout.split("Commands:")[1].split())
+    assert (
+        "Find directions by METHOD in the codes of LIA" if group else "Draw the seeds of FILE, a LIA file or a plain"
+    ) in listed
+    assert result.stdout == run(*group, "--help", cwd=tmp_path).stdout
