@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lia_adapter.cli import moving
 from lia_adapter.cli.options import (
     Job,
     alignment,
@@ -31,58 +32,21 @@ if TYPE_CHECKING:
 __all__ = ["edit"]
 
 
-def _numbers(context: click.Context, option: click.Parameter, values: Sequence[str]) -> dict[str, float]:
-    """NAME=NUMBER, several times."""
-    found: dict[str, float] = {}
-    for value in values:
-        name, equals, text = value.rpartition("=")
-        try:
-            found[name] = float(text)
-        except ValueError:
-            equals = ""
-        if not equals or not name or found[name] != found[name] or abs(found[name]) > 1e6:
-            raise click.BadParameter(f"{value!r} is no NAME=NUMBER, such as smile=2.", context, option)
-    if len(found) < len(values):
-        raise click.BadParameter("one name is given twice; say once how far to go.", context, option)
-    return found
-
-
-def _names(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[str]:
-    """Names, several times or with commas between."""
-    return [name.strip() for value in values for name in value.split(",") if name.strip()]
-
-
-def _layers(context: click.Context, option: click.Parameter, value: str | None) -> list[int] | None:
-    """Numbers and ranges, as in 0-3,7."""
-    from lia_adapter.config import parse_seeds
-    from lia_adapter.errors import ConfigError
-
-    try:
-        return None if value is None else parse_seeds(value)
-    except ConfigError:
-        raise click.BadParameter(f"{value!r} are no layers; expected numbers and ranges, as in 4-7.", context, option) from None
-
-
 @click.command(cls=Job)
 @click.argument("file", metavar="LIA", required=False)
 @click.argument("source", metavar="PHOTOS|CODES", required=False)
 @out("Folder for the pictures", "edited")
+@moving.directions_files
+@moving.move
 @click.option(
-    "--directions", multiple=True, help="A file of directions; several times for several. Default directions.safetensors."
+    "--to",
+    multiple=True,
+    metavar="NAME=V",
+    callback=moving.numbers,
+    help="Go until the attribute is V, by --scorer or as codes say.",
 )
-@click.option(
-    "--move", multiple=True, metavar="NAME=S", callback=_numbers, help="Go so many standard deviations along a direction."
-)
-@click.option(
-    "--to", multiple=True, metavar="NAME=V", callback=_numbers, help="Go until the attribute is V, by --scorer or as codes say."
-)
-@click.option("--keep", multiple=True, metavar="NAMES", callback=_names, help="Directions whose attributes are to stay.")
-@click.option(
-    "--layers",
-    metavar="RANGE",
-    callback=_layers,
-    help="Which layers move, of s which style layers, as in 4-7; default: as directions say.",
-)
+@moving.keep
+@moving.layers
 @click.option("--space", type=click.Choice(["y", "ys", "z", "s"]), help="Which directions, where several have one name.")
 @click.option("--scorer", help="What reads attributes of pictures, for --to: see lia-adapt directions find.")
 @click.option("--again", metavar="PNG", type=Path, help="Make a picture of an earlier edit once more, by the recipe in it.")

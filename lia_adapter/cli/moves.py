@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lia_adapter.cli import moving
 from lia_adapter.cli.options import (
     Job,
     device,
@@ -33,11 +34,13 @@ __all__ = ["interpolate", "mix", "video"]
 
 _SPACES = ("y", "z")
 _KEYS, _WALK, _FOOTAGE = "a way through key frames", "a walk without sources", "a video as the source"
+_MOVES = "what directions do"
 _READING = ("resize_mode", "split", "trust_codes")
 _OF: Mapping[str, tuple[str, ...]] = {
     _KEYS: ("frames", "loop", "space", "fps", *_READING),
     _WALK: ("seconds", "seed", "fps"),
     _FOOTAGE: ("smooth", "resize_mode"),
+    _MOVES: ("move", "directions", "keep", "layers", "seconds", "fps", *_READING),
 }
 """The options of each kind of video."""
 
@@ -186,10 +189,17 @@ def interpolate(
 @click.argument("sources", metavar="[SOURCE]...", nargs=-1)
 @out("The video: .webp, .apng, .gif, .mp4 or .webm", "video.webp")
 @click.option("--frames", type=click.IntRange(min=1), help="From one key frame to the next; default 30.")
+@moving.move
+@moving.directions_files
+@moving.keep
+@moving.layers
 @click.option("--loop", is_flag=True, default=None, help="Go from the last key frame back to the first.")
 @click.option("--space", type=click.Choice(_SPACES), help="Between key frames; default z, and y where LIA is not converted.")
 @click.option(
-    "--seconds", type=click.FloatRange(min=0, min_open=True), callback=finite, help="Of the walk without sources; default 10."
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=finite,
+    help="Of the walk without sources, default 10; with --move, of each direction and source, default 4.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Of that walk; default 0.")
 @click.option(
@@ -214,18 +224,20 @@ def video(
     dry_run: bool,
     **flags: Any,
 ) -> None:
-    """Film the way through key frames, a closed walk through z, or a video as LIA sees it.
+    """Film the way through key frames, a closed walk through z, what directions do, or a video as LIA sees it.
 
     Each SOURCE is a picture, a folder, a zip, a file of codes, or seeds as in seeds:0-3: all that they hold are key frames,
     and the way between them is smooth. Without any, the video is a walk among what the generator draws that ends where it
     begins. One SOURCE that is a video (.mp4, .mov, .webm, ...) is encoded frame by frame, its codes are smoothed over time, and
-    what they draw is pasted back.
+    what they draw is pasted back. With --move, each SOURCE is moved along one direction after the other, there and back.
 
     Beside OUT comes a page (.html) and figures (.json). .mp4 and .webm, also as a SOURCE, need lia-adapter[video].
     """
     from lia_adapter.devices import device_name
     from lia_adapter.errors import ConfigError
     from lia_adapter.jobs.animation import check_animation
+    from lia_adapter.jobs.directions_film import film_of_directions
+    from lia_adapter.jobs.edit import open_directions
     from lia_adapter.jobs.estimates import Work, estimate
     from lia_adapter.jobs.footage import footage_count, is_footage
     from lia_adapter.jobs.run import check_inputs_kept
@@ -236,22 +248,29 @@ def video(
     videos = [source for source in sources if is_footage(source)]
     if videos and len(sources) > 1:
         raise ConfigError(f"{videos[0]} is a video, which is drawn by itself; leave the other sources out.")
-    kind = _FOOTAGE if videos else _KEYS if sources else _WALK
-    given = {key: value for key, value in flags.items() if value is not None} | dict(reading)
+    kind = _FOOTAGE if videos else _MOVES if flags["move"] else _KEYS if sources else _WALK
+    given = {key: value for key, value in flags.items() if value not in (None, (), [], {})} | dict(reading)
     if wrong := [key for key in given if key not in _OF[kind]]:
         takes = ", ".join(map(flag, _OF[kind]))
         raise ConfigError(f"{flag(wrong[0])} is not for {kind}, which takes {takes}. Leave it out.")
+    if kind == _MOVES and not sources:
+        raise ConfigError("--move needs a SOURCE to move: a picture, codes, or seeds as in seeds:0-3.")
     target = check_animation(out or "video.webp", frame_rate(given.get("fps", 1)))
     for source in sources:
         check_inputs_kept([target], source, ())  # before anything takes long
     progress = ProgressLine()
     progress(f"open {Path(file).name}", 0, None)
     lia = load(file, generator=generator, device=device_name(device))
+    if kind == _MOVES:
+        given["directions"] = open_directions(lia, given.get("directions", ["directions.safetensors"]))
     if dry_run:
         frames, loop = given.get("frames", 30), given.get("loop", False)
         if videos:
             count = footage_count(videos[0])
             echo_estimate(estimate(lia, Work(drawn=count, encoded=count)))
+        elif kind == _MOVES:
+            count = round(given.get("seconds", 4.0) * given.get("fps", 30.0)) * len(given["move"])
+            _echo_work(lia, sources, lambda n: count * sum(n), {**given, "label": label})
         elif sources:
             _echo_work(lia, sources, lambda n: frames * (sum(n) - (not loop)) + (not loop), {**given, "label": label})
         else:
@@ -259,6 +278,8 @@ def video(
         return
     if videos:
         film = film_of_footage(lia, videos[0], label=label, psi=psi, progress=progress, **given)
+    elif kind == _MOVES:
+        film = film_of_directions(lia, sources, label=label, psi=psi, progress=progress, **given)
     elif sources:
         film = film_of_keys(lia, sources, label=label, psi=psi, progress=progress, **given)
     else:

@@ -16,7 +16,7 @@ from lia_adapter.files import check_writable, make_folder
 from lia_adapter.generators import fingerprint
 from lia_adapter.generators.labels import Label
 from lia_adapter.jobs.mix import MOST
-from lia_adapter.jobs.run import check_inputs_kept, refuse_others, report_paths, write_json, write_results
+from lia_adapter.jobs.run import check_inputs_kept, refuse_unlisted, report_paths, write_json, write_results
 from lia_adapter.jobs.sources import Sources, join_sources, open_sources, why_no_z
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.images import mse
@@ -95,7 +95,7 @@ def interpolate_sources(
     targets = [folder / name for names in files.values() for name in names]
     for source, part in zip(sources, parts, strict=True):
         check_inputs_kept([*targets, *report_paths(folder / PATH).values()], source, part.names)
-    refuse_others(folder / PATH, targets)
+    refuse_unlisted(folder / PATH, targets)
     for target in report_paths(folder / PATH).values():
         check_writable(target)
     figures: dict[str, Any] = {

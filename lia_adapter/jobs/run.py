@@ -10,7 +10,7 @@ from lia_adapter.errors import ConfigError, argument
 from lia_adapter.files import atomic_write, check_writable
 from lia_adapter.tensorfile import finite
 
-__all__ = ["check_inputs_kept", "checked_out", "refuse_others", "report_paths", "run_folder", "write_json", "write_results"]
+__all__ = ["check_inputs_kept", "checked_out", "refuse_unlisted", "report_paths", "run_folder", "write_json", "write_results"]
 
 
 def checked_out(out: str | Path | None, default: str, ending: str = ".safetensors", *, report: bool = True) -> Path:
@@ -97,7 +97,7 @@ def write_json(path: Path, figures: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(finite(figures), indent=1))
 
 
-def refuse_others(report: Path, targets: Sequence[Path]) -> None:
+def refuse_unlisted(report: Path, targets: Sequence[Path]) -> None:
     """Sees to it that no picture is lost that an earlier run of the same job did not make.
 
     Args:

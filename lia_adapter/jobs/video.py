@@ -31,7 +31,10 @@ from lia_adapter.lia import LIA
 from lia_adapter.pictures import Sheet, image_grid, png_bytes
 from lia_adapter.progress import Progress
 
-__all__ = ["FILM_SPACES", "Film", "film_of_footage", "film_of_keys", "film_of_walk", "figures_path", "frame_rate", "write_film"]
+__all__ = [
+    "FILM_SPACES", "Film", "film_of_footage", "film_of_keys", "film_of_walk", "figures_path", "frame_rate", "made_by",
+    "write_film",
+]  # fmt: skip
 
 FILM_SPACES = ("y", "z")
 """Where a way through key frames may go."""
@@ -120,7 +123,7 @@ def film_of_keys(
     def codes(part: range) -> Tensor:
         return key_codes(lia, keys, z, times[part.start : part.stop], loop)
 
-    return Film(lambda: _drawn(lia, codes, count), count, rate, about | _made_by(lia, psi), inputs)
+    return Film(lambda: _drawn(lia, codes, count), count, rate, about | made_by(lia, psi), inputs)
 
 
 def key_codes(lia: LIA, keys: Sources, z: Tensor | None, t: Tensor, loop: bool) -> Tensor:
@@ -171,7 +174,7 @@ def film_of_walk(
         c = None if label is None else one_class(label, g.c_dim, len(z), z)
         return truncated(lia, broadcast(g.mapping(z, c), g.num_ws, g.y_dim), psi, c)
 
-    about = {"kind": "walk", "seconds": seconds, "seed": seed, "space": "z", "loop": True, **_made_by(lia, psi)}
+    about = {"kind": "walk", "seconds": seconds, "seed": seed, "space": "z", "loop": True, **made_by(lia, psi)}
     return Film(lambda: _drawn(lia, codes, count), count, rate, about)
 
 
@@ -229,7 +232,7 @@ def film_of_footage(
                 yield paste_back(picture, x, placement)
             done, batch = done + len(batch), []
 
-    about = {"kind": "footage", "sources": [str(source)], "smooth": smooth, "space": space, **_made_by(lia, psi)}
+    about = {"kind": "footage", "sources": [str(source)], "smooth": smooth, "space": space, **made_by(lia, psi)}
     return Film(frames, count, video.fps, about, ((str(source), ()),), video if video.has_sound else None)
 
 
@@ -321,5 +324,6 @@ def frame_rate(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(1001)
 
 
-def _made_by(lia: LIA, psi: float) -> dict[str, Any]:
+def made_by(lia: LIA, psi: float) -> dict[str, Any]:
+    """What the figures of each film say of its generator."""
     return {"lia": lia.provenance.get("source"), "generator_sha256": fingerprint(lia.generator), "psi": psi}

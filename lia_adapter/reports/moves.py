@@ -123,6 +123,10 @@ def film_words(figures: Mapping[str, Any]) -> str:
     """What a film shows, in words."""
     if figures["kind"] == "walk":
         return f"a closed walk through z, seed {figures['seed']}"
+    if figures["kind"] == "directions":
+        ways = ", ".join(f"{name} ± {abs(amount):g}" for name, amount in figures["move"].items())
+        kept = f", {', '.join(figures['keep'])} kept" if figures["keep"] else ""
+        return f"{', '.join(figures['names'])} along {ways} standard deviations{kept}, there and back"
     if figures["kind"] == "footage":
         how = f"smoothed in {figures['space']} over {figures['smooth']:g} frames" if figures["smooth"] else "not smoothed"
         sound = ", with its sound" if figures.get("sound") else ""

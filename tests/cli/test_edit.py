@@ -134,7 +134,7 @@ def test_dry_runs_write_nothing_and_know_names(workshop: Path) -> None:
         ("--move pca-1=1 --layers -1", "are no layers"), ("--move pca-1=1 --layers 0-4000000000", "are no layers"),
         ("--move pca-1=1 --keep pca-1", "to move and to stay"), ("--move pca-1=1 --keep zz", "there is no direction 'zz'"),
         ("--move pca-1=1 --space z", "leave --space out"), ("", "nothing is to change. Give --move NAME=STRENGTH or --to"),
-        ("--move pca-1=1 --trunc nan", "--trunc is nan"), ("--move pca-1=1 --directions missing", "no file of directions"),
+        ("--move pca-1=1 --trunc nan", "nan is no finite number"), ("--move pca-1=1 --directions missing", "no file of directions"),
         ("--move pca-1=1 --directions f.safetensors", "holds no directions"),
         ("--move pca-1=1 --directions in", "no readable file"),
         ("--to pca-1=0 --scorer in/000.png", "--scorer: "), ("--again in/000.png", "leave all but LIA, --scorer and -o"),

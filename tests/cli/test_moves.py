@@ -66,6 +66,19 @@ def test_films_come_with_a_page_and_figures(shop: Path, tmp_path: Path) -> None:
     assert "wrote video.webp: 3 frames" in conditional.stdout, conditional.stderr
 
 
+def test_what_directions_do_is_filmed(shop: Path, tmp_path: Path) -> None:
+    found = run("directions", "find", "pca", shop / "toy.safetensors", "samples=500", "count=2", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    source = shop / "in" / "000.png"
+    arguments = ("video", shop / "toy.safetensors", source, "--move", "pca-1=3", "--keep", "pca-2", "--seconds", 0.2)
+    assert "about" in run(*arguments, "-n", cwd=tmp_path).stdout
+    result = run(*arguments, cwd=tmp_path)
+    assert "film       000.png along pca-1 ± 3 standard deviations, pca-2 kept, there and back" in result.stdout, result.stderr
+    assert "wrote video.webp: 6 frames of 8 x 8" in result.stdout
+    unknown = run("video", shop / "toy.safetensors", shop / "in", "--move", "pca-3=3", cwd=tmp_path)
+    assert "pca-1" in refused(unknown)
+
+
 def test_a_video_is_drawn_again(shop: Path, tmp_path: Path) -> None:
     pytest.importorskip("av")
     assert run("video", shop / "toy.safetensors", "--seconds", 0.2, "-o", "a.mp4", cwd=tmp_path).returncode == 0
@@ -101,6 +114,9 @@ def test_truncation_is_a_number(shop: Path, command: tuple[str, ...], number: st
     [
         ("mix plain.safetensors in seeds:0", "no encoder to read in with"),
         ("mix toy.safetensors void seeds:0", "holds no images"),
+        ("video toy.safetensors --move smile=2", "--move needs a SOURCE to move"),
+        ("video toy.safetensors in --move smile=2 --loop", "--loop is not for what directions do"),
+        ("video toy.safetensors in --keep smile", "--keep is not for a way through key frames"),
         ("mix toy.safetensors gone seeds:0", "there is no gone"),
         ("mix toy.safetensors seeds:0-16 seeds:0", "holds 17 pictures; at most 16 are shown. Give fewer."),
         ("mix toy.safetensors seeds:0 seeds:none", "cannot read the seeds 'none'"),

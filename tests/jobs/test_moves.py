@@ -17,11 +17,13 @@ from torch import Tensor
 
 from lia_adapter.codes import open_codes
 from lia_adapter.data import open_images
+from lia_adapter.editing import Direction, Directions, Edit, moved
 from lia_adapter.editing.prior import between
 from lia_adapter.editing.walks import closed_walk, smoothed, spline, spline_in_z
 from lia_adapter.errors import ConfigError, LIAError
-from lia_adapter.generators import Generator, seed_to_z
+from lia_adapter.generators import Generator, fingerprint, seed_to_z
 from lia_adapter.jobs.animation import check_animation, write_animation
+from lia_adapter.jobs.directions_film import film_of_directions
 from lia_adapter.jobs.encode import encode_images
 from lia_adapter.jobs.footage import Footage
 from lia_adapter.jobs.interpolate import interpolate_sources, step_codes
@@ -368,6 +370,26 @@ def test_a_walk_is_what_the_generator_draws_and_ends_where_it_begins(plain: LIA)
     assert len(found) == 100 and steps[-1] <= max(steps[:-1])
     still = film_of_walk(plain, seconds=1, fps=3, psi=0.0)
     assert len({frame.tobytes() for frame in still.frames()}) == 1
+
+
+@pytest.mark.parametrize("space", ["y", "z", "s"])
+def test_a_film_of_directions_goes_there_and_back(toy: LIA, space: str) -> None:
+    found = Directions.find("pca", toy, count=2, samples=500, space=space) if space != "z" else None
+    if found is None:
+        step = torch.randn(toy.generator.y_dim, generator=torch.Generator().manual_seed(1))
+        found = Directions(fingerprint(toy.generator), tuple(Direction(f"pca-{i}", "z", step * i, "test") for i in (1, 2)))
+    film = film_of_directions(toy, ["seeds:2,4"], found, {"pca-2": 3.0, "pca-1": -1.0}, seconds=0.8, fps=10)
+    frames = [np.asarray(frame).astype(int) for frame in film.frames()]
+    assert film.count == len(frames) == 2 * 2 * 8 and film.about["names"] == ("seed0002", "seed0004")
+    ys = open_sources(toy, "seeds:2,4").ys
+    wanted = {2: (0, "pca-2", 3.0), 8 + 6: (0, "pca-1", 1.0), 16 + 1: (1, "pca-2", 3 * 0.5**0.5)}
+    for i, (which, name, amount) in wanted.items():
+        codes, shift = moved(toy.generator, ys[which][None], [Edit(found[name], amount)], mapping=toy.mapping)
+        expected = np.asarray(image_grid(toy.synthesize(codes, styles=shift))).astype(int)
+        assert np.abs(frames[i] - expected).max() <= 1
+    assert np.abs(frames[0] - np.asarray(image_grid(toy.synthesize(ys[:1])))).max() <= 1
+    with pytest.raises(ConfigError, match="not one frame"):
+        film_of_directions(toy, ["seeds:1"], found, {"pca-1": 1.0}, seconds=0.01)
 
 
 def test_a_video_is_encoded_smoothed_and_pasted_back(toy: LIA, tmp_path: Path) -> None:
