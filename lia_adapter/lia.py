@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lia_adapter.budget import GRADIENT, allowance, at_once, in_parts, seconds_of
 from lia_adapter.canonical import NetworksConfig
 from lia_adapter.editing import CodeSpace, Directions, Edit, Metric, StyleSpace, edited, planned, style_shift
+from lia_adapter.editing.directions import own_directions
 from lia_adapter.encoder import Encoder, encoded, one_code
 from lia_adapter.errors import LIAError, argument, check_choice
 from lia_adapter.generators import (
@@ -72,6 +73,7 @@ class LIA(nn.Module):
         self.typicality = typicality
         self.coordinates: Tensor | None = None
         self.directions: Directions | None = None
+        self._own_directions: Directions | None = None  # found to be of this generator
         self._bytes: dict[str, int] = {}
         self._sampled_mean: Tensor | None = None
         self._prior_rank: PriorRank | None = None
@@ -184,7 +186,7 @@ class LIA(nn.Module):
         ys = broadcast(y_or_ys.to(self.device), self.generator.num_ws, self.generator.y_dim)
         if psi != 1:
             ys = truncate(ys, self.centre(c), psi, cutoff)
-        with shifted_styles(self.generator, styles):
+        with shifted_styles(self.generator, styles, len(ys)):
             return self.generator.synthesis(ys, noise_mode=noise_mode)
 
     @torch.no_grad()
@@ -300,9 +302,10 @@ class LIA(nn.Module):
         return style_shift(self._planned(moves, directions, keep), self.generator, layers=layers)
 
     def _planned(self, moves: Mapping[str, float | Tensor], directions: Directions | None, keep: Sequence[str]) -> list[Edit]:
-        if (known := directions or self.directions) is None:
-            raise LIAError("there are no directions. Set lia.directions, or pass directions, from read_directions.")
-        return planned(known, moves, keep, self.code_space)
+        found = self.directions if directions is None else directions
+        if found is None or found is not self._own_directions:
+            self._own_directions = found = own_directions(found, self.generator, self.provenance.get("source"))
+        return planned(found, moves, keep, self.code_space)
 
     @torch.no_grad()
     def invert(

@@ -20,7 +20,7 @@ from lia_adapter.tensorfile import finite, read_tensor_file, write_tensor_file
 if TYPE_CHECKING:
     from lia_adapter.editing.task import Examples
 
-__all__ = ["SPACES_OF_EDITS", "Direction", "Directions", "join_directions", "read_directions"]
+__all__ = ["SPACES_OF_EDITS", "Direction", "Directions", "check_owner", "join_directions", "own_directions", "read_directions"]
 
 _FORMAT, _VERSION = "lia-adapter-directions", 1
 _LONGEST = 200  # characters of a name
@@ -277,3 +277,34 @@ def _styles(name: str, pairs: object) -> dict[str, int] | None:
 
 def _useful(numbers: Tensor) -> bool:
     return numbers.is_floating_point() and bool(numbers.isfinite().all())
+
+
+def check_owner(found: Directions, owner: str, name: str, source: str | None) -> None:
+    """Refuses directions of another generator.
+
+    Args:
+        found: The directions.
+        owner: Fingerprint of the generator that is to draw.
+        name: What the directions are called: their file.
+        source: Where that generator comes from.
+
+    Raises:
+        LIAError: They are of another one.
+    """
+    if found.generator != owner:
+        raise LIAError(
+            f"{name} holds directions of another generator ({found.about.get('source') or 'a wrapped one'}) than "
+            f"this file's ({source or 'a wrapped one'}). Find them with this one."
+        )
+
+
+def own_directions(found: Directions | None, generator: Generator, source: str | None) -> Directions:
+    """Directions of this very generator, which takes a hash of all its weights to know.
+
+    Raises:
+        LIAError: There are none, or they are of another one.
+    """
+    if found is None:
+        raise LIAError("there are no directions. Set lia.directions, or pass directions, from read_directions.")
+    check_owner(found, fingerprint(generator), "what was given as directions", source)
+    return found

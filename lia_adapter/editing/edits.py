@@ -111,7 +111,7 @@ def _moved(ys: Tensor, edit: Edit, mapping: InvertibleMapping | None, c: Tensor 
             f"{direction.name!r} moves s, the styles, which codes do not hold: LIA.style_shift gives what it adds to them, and "
             "LIA.synthesize takes that as styles."
         )
-    amount = torch.as_tensor(edit.amount, dtype=torch.float64, device=ys.device).reshape(-1, 1)  # [1 or N, 1]
+    amount = _for_each(direction, edit.amount, len(ys), ys.device)
     step = direction.step.double().to(ys.device)
     if direction.space == "z":
         if mapping is None:
@@ -158,7 +158,7 @@ def style_shift(edits: Sequence[Edit], generator: Generator, *, layers: Sequence
         _check_there(chosen, len(sizes))
         moves = [float(chosen is None or layer in chosen) for layer in range(len(sizes))]
         mask = torch.tensor(moves, device=device).repeat_interleave(torch.tensor([*sizes.values()], device=device))
-        amount = torch.as_tensor(edit.amount, dtype=torch.float64, device=device).reshape(-1, 1)  # [1 or N, 1]
+        amount = _for_each(direction, edit.amount, len(whole) if len(whole) > 1 else None, device)
         whole = whole + amount * direction.step.double().to(device) * mask
     return whole.float()
 
@@ -249,10 +249,29 @@ def planned(
         space_of: Gives the space of y, ys, z or s.
 
     Raises:
-        ConfigError: There is no such direction, or one is to move and to stay.
+        ConfigError: There is no such direction, one is to move and to stay, or an amount is no number.
     """
     if both := [name for name in keep if name in amounts]:
         raise ConfigError(f"{both[0]!r} is to move and to stay; leave it out of one of the two.")
     kept = [directions[name] for name in keep]
-    moving = [(directions[name], amount) for name, amount in amounts.items()]
+    moving = [(directions[name], _checked(name, amount)) for name, amount in amounts.items()]
     return [Edit(conditional(one, kept, space_of(one.space)) if kept else one, amount) for one, amount in moving]
+
+
+def _checked(name: str, amount: float | Tensor) -> float | Tensor:
+    try:
+        found = torch.as_tensor(amount, dtype=torch.float64)
+        if found.ndim < 2 and bool(found.isfinite().all()):
+            return amount
+    except (TypeError, ValueError, RuntimeError):
+        pass  # no number at all
+    said = f"of shape {list(amount.shape)}" if isinstance(amount, Tensor) and amount.ndim > 1 else f"{amount!r:.80}"
+    raise ConfigError(f"how far to go along {name!r} is {said}; expected a finite number, or one for each code.")
+
+
+def _for_each(direction: Direction, amount: float | Tensor, n: int | None, device: torch.device) -> Tensor:
+    """How far each code goes [1 or n, 1]."""
+    found = torch.as_tensor(amount, dtype=torch.float64, device=device).reshape(-1, 1)
+    if n is not None and len(found) not in (1, n):
+        raise ConfigError(f"there are {len(found)} amounts for {direction.name!r} and {n} codes; expected one for all or each.")
+    return found

@@ -35,12 +35,13 @@ def styles_of(generator: Generator, ys: Tensor) -> Tensor:
 
 
 @contextmanager
-def shifted_styles(generator: Generator, shift: Tensor | None) -> Iterator[None]:
+def shifted_styles(generator: Generator, shift: Tensor | None, n: int | None = None) -> Iterator[None]:
     """In it, a generator draws with other styles: those that its layers make of ys, and this in addition.
 
     Args:
         generator: Whose style layers are known.
         shift: [1, S], or as many as images are drawn at once [N, S]; None: nothing is added.
+        n: How many images that is, where the caller knows.
 
     Raises:
         LIAError: The style layers of this generator are not known, or make another number of styles.
@@ -51,6 +52,8 @@ def shifted_styles(generator: Generator, shift: Tensor | None) -> Iterator[None]
     sizes = style_sizes(generator)
     if shift.ndim != 2 or shift.shape[1] != sum(sizes.values()):
         raise LIAError(f"styles have shape {list(shift.shape)}; expected [N, {sum(sizes.values())}] for this generator.")
+    if n is not None and len(shift) not in (1, n):
+        raise LIAError(f"there are {len(shift)} styles to add and {n} codes; expected one for all, or for each.")
     with ExitStack() as stack:
         for layer, part in zip(generator.style_layers(), shift.split(list(sizes.values()), dim=1), strict=True):
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from lia_adapter.codes import given
 from lia_adapter.data import none_readable, paste_back
 from lia_adapter.editing import Directions, join_directions, read_directions
-from lia_adapter.editing.directions import SPACES_OF_EDITS
+from lia_adapter.editing.directions import SPACES_OF_EDITS, check_owner
 from lia_adapter.editing.edits import check_layers
 from lia_adapter.errors import ConfigError, LIAError, argument
 from lia_adapter.files import make_folder, sha256_file
@@ -54,11 +54,7 @@ def open_directions(lia: LIA, files: Sequence[str | Path], space: str | None = N
     parts = [read_directions(file) for file in files]
     owner = fingerprint(lia.generator)
     for file, part in zip(files, parts, strict=True):
-        if part.generator != owner:
-            raise LIAError(
-                f"{Path(file).name} holds directions of another generator ({part.about.get('source') or 'a wrapped one'}) than "
-                f"this file's ({lia.provenance.get('source') or 'a wrapped one'}). Find them with this one."
-            )
+        check_owner(part, owner, Path(file).name, lia.provenance.get("source"))
     found = join_directions(parts)
     if space is not None and not len(found := found.of_space(space)):
         raise ConfigError(

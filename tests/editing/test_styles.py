@@ -1,5 +1,6 @@
 """The style space: its metric against a dense one, what is planted in a channel, shifts against moves of codes, and files."""
 
+import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,6 +32,7 @@ from lia_adapter.generators import (
     Generator,
     MappingSampler,
     StyleLayer,
+    fingerprint,
     shifted_styles,
     style_sizes,
     styles_of,
@@ -237,7 +239,7 @@ def test_edits_of_s_are_sums_beside_the_codes() -> None:
     assert torch.equal(there, ys + 1) and shift is not None and torch.equal(shift, 3 * a.step[None])
     assert moved(generator, ys, [Edit(y, 1.0)])[1] is None
     lia = LIA(generator)
-    lia.directions = Directions("a" * 64, (a, y))
+    lia.directions = Directions(fingerprint(generator), (a, y))
     x = lia.synthesize(lia.edit(ys, {"y": 1.0}), styles=lia.style_shift({"one": 2.0}))
     brighter = x.mean(dim=(1, 2, 3)) - generator.synthesis(ys + 1).mean(dim=(1, 2, 3))
     torch.testing.assert_close(brighter, torch.full([2], 2 * 0.5), rtol=1e-4, atol=1e-4)
@@ -313,3 +315,20 @@ def test_files_keep_the_style_layers(tmp_path: Path) -> None:
     assert found.styles is not None and list(found.styles.items()) == [("layer0", 5), ("layer1", 4), ("layer2", 6)]
     assert torch.equal(found.step, one.step) and found.layers == (0,) and found.reader is not None
     assert read.of_space("y")["one"].styles is None
+
+
+def test_amounts_styles_and_directions_that_do_not_fit_end_in_our_words() -> None:
+    lia, other = toys.stylegan(), toys.stylegan(seed=5)
+    y = torch.randn(4, lia.generator.y_dim, generator=torch.Generator().manual_seed(2))
+    lia.directions = Directions.find("pca", lia, count=2, samples=200)
+    for amount in (math.nan, "far", torch.ones(4, 2), torch.ones(3)):
+        with pytest.raises(ConfigError, match="'pca-1'"):
+            lia.edit(y, {"pca-1": amount})  # type: ignore[dict-item]
+    with pytest.raises(LIAError, match="directions of another generator"):
+        other.edit(y, {"pca-1": 1.0}, directions=lia.directions)
+    with pytest.raises(ConfigError, match="no direction 'pca-1'"):  # none are none, and not those that are set
+        lia.edit(y, {"pca-1": 1.0}, directions=Directions(lia.directions.generator, ()))
+    size = sum(style_sizes(lia.generator).values())
+    for styles in (torch.zeros(3, size), torch.zeros(size), torch.zeros(1, size + 1)):
+        with pytest.raises(LIAError, match="styles"):
+            lia.synthesize(y, styles=styles)
