@@ -20,7 +20,7 @@ from lia_adapter.generators.labels import Label
 from lia_adapter.inversion import kept_names, redraw
 from lia_adapter.lia import LIA
 from lia_adapter.lia_file import reason
-from lia_adapter.tensorfile import read_tensor_file, write_tensor_file
+from lia_adapter.tensorfile import CODES, read_tensor_file, write_tensor_file
 
 __all__ = [
     "Codes",
@@ -35,7 +35,7 @@ __all__ = [
     "shard_paths",
 ]
 
-_FORMAT, _VERSION = "lia-adapter-codes", 1
+_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Codes:
             "version": _VERSION, "names": self.names, "placements": self.placements, "generator_sha256": self.generator,
             "about": self.about, "unreadable": self.unreadable,
         }  # fmt: skip
-        write_tensor_file(path, _FORMAT, header, {name: t.contiguous() for name, t in self.tensors.items()})
+        write_tensor_file(path, CODES, header, {name: t.contiguous() for name, t in self.tensors.items()})
 
 
 def shard_paths(path: Path, count: int) -> list[Path]:
@@ -224,7 +224,7 @@ def check_generator(codes: Codes, lia: LIA, name: str) -> None:
 
 def _read(path: Path) -> Codes:
     try:
-        found = read_tensor_file(path, _FORMAT)
+        found = read_tensor_file(path, CODES)
         if found is None:
             raise LIAError(f"{path.name} is a .safetensors file, but holds no codes. lia-adapt encode writes such files.")
         header, tensors = found

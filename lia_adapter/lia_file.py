@@ -17,12 +17,12 @@ from lia_adapter.errors import CheckpointError, LIAError
 from lia_adapter.generators import Generator, PublishedEncoder, marks_of
 from lia_adapter.mapping import InvertibleMapping
 from lia_adapter.metrics.typicality import Typicality
-from lia_adapter.tensorfile import finite, read_tensor_file, write_tensor_file
+from lia_adapter.tensorfile import LIA_FILE, finite, read_tensor_file, write_tensor_file
 from lia_adapter.tensorfile import read_header as read_any_header
 
 __all__ = ["is_lia_file", "read_header", "read_lia_file", "reason", "versions", "write_lia_file", "write_networks"]
 
-_FORMAT, _VERSION = "lia-adapter", 1
+_VERSION = 1
 
 
 class HasNetworks(Protocol):
@@ -61,7 +61,7 @@ def is_lia_file(path: str | Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     metadata = header.get("__metadata__")
-    return isinstance(metadata, dict) and _FORMAT in metadata
+    return isinstance(metadata, dict) and LIA_FILE in metadata
 
 
 def write_lia_file(path: str | Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -75,7 +75,7 @@ def write_lia_file(path: str | Path, header: Mapping[str, Any], tensors: Mapping
     Raises:
         LIAError: The file cannot be written.
     """
-    write_tensor_file(path, _FORMAT, finite({"format": _FORMAT, "version": _VERSION, **header}), tensors)
+    write_tensor_file(path, LIA_FILE, finite({"format": LIA_FILE, "version": _VERSION, **header}), tensors)
 
 
 def write_networks(lia: HasNetworks, path: str | Path, *, adapter_only: bool, half: bool) -> None:
@@ -121,7 +121,7 @@ def read_lia_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         CheckpointError: The file is damaged, newer than this program, or a .safetensors file of another kind.
     """
     try:
-        found = read_tensor_file(path, _FORMAT)
+        found = read_tensor_file(path, LIA_FILE)
     except OSError as error:
         raise _unreadable(path, error) from error
     header = _checked(path, None if found is None else found[0])
@@ -135,7 +135,7 @@ def read_header(path: Path) -> dict[str, Any]:
         CheckpointError: It is damaged, newer than this program, or a .safetensors file of another kind.
     """
     try:
-        return _checked(path, read_any_header(path, _FORMAT))
+        return _checked(path, read_any_header(path, LIA_FILE))
     except OSError as error:
         raise _unreadable(path, error) from error
 

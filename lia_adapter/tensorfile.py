@@ -9,10 +9,23 @@ from typing import Any
 from torch import Tensor
 
 from lia_adapter.checkpoints.safetensor import read_metadata, read_tensors, write_tensors
-from lia_adapter.errors import CheckpointError
+from lia_adapter.errors import CheckpointError, ConfigError, argument
 from lia_adapter.files import atomic_write
 
-__all__ = ["finite", "read_header", "read_tensor_file", "write_tensor_file"]
+__all__ = [
+    "CODES",
+    "DIRECTIONS",
+    "LIA_FILE",
+    "check_replaced",
+    "finite",
+    "read_header",
+    "read_tensor_file",
+    "write_tensor_file",
+]
+
+LIA_FILE, CODES, DIRECTIONS = "lia-adapter", "lia-adapter-codes", "lia-adapter-directions"
+"""Kinds of files that users keep."""
+_WORDS = {LIA_FILE: "a LIA file", CODES: "codes", DIRECTIONS: "directions"}
 
 
 def finite(value: Any) -> Any:
@@ -22,6 +35,24 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def check_replaced(path: Path, kind: str) -> None:
+    """Refuses to write a file of one kind over one of another, which would be lost; what is no .safetensors may be replaced.
+
+    Raises:
+        ConfigError: There is one of another kind, or of another program.
+    """
+    try:
+        found = read_metadata(path)
+    except (OSError, CheckpointError):
+        return
+    if kind not in found:
+        there = next((words for other, words in _WORDS.items() if other in found), "tensors of another program")
+        raise ConfigError(
+            f"{argument('out')} {path} holds {there}, in whose place {_WORDS.get(kind, 'something else')} would be written. "
+            "Choose another name, or remove that file."
+        )
 
 
 def write_tensor_file(path: str | Path, kind: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -34,8 +65,9 @@ def write_tensor_file(path: str | Path, kind: str, header: Mapping[str, Any], te
         tensors: By name.
 
     Raises:
-        LIAError: The file cannot be written.
+        LIAError: The file cannot be written, or is one of another kind.
     """
+    check_replaced(Path(path), kind)
     with atomic_write(path, needs=sum(t.nbytes for t in tensors.values())) as temporary:
         write_tensors(temporary, tensors, {kind: json.dumps(header, sort_keys=True)})
 

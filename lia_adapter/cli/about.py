@@ -57,8 +57,9 @@ def demo(out: str | None) -> None:
     from lia_adapter.jobs.demo import run_demo
     from lia_adapter.jobs.run import checked_out
     from lia_adapter.reports.demo import write_demo_report
+    from lia_adapter.tensorfile import LIA_FILE
 
-    target = checked_out(out, "demo.safetensors")
+    target = checked_out(out, "demo.safetensors", kind=LIA_FILE)
     shown = run_demo(target, ProgressLine())
     page = write_demo_report(shown, target)
     click.echo(conversion_lines(shown.lia.metrics))

@@ -76,6 +76,7 @@ def convert(
     from lia_adapter.jobs.run import checked_out
     from lia_adapter.metrics.features import load_features
     from lia_adapter.reports.convert import write_convert_report
+    from lia_adapter.tensorfile import LIA_FILE
     from lia_adapter.training.mapping import pick_coupling
 
     given = {"seed": seed, "steps": steps, "coupling": coupling}
@@ -84,7 +85,7 @@ def convert(
         recipe,
         parse_overrides(overrides) | {key: value for key, value in given.items() if value is not None},
     )
-    target = checked_out(out, f"{source_stem(ckpt)}.lia.safetensors")
+    target = checked_out(out, f"{source_stem(ckpt)}.lia.safetensors", kind=LIA_FILE)
     beside = f"{target}, .png, .html and .json, with the recipe:\n"
     if dry_run and is_url(ckpt) and cached(ckpt) is None:
         click.echo(f"{shown(ckpt)} is not here yet, so that nobody knows what it takes: would download it and write {beside}")

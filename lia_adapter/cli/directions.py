@@ -64,11 +64,12 @@ def find(
     from lia_adapter.jobs.run import checked_out
     from lia_adapter.loading import load
     from lia_adapter.reports.directions import write_directions_report
+    from lia_adapter.tensorfile import DIRECTIONS
 
     said = parse_overrides(overrides)
     name = f"directions-{method}" if recipe is None else str(recipe)
     config = load_recipe(FindConfig, name, {**said, "method": method})
-    target = checked_out(out, "directions.safetensors")
+    target = checked_out(out, "directions.safetensors", kind=DIRECTIONS)
     progress = ProgressLine()
     progress(f"open {source_stem(file)}", 0, None)
     lia = load(file, generator=generator, device=device_name(device), assume=assume)
@@ -155,8 +156,9 @@ def import_(
     from lia_adapter.jobs.exchange import import_directions
     from lia_adapter.jobs.run import checked_out
     from lia_adapter.loading import load
+    from lia_adapter.tensorfile import DIRECTIONS
 
-    target = checked_out(out, "directions.safetensors", report=False)
+    target = checked_out(out, "directions.safetensors", kind=DIRECTIONS, report=False)
     found = import_directions(load(lia, generator=generator, assume=assume), files, space)
     found.save(target)
     click.echo(f"wrote {len(found)} directions into {target}: {', '.join(found.names[:10])}")

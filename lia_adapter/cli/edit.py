@@ -95,11 +95,11 @@ def edit(
     folder OUT a PNG of each, the same pasted back into the whole photograph, and grid.png, grid.html and grid.json with
     photographs, reconstructions and edits. A run that was stopped goes on when the same command is given again.
     """
-    from lia_adapter.codes import is_codes_file, open_codes
     from lia_adapter.devices import device_name
     from lia_adapter.errors import ConfigError
-    from lia_adapter.jobs.edit import edit_again, edit_images, open_directions
-    from lia_adapter.jobs.estimates import Work, count_images, estimate
+    from lia_adapter.jobs.drawing import open_drawing
+    from lia_adapter.jobs.edit import edit_again, edit_images, plan_edit
+    from lia_adapter.jobs.estimates import Work, estimate
     from lia_adapter.loading import load
     from lia_adapter.reports.edit import write_edit_report
 
@@ -122,16 +122,13 @@ def edit(
         lia = load(file, generator=generator, device=device_name(device))
         files = list(directions) or ["directions.safetensors"]
         if dry_run:
-            known_directions = open_directions(lia, files, space)
-            for name in (*move, *to, *keep):
-                known_directions[name]  # or it says which there are
-            known = is_codes_file(source)
-            count = (
-                len(open_codes(source, lia, trust=trust_codes).names)
-                if known
-                else count_images(lia, source, split or "all", label)
-            )
-            echo_estimate(estimate(lia, Work(drawn=count, encoded=0 if known else count)))
+            plan_edit(lia, files, move=move, to=to, keep=keep, layers=layers, space=space, scorer=scorer, psi=psi)
+            opened = open_drawing(
+                lia, source, resize_mode=resize_mode, split=split, label=label, bits=bits, align=align, landmarks=landmarks,
+                trust_codes=trust_codes,
+            )  # fmt: skip
+            count = len(opened.names)
+            echo_estimate(estimate(lia, Work(drawn=count, encoded=count if opened.codes is None else 0)))
             return
         figures = edit_images(
             lia, source, folder, directions=files, move=move, to=to, keep=keep, layers=layers, space=space, scorer=scorer,
@@ -140,7 +137,7 @@ def edit(
         )  # fmt: skip
     page = write_edit_report(figures, folder)
     echo_list("unreadable", [f"{name}: {why}" for name, why in figures["unreadable"].items()])
-    echo_list("unreached", figures["unreached"], " (no strength within 8 gives the wanted value: the nearest is drawn)")
+    echo_list("unreached", figures["unreached"], " (none within 8 was found that gives the value: the nearest is drawn)")
     echo_list("improbable", figures["improbable"], " (the edit goes beyond what the prior has: try less)")
     if figures["originals"]:
         click.echo(f"originals  left out: {figures['originals']}")

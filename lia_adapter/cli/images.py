@@ -140,10 +140,11 @@ def encode(
     from lia_adapter.jobs.estimates import Work, count_images, estimate
     from lia_adapter.jobs.run import checked_out
     from lia_adapter.loading import load
+    from lia_adapter.tensorfile import CODES
 
     with ranks.process_group(device) as own:
         first = ranks.rank() == 0
-        target = checked_out(out, "codes.safetensors", report=False)
+        target = checked_out(out, "codes.safetensors", kind=CODES, report=False)
         progress = ProgressLine() if first else None
         if progress:
             progress(f"open {source_stem(lia)}", 0, None)
@@ -292,6 +293,7 @@ def invert(
     from lia_adapter.jobs.run import checked_out
     from lia_adapter.loading import load
     from lia_adapter.reports.images import write_invert_report
+    from lia_adapter.tensorfile import CODES
 
     given = {key: value for key, value in flags.items() if value is not None}
     said = parse_overrides(overrides)
@@ -300,7 +302,7 @@ def invert(
             raise ConfigError(f"--{min(climbs)} climbs the ladder of methods; leave the other method or recipe out.")
         given["method"] = "ladder"
     config = load_recipe(InvertConfig, recipe, said | given)
-    target = checked_out(out, "inverted.safetensors")
+    target = checked_out(out, "inverted.safetensors", kind=CODES)
     progress = ProgressLine()
     progress(f"open {Path(file).name}", 0, None)
     lia = load(file, generator=generator, device=device_name(device))

@@ -79,6 +79,7 @@ def train_encoder(
     from lia_adapter.jobs.train_encoder import train_encoder as job
     from lia_adapter.loading import load
     from lia_adapter.reports.encoder import write_encoder_report
+    from lia_adapter.tensorfile import LIA_FILE
 
     given = {"features": features, "label": label, "bits": bits}
     keys = parse_overrides(overrides) | {key: value for key, value in given.items() if value is not None}
@@ -86,7 +87,7 @@ def train_encoder(
     default = f"{source_stem(lia)}-encoder.safetensors"
     with ranks.process_group(device) as own:
         first = ranks.rank() == 0
-        target = checked_out(out, default) if first else Path(out or default)
+        target = checked_out(out, default, kind=LIA_FILE) if first else Path(out or default)
         progress = ProgressLine() if first else None
         if progress:
             progress(f"open {source_stem(lia)}", 0, None)
@@ -145,6 +146,7 @@ def train(
     from lia_adapter.jobs.train import train as job
     from lia_adapter.reports.encoder import write_encoder_report
     from lia_adapter.reports.training import write_training_report
+    from lia_adapter.tensorfile import LIA_FILE
 
     given = {"data": data, "features": features}
     keys = parse_overrides(overrides) | {key: value for key, value in given.items() if value is not None}
@@ -153,7 +155,7 @@ def train(
     with ranks.process_group(device) as own:
         name = device_name(own)
         first = ranks.rank() == 0
-        target = checked_out(out, default, report=not dry_run) if first else Path(out or default)
+        target = checked_out(out, default, kind=LIA_FILE, report=not dry_run) if first else Path(out or default)
         if dry_run:
             if first:
                 echo_estimate(train_estimate(config, torch.device(name)))

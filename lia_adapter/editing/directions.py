@@ -15,14 +15,14 @@ from lia_adapter.config import stored
 from lia_adapter.errors import CheckpointError, ConfigError, LIAError, argument
 from lia_adapter.generators import Generator, at_rest, fingerprint
 from lia_adapter.progress import Progress
-from lia_adapter.tensorfile import finite, read_tensor_file, write_tensor_file
+from lia_adapter.tensorfile import DIRECTIONS, finite, read_tensor_file, write_tensor_file
 
 if TYPE_CHECKING:
     from lia_adapter.editing.task import Examples
 
 __all__ = ["SPACES_OF_EDITS", "Direction", "Directions", "check_owner", "join_directions", "own_directions", "read_directions"]
 
-_FORMAT, _VERSION = "lia-adapter-directions", 1
+_VERSION = 1
 _LONGEST = 200  # characters of a name
 SPACES_OF_EDITS = ("y", "ys", "z", "s")
 """What a direction moves: the one y of all layers, each layer's own, z, or the styles of all layers."""
@@ -194,7 +194,7 @@ class Directions:
         header = {
             "version": _VERSION, "generator_sha256": self.generator, "directions": entries, "about": finite(self.about),
         }  # fmt: skip
-        write_tensor_file(path, _FORMAT, header, tensors)
+        write_tensor_file(path, DIRECTIONS, header, tensors)
 
 
 def read_directions(path: str | Path) -> Directions:
@@ -207,7 +207,7 @@ def read_directions(path: str | Path) -> Directions:
     if not path.exists():
         raise LIAError(f"there is no file of directions {path}. Check the path, or run lia-adapt directions find.")
     try:
-        read = read_tensor_file(path, _FORMAT)
+        read = read_tensor_file(path, DIRECTIONS)
         if read is None:
             raise LIAError(
                 f"{path.name} is a .safetensors file, but holds no directions. lia-adapt directions find writes such."

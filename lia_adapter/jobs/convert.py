@@ -37,6 +37,7 @@ from lia_adapter.metrics.mapping import compare_mappings
 from lia_adapter.metrics.prior import thicken
 from lia_adapter.pictures import COLUMNS, comparison_grid, one_hot, paired_grid, png_bytes
 from lia_adapter.progress import Progress
+from lia_adapter.tensorfile import LIA_FILE
 from lia_adapter.training.convert_config import ConvertConfig
 from lia_adapter.training.mapping import fit_mapping, pick_coupling
 from lia_adapter.training.refine import refine_mapping
@@ -153,7 +154,7 @@ def convert_lia(
         LIAError: The generator cannot be converted, or data were given where they can't be used.
     """
     check_convertible(lia.generator)
-    target = None if out is None else checked_out(out, "")
+    target = None if out is None else checked_out(out, "", kind=LIA_FILE)
     state = None if target is None else target.with_name(f".{target.name}.fit")
     # Batch statistics would make y depend on the batch, and running ones would change the generator.
     with at_rest([lia.generator]):

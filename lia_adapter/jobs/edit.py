@@ -63,6 +63,38 @@ def open_directions(lia: LIA, files: Sequence[str | Path], space: str | None = N
     return found
 
 
+def plan_edit(
+    lia: LIA,
+    directions: Sequence[str | Path],
+    *,
+    move: Mapping[str, float] | None = None,
+    to: Mapping[str, float] | None = None,
+    keep: Sequence[str] = (),
+    layers: Sequence[int] | None = None,
+    space: str | None = None,
+    scorer: str | Path | None = None,
+    psi: float = 1.0,
+) -> EditPlan:
+    """What `edit_images` is to do to each code, or why it can't: see there."""
+    known = open_directions(lia, directions, space)
+    amounts, targets = dict(move or {}), dict(to or {})
+    if not amounts and not targets:
+        raise ConfigError(f"nothing is to change. Give {argument('move')} NAME=STRENGTH or {argument('to')} NAME=VALUE.")
+    if both := amounts.keys() & targets.keys():
+        raise ConfigError(f"{min(both)!r} has a strength and a value to reach; give one of the two.")
+    if both := (amounts.keys() | targets.keys()) & set(keep):
+        raise ConfigError(f"{min(both)!r} is to move and to stay; leave it out of one of the two.")
+    for name, value in (amounts | targets).items():
+        if not abs(value) <= _LARGEST:  # nor NaN
+            raise ConfigError(f"{name!r} is to change by or to {value}; expected a number of at most {_LARGEST:g} in size.")
+    if not abs(psi) <= _LARGEST:
+        raise ConfigError(f"{argument('psi')} is {psi}; expected a number of at most {_LARGEST:g} in size.")
+    if layers is not None:
+        check_layers(lia.generator, [known[name] for name in (*amounts, *targets)], layers)
+    judge = None if scorer is None else load_scorer(scorer)
+    return EditPlan(lia, known, amounts, targets, keep=keep, layers=layers, judge=judge, psi=psi)
+
+
 def edit_images(
     lia: LIA,
     source: str | Path,
@@ -126,23 +158,7 @@ def edit_images(
         LIAError: See `reconstruct_images`; no such direction, nothing to do, or an attribute that nothing reads.
     """
     source, out = Path(source), Path(out)
-    known = open_directions(lia, directions, space)
-    amounts, targets = dict(move or {}), dict(to or {})
-    if not amounts and not targets:
-        raise ConfigError(f"nothing is to change. Give {argument('move')} NAME=STRENGTH or {argument('to')} NAME=VALUE.")
-    if both := amounts.keys() & targets.keys():
-        raise ConfigError(f"{min(both)!r} has a strength and a value to reach; give one of the two.")
-    if both := (amounts.keys() | targets.keys()) & set(keep):
-        raise ConfigError(f"{min(both)!r} is to move and to stay; leave it out of one of the two.")
-    for name, value in (amounts | targets).items():
-        if not abs(value) <= _LARGEST:  # nor NaN
-            raise ConfigError(f"{name!r} is to change by or to {value}; expected a number of at most {_LARGEST:g} in size.")
-    if not abs(psi) <= _LARGEST:
-        raise ConfigError(f"{argument('psi')} is {psi}; expected a number of at most {_LARGEST:g} in size.")
-    if layers is not None:
-        check_layers(lia.generator, [known[name] for name in (*amounts, *targets)], layers)
-    judge = None if scorer is None else load_scorer(scorer)
-    plan = EditPlan(lia, known, amounts, targets, keep=keep, layers=layers, judge=judge, psi=psi)
+    plan = plan_edit(lia, directions, move=move, to=to, keep=keep, layers=layers, space=space, scorer=scorer, psi=psi)
     opened = open_drawing(
         lia, source, resize_mode=resize_mode, split=split, label=label, bits=bits, align=align, landmarks=landmarks,
         trust_codes=trust_codes,
@@ -152,7 +168,8 @@ def edit_images(
         raise LIAError(f"{source} holds no image {only!r}.")
     stems = picture_stems(names)
     options = {
-        "move": amounts, "to": targets, "keep": list(keep), "layers": None if layers is None else list(layers), "space": space,
+        "move": dict(move or {}), "to": dict(to or {}), "keep": list(keep),
+        "layers": None if layers is None else list(layers), "space": space,
         "scorer": _place(scorer), "resize_mode": resize_mode, "split": split, "psi": psi,
         "trust_codes": trust_codes, "paste": paste, **given(label, bits, align, _place(landmarks)),
     }  # fmt: skip
@@ -160,6 +177,7 @@ def edit_images(
         "command": "edit", "lia": _place(lia_file), **_marks(lia), "source": _place(source),
         "directions": [_place(file) for file in directions],
         "directions_sha256": [sha256_file(file) for file in directions], "options": options,
+        **({} if plan.judge is None else {"scorer_sha256": sha256_file(plan.judge.path)}),
     }  # fmt: skip
     run, identity = {**recipe, "source": str(source), "only": only}, _identity(opened)
     make_folder(out)
@@ -196,7 +214,7 @@ def edit_images(
         strengths = {key: round(value, 4) for key, value in made.strengths.items()}
         p = [None if one is None else round(one, 4) for one in made.p]
         files[name] = {"files": written, "strengths": strengths, "reached": made.reached, "prior_p": p}
-        text = {RECIPE: json.dumps({**recipe, "image": name, "made": files[name]})}
+        text = {RECIPE: json.dumps({**recipe, "image": name, "image_sha256": _sha256(drawn.x), "made": files[name]})}
         make_folder((out / stem).parent)
         if pasted and images is not None:
             original = images.original(opened.original(drawn.number))
@@ -269,9 +287,14 @@ def edit_again(
         raise LIAError(f"{', '.join(files)} has changed since {path} was made.")
     if any(recipe.get(key) != mark for key, mark in _marks(lia).items()):
         raise LIAError(f"{named} is another than {path} was made by, or has changed since.")
-    return edit_images(
+    figures = edit_images(
         lia, recipe["source"], out, directions=files, only=recipe["image"], lia_file=named, progress=progress, **options
     )
+    made = edit_recipe(Path(out) / figures["images"][recipe["image"]]["files"][0])
+    for key, what in {"image_sha256": recipe["image"], "scorer_sha256": options.get("scorer")}.items():
+        if key in recipe and made.get(key) != recipe[key]:
+            raise LIAError(f"{what} has changed since {path} was made: in {out} is the edit of what it is now.")
+    return figures
 
 
 def _marks(lia: LIA) -> dict[str, str | None]:
@@ -283,6 +306,11 @@ def _marks(lia: LIA) -> dict[str, str | None]:
 def _place(path: str | Path | None) -> str | None:
     """A path that is the same from everywhere; addresses stay."""
     return None if path is None else str(path) if "://" in str(path) else str(Path(path).absolute())
+
+
+def _sha256(x: Tensor | None) -> str | None:
+    """Of a picture as the encoder sees it; None of codes, which have none."""
+    return None if x is None else hashlib.sha256(x.contiguous().numpy().tobytes()).hexdigest()
 
 
 def _identity(opened: Drawing) -> str:
@@ -315,6 +343,7 @@ def _kept(path: Path, recipe: Mapping[str, Any], name: str) -> dict[str, Any] | 
     except LIAError:
         return None
     made = found.pop("made", None)
+    found.pop("image_sha256", None)  # the identity of all images is known to be the same
     if found != json.loads(json.dumps({**recipe, "image": name})) or not isinstance(made, dict):
         return None
     whole = tells_of_one(made) and all((path.parent / Path(file).name).exists() for file in made["files"])

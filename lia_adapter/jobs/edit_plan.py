@@ -19,9 +19,11 @@ from lia_adapter.metrics.scorers import Scorer
 
 __all__ = ["EditPlan", "Edited"]
 
-_TRIED = tuple(
-    float(i) for i in range(-8, 9, 2)
-)  # strengths, in standard deviations, between which a wanted score is looked for
+_FARTHEST = 8.0
+_TRIED = (
+    2.0,
+    0.5,
+)  # steps of strengths, in standard deviations, between which a wanted score is looked for; the finer if need be
 _HALVINGS = 7
 _MISSED = 0.02  # of the way to a wanted value
 _ROUNDS = 8  # of Newton's method, where several values are wanted at once
@@ -164,7 +166,7 @@ class EditPlan:
                 return scores(amounts.index_copy(1, torch.tensor([k], device=device), amount[:, None]))[:, k]
 
             amounts[:, k], reached = _reach(score, float(wanted[k]), n, device)
-        return (amounts, reached) if len(names) == 1 else _all_at_once(scores, wanted, amounts, _STEP, _TRIED[-1])
+        return (amounts, reached) if len(names) == 1 else _all_at_once(scores, wanted, amounts, _STEP, _FARTHEST)
 
     def _read(self, direction: Direction, part: Coded) -> Tensor:
         """What the reader of a direction says of codes, [n]."""
@@ -237,8 +239,23 @@ def _all_at_once(
 
 
 def _reach(score: Callable[[Tensor], Tensor], value: float, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Strengths [n] of least size at which the score has the value, by halving; where it has it nowhere, the nearest."""
-    tried = torch.tensor(_TRIED, dtype=torch.float64, device=device)
+    """Strengths [n] of least size at which the score has the value, by halving; where there is none, the nearest tried.
+
+    Where a score rises and falls between two strengths that were tried, both may be on one side of the value: so those that
+    are not found are looked for once more, by smaller steps.
+    """
+    found, reached = _between(score, value, n, _TRIED[0], device)
+    if not bool(reached.all()):
+        finer, also = _between(score, value, n, _TRIED[1], device)
+        found, reached = torch.where(reached, found, finer), reached | also
+    return found, reached.cpu()
+
+
+def _between(
+    score: Callable[[Tensor], Tensor], value: float, n: int, step: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """See `_reach`: by one grid."""
+    tried = torch.arange(-_FARTHEST, _FARTHEST + step, step, dtype=torch.float64, device=device)
     apart = torch.stack([score(strength.expand(n)) for strength in tried]) - value  # [tried, n]
     between = apart[:-1] * apart[1:] <= 0
     size = tried[:-1].abs().minimum(tried[1:].abs())[:, None].expand_as(between)
@@ -252,4 +269,4 @@ def _reach(score: Callable[[Tensor], Tensor], value: float, n: int, device: torc
         same = (here > 0) == (below > 0)
         low, high = torch.where(same, middle, low), torch.where(same, high, middle)
     nearest = tried[apart.abs().nan_to_num(nan=math.inf).argmin(dim=0)]
-    return torch.where(reached, (low + high) / 2, nearest), reached.cpu()
+    return torch.where(reached, (low + high) / 2, nearest), reached

@@ -39,6 +39,7 @@ from lia_adapter.metrics.identity import load_identity
 from lia_adapter.metrics.scorers import Scorer, load_scorer
 from lia_adapter.pictures import Sheet, png_bytes
 from lia_adapter.progress import Progress
+from lia_adapter.tensorfile import DIRECTIONS
 
 __all__ = ["SHOWN", "find_directions", "measure_directions"]
 
@@ -96,7 +97,7 @@ def find_directions(
         raise ConfigError(f"there is no method {method!r}; expected one of {', '.join(METHODS)}.")
     config = load_recipe(FindConfig, recipe or f"directions-{method}", {**(overrides or {}), "method": method})
     lia = lia if isinstance(lia, LIA) else LIA(lia)
-    target = None if out is None else checked_out(out, "")
+    target = None if out is None else checked_out(out, "", kind=DIRECTIONS)
     judge = load_scorer(scorer) if isinstance(scorer, (str, Path)) else scorer
     look = None if identity is None else load_identity(identity).to(lia.device)
     if config.space == "z" and lia.mapping is None:

@@ -16,7 +16,7 @@ from lia_adapter.files import check_writable, make_folder
 from lia_adapter.generators import fingerprint
 from lia_adapter.generators.labels import Label
 from lia_adapter.jobs.mix import MOST
-from lia_adapter.jobs.run import check_inputs_kept, refuse_unlisted, report_paths, write_json, write_results
+from lia_adapter.jobs.run import check_inputs_kept, made_before, report_paths, write_json, write_results
 from lia_adapter.jobs.sources import Sources, join_sources, open_sources, why_no_z
 from lia_adapter.lia import LIA
 from lia_adapter.metrics.images import mse
@@ -95,7 +95,7 @@ def interpolate_sources(
     targets = [folder / name for names in files.values() for name in names]
     for source, part in zip(sources, parts, strict=True):
         check_inputs_kept([*targets, *report_paths(folder / PATH).values()], source, part.names)
-    refuse_unlisted(folder / PATH, targets)
+    earlier = made_before(folder / PATH, targets)
     for target in report_paths(folder / PATH).values():
         check_writable(target)
     figures: dict[str, Any] = {
@@ -103,7 +103,8 @@ def interpolate_sources(
         "generator_sha256": fingerprint(lia.generator), "psi": psi, "steps": steps,
         "measure": "root mean squared difference of pixels, on the scale of -1 to 1" if network is None
         else f"perceptual distance, by {network.name}",
-        "pairs": [], "files": files, "left_out": {"z": left_out} if left_out else {}, "unreadable": dict(found.unreadable),
+        "pairs": [], "files": files, "earlier": earlier,
+        "left_out": {"z": left_out} if left_out else {}, "unreadable": dict(found.unreadable),
     }  # fmt: skip
     write_json(folder / PATH, figures)  # before the pictures, so that the same call may go over what an interrupted one left
     z = None if left_out else found.z(lia)

@@ -42,7 +42,7 @@ from lia_adapter.metrics.typicality import z_size
 from lia_adapter.pictures import paired_grid, png_bytes
 from lia_adapter.progress import Progress
 from lia_adapter.resize import resize
-from lia_adapter.tensorfile import read_tensor_file, write_tensor_file
+from lia_adapter.tensorfile import CODES, read_tensor_file, write_tensor_file
 
 __all__ = ["SHOWN", "invert_figures", "invert_images", "invert_lia"]
 
@@ -102,7 +102,7 @@ def invert_lia(
         raise LIAError(f"{config.method} asks the encoder at every step. Run lia-adapt train-encoder on this file first.")
     if config.start == "encoder" and lia.encoder is None:
         raise LIAError("this file has no encoder to start from. Run lia-adapt train-encoder on it, or start from the mean.")
-    out = checked_out(out, "")
+    out = checked_out(out, "", kind=CODES)
     images = open_images(
         data, g.resolution, g.channels, resize_mode=config.resize_mode, split=config.split, c_dim=g.c_dim, label=config.label,
         bits=config.bits, align=config.align, landmarks=config.landmarks,

@@ -14,7 +14,7 @@ from lia_adapter.files import check_writable, make_folder
 from lia_adapter.generators import Generator, StyleGAN1, StyleGAN2, fingerprint
 from lia_adapter.generators.labels import Label
 from lia_adapter.jobs.reconstruct import picture_stems
-from lia_adapter.jobs.run import check_inputs_kept, refuse_unlisted, report_paths, write_json, write_results
+from lia_adapter.jobs.run import check_inputs_kept, made_before, report_paths, write_json, write_results
 from lia_adapter.jobs.sources import Sources, open_sources
 from lia_adapter.lia import LIA
 from lia_adapter.pictures import Sheet, image_grid, png_bytes, save_png
@@ -114,7 +114,7 @@ def mix_styles(
     make_folder(folder)
     for source, found in ((first, rows), (second, columns)):
         check_inputs_kept([*targets, *report_paths(folder / MIX).values()], source, found.names)
-    refuse_unlisted(folder / MIX, targets)
+    figures["earlier"] = made_before(folder / MIX, targets)
     for path in report_paths(folder / MIX).values():
         check_writable(path)
     write_json(folder / MIX, figures)  # before the pictures, so that the same call may go over what an interrupted one left

@@ -8,18 +8,21 @@ from typing import Any
 
 from lia_adapter.errors import ConfigError, argument
 from lia_adapter.files import atomic_write, check_writable
-from lia_adapter.tensorfile import finite
+from lia_adapter.tensorfile import check_replaced, finite
 
-__all__ = ["check_inputs_kept", "checked_out", "refuse_unlisted", "report_paths", "run_folder", "write_json", "write_results"]
+__all__ = ["check_inputs_kept", "checked_out", "made_before", "report_paths", "run_folder", "write_json", "write_results"]
 
 
-def checked_out(out: str | Path | None, default: str, ending: str = ".safetensors", *, report: bool = True) -> Path:
+def checked_out(
+    out: str | Path | None, default: str, ending: str = ".safetensors", *, kind: str | None = None, report: bool = True
+) -> Path:
     """Where a job writes its result, found out to be writable before the work begins.
 
     Args:
         out: What the user said; None: `default`, in the current folder.
         default: A name that ends in `ending`.
         ending: What the name must end in.
+        kind: What it is to hold (`lia_adapter.tensorfile`): no file of another kind is replaced. None: what is no such file.
         report: Whether a picture, a page and figures are written beside it.
 
     Raises:
@@ -28,6 +31,8 @@ def checked_out(out: str | Path | None, default: str, ending: str = ".safetensor
     path = Path(default) if out is None else Path(out)
     if not path.name.endswith(ending):
         raise ConfigError(f"{argument('out')} {path} must end in {ending}; expected for example {path.name}{ending}.")
+    if kind is not None:
+        check_replaced(path, kind)
     for target in (path, *(report_paths(path).values() if report else ())):
         check_writable(target)
     return path
@@ -97,23 +102,27 @@ def write_json(path: Path, figures: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(finite(figures), indent=1))
 
 
-def refuse_unlisted(report: Path, targets: Sequence[Path]) -> None:
-    """Sees to it that no picture is lost that an earlier run of the same job did not make.
+def made_before(report: Path, targets: Sequence[Path]) -> list[str]:
+    """What an earlier run of the same job made in a folder, and sees to it that no picture is lost that it did not make.
 
     Args:
         report: The .json of that run, whose "files" are lists of names by kind; there may be none.
         targets: Pictures beside it that are to be written.
 
+    Returns:
+        Names of pictures of earlier runs, beside the targets, that stay there: the new report's "earlier".
+
     Raises:
-        ConfigError: One is there, and something else made it.
+        ConfigError: A target is there, and something else made it.
     """
     try:
-        before: Mapping[str, Sequence[str]] = json.loads(report.read_text())["files"]
-        ours = {name for names in before.values() for name in names}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        before = json.loads(report.read_text())
+        ours = {str(name) for names in (*before["files"].values(), before.get("earlier", [])) for name in names}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         ours = set()
     if there := next((path for path in targets if path.name not in ours and path.exists()), None):
         raise ConfigError(
             f"{argument('out')} {report.parent} holds {there.name}, which something else made. "
             "Choose another folder, or remove that one."
         )
+    return sorted(ours - {path.name for path in targets})

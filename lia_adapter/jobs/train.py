@@ -27,6 +27,7 @@ from lia_adapter.metrics.distances import Moments, frechet_distance
 from lia_adapter.metrics.features import Features, FeatureSet, load_features
 from lia_adapter.pictures import Sheet, png_bytes, samples_sheet, save_png
 from lia_adapter.progress import Progress
+from lia_adapter.tensorfile import LIA_FILE
 from lia_adapter.training.encoder_config import EncoderConfig
 from lia_adapter.training.gan import GanTraining
 from lia_adapter.training.gan_config import TrainConfig
@@ -99,7 +100,7 @@ def train(
     if out is None:
         return train_lia(*stages, where, progress=progress)
     first, (config, encoder) = ranks.rank() == 0, stages
-    target = checked_out(out, "") if first else Path(out)
+    target = checked_out(out, "", kind=LIA_FILE) if first else Path(out)
     folder = run_folder(target)
     lia = train_lia(config, encoder, where, folder=folder, progress=progress)
     if first:

@@ -29,6 +29,7 @@ from lia_adapter.loop import run_loop
 from lia_adapter.metrics.networks import FeatureNetwork, load_network, vgg16_paper
 from lia_adapter.pictures import comparison_grid, paired_grid, png_bytes, save_png
 from lia_adapter.progress import Progress
+from lia_adapter.tensorfile import LIA_FILE
 from lia_adapter.training.encoder import EncoderTraining
 from lia_adapter.training.encoder_checks import Checks, held_out, measure_typicality
 from lia_adapter.training.encoder_config import NOT_HELD_OUT, EncoderConfig
@@ -81,7 +82,7 @@ def train_encoder(
     if out is None:
         return train_encoder_lia(opened, data, config, progress=progress)
     first = ranks.rank() == 0
-    target = checked_out(out, "") if first else Path(out)
+    target = checked_out(out, "", kind=LIA_FILE) if first else Path(out)
     folder = run_folder(target)
     trained = train_encoder_lia(opened, data, config, folder=folder, progress=progress)
     if first:

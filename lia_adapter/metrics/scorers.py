@@ -20,11 +20,12 @@ class Scorer:
     """Pictures x [N, C, H, W] in [-1, 1] -> values [N, F], float64.
 
     Attributes:
+        path: The file that it comes from.
         names: Of the attributes; those of a graph or a classifier are "score-1" and so on, by its outputs.
     """
 
     def __init__(self, name: str, score: Callable[[Tensor], Any], path: Path) -> None:
-        self.name, self._score, self._path = name, score, path
+        self.name, self._score, self.path = name, score, path
         self.names: tuple[str, ...] = ()
 
     @torch.no_grad()
@@ -34,7 +35,7 @@ class Scorer:
         Raises:
             LIAError: It fails, or answers with something else than a number, or a row of numbers, for each picture.
         """
-        with told_of_script(self._path):
+        with told_of_script(self.path):
             answer = self._score(x.clamp(-1, 1))
         if isinstance(answer, Mapping):
             names = tuple(map(str, answer))

@@ -187,3 +187,31 @@ def test_figures_that_anybody_may_have_written_are_listed(tmp_path: Path, about:
     done = run("directions", "list", "d.safetensors", cwd=tmp_path)
     assert done.returncode == 0 and "\x1b" not in done.stdout and len(done.stdout.splitlines()) == 2
     assert len(done.stdout) < 500
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ("--move pca-1=1 --layers 99", "are 0 to 3"), ("", "nothing is to change"),
+        ("--move pca-1=1 --to pca-1=2", "give one of"),
+        ("--move pca-1=1 --keep pca-1", "to move and to stay"), ("--to pca-1=2", "nothing reads 'pca-1'"),
+    ],
+)  # fmt: skip
+def test_a_dry_run_refuses_what_a_run_refuses(workshop: Path, args: str, words: str) -> None:
+    assert words in wrong(workshop, "edit", "f.safetensors", "in", "-o", "none", "-n", *args.split())
+
+
+def test_no_file_is_lost_to_one_of_another_kind(workshop: Path, tmp_path: Path) -> None:
+    lia, photos = tmp_path / "g.safetensors", workshop / "in"
+    lia.write_bytes((workshop / "f.safetensors").read_bytes())
+    before = lia.read_bytes()
+    assert "holds a LIA file, in whose place directions" in wrong(
+        tmp_path, "directions", "find", "pca", lia, "samples=300", "count=1", "-o", lia
+    )
+    assert "holds a LIA file, in whose place codes" in wrong(tmp_path, "encode", lia, photos, "-o", lia)
+    assert "holds a LIA file, in whose place codes" in wrong(tmp_path, "invert", lia, photos, "-o", lia)
+    assert run("encode", lia, photos, "-o", "codes.safetensors", cwd=tmp_path).returncode == 0
+    assert "holds codes, in whose place directions" in wrong(
+        tmp_path, "directions", "find", "pca", lia, "samples=300", "count=1", "-o", "codes.safetensors"
+    )
+    assert lia.read_bytes() == before

@@ -338,5 +338,5 @@ def test_what_a_method_keeps_beside_codes_is_drawn(tmp_path: Path, method: str) 
 def test_codes_of_images_that_were_cut_otherwise_are_refused(lia: LIA, tmp_path: Path) -> None:
     folder = toys.pictures(tmp_path / "in", 3, (8, 12))
     encode(lia, folder, tmp_path / "c.safetensors", resize_mode="letterbox")
-    with pytest.raises(ConfigError, match="'mine' are of images cut by letterbox, and compare reads these by crop"):
+    with pytest.raises(ConfigError, match="'mine' are of images cut by letterbox, and compare reads these cut by crop"):
         compare(lia, folder, codes={"mine": tmp_path / "c.safetensors"})

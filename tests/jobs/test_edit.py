@@ -1,6 +1,7 @@
 """`edit`: what is drawn, pasted, kept, resumed, made again and refused."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from lia_adapter.errors import ConfigError, LIAError
 from lia_adapter.generators import broadcast, fingerprint, wrap
 from lia_adapter.jobs.drawing import Coded
 from lia_adapter.jobs.edit import edit_again, edit_images
-from lia_adapter.jobs.edit_plan import EditPlan
+from lia_adapter.jobs.edit_plan import EditPlan, _reach
 from lia_adapter.jobs.edit_recipe import RECIPE, edit_recipe
 from lia_adapter.jobs.encode import encode_images
 from lia_adapter.jobs.invert import invert_images
@@ -391,6 +392,32 @@ def test_a_picture_is_made_again(lia: LIA, known: Path, tmp_path: Path) -> None:
     for name in ("001.png", "001.pasted.png"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
     assert not (tmp_path / "again" / "000.png").exists()
+
+
+def test_what_changed_since_is_said_when_it_is_made_again(lia: LIA, known: Path, tmp_path: Path) -> None:
+    folder, judge = toys.pictures(tmp_path / "in", 2), tmp_path / "judge.py"
+    judge.write_text("def score(x):\n    return x.mean(dim=(1, 2, 3))\n")
+    scorer = f"{judge}:score"
+    run(lia, folder, tmp_path / "out", known, to={"a": 0.0}, scorer=scorer, lia_file="toy.safetensors")
+    made = tmp_path / "out" / "001.png"
+    edit_again(made, tmp_path / "again", loader(lia), scorer=scorer)
+    assert (tmp_path / "again" / "001.png").read_bytes() == made.read_bytes()
+    before = judge.read_text()
+    judge.write_text("def score(x):\n    return -x.mean(dim=(1, 2, 3)) + 0.1\n")
+    with pytest.raises(LIAError, match="judge.py:score has changed since"):
+        edit_again(made, tmp_path / "other", loader(lia), scorer=scorer)
+    with pytest.raises(ConfigError, match="by other inputs"):  # nor is anything of the old scorer kept for the new one
+        run(lia, folder, tmp_path / "out", known, to={"a": 0.0}, scorer=scorer, lia_file="toy.safetensors")
+    judge.write_text(before)
+    Image.new("RGB", (8, 8), "red").save(folder / "001.png")
+    with pytest.raises(LIAError, match="001.png has changed since"):
+        edit_again(made, tmp_path / "photograph", loader(lia), scorer=scorer)
+
+
+def test_a_score_that_rises_and_falls_between_strengths_is_found() -> None:
+    # 1 at a strength of 2.7, and below 0.5 from 0.4 on: on either side of it, 2 and 4, it is far below.
+    found, reached = _reach(lambda s: (-((s - 2.7) ** 2) / 0.1).exp(), 0.5, 3, torch.device("cpu"))
+    assert reached.all() and torch.allclose((found - 2.7).abs(), torch.full_like(found, (0.1 * math.log(2)) ** 0.5), atol=0.01)
 
 
 def hostile(path: Path, recipe: object) -> Path:

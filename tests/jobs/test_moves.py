@@ -215,6 +215,14 @@ def test_a_mixture_again_replaces_its_own_pictures_alone(plain: LIA, tmp_path: P
 # -- interpolate
 
 
+def test_fewer_grids_leave_the_others_ours(plain: LIA, tmp_path: Path) -> None:
+    mix_styles(plain, "seeds:0-1", "seeds:2-3", tmp_path)
+    figures, _ = mix_styles(plain, "seeds:0-1", "seeds:2-3", tmp_path, groups=["fine"])
+    assert len(figures["earlier"]) == 8
+    figures, _ = mix_styles(plain, "seeds:0-1", "seeds:2-3", tmp_path)
+    assert figures["earlier"] == []
+
+
 def test_ways_end_at_the_sources_and_are_as_long_as_by_hand(plain: LIA, tmp_path: Path) -> None:
     figures = interpolate_sources(plain, ["seeds:0", "seeds:4"], tmp_path, steps=5)
     a, b = seeds_y(plain, [0, 4])
@@ -236,7 +244,10 @@ def test_ways_end_at_the_sources_and_are_as_long_as_by_hand(plain: LIA, tmp_path
 
 def test_ways_again_replace_their_own_pictures_alone(plain: LIA, tmp_path: Path) -> None:
     interpolate_sources(plain, ["seeds:0", "seeds:4"], tmp_path, steps=3)
-    interpolate_sources(plain, ["seeds:1", "seeds:4"], tmp_path, steps=2)
+    figures = interpolate_sources(plain, ["seeds:1", "seeds:4"], tmp_path, steps=2)
+    assert figures["earlier"] == ["y-01-003.png", "z-01-003.png"]  # those of the longer way, which stay ours
+    figures = interpolate_sources(plain, ["seeds:0", "seeds:4"], tmp_path, steps=3)
+    assert figures["earlier"] == []
     (tmp_path / "y-02-001.png").write_bytes(b"mine")
     with pytest.raises(ConfigError, match=r"y-02-001.png, which something else made"):
         interpolate_sources(plain, ["seeds:1,4,5"], tmp_path, steps=2)
