@@ -50,7 +50,7 @@ def check_replaced(path: Path, kind: str) -> None:
     if kind not in found:
         there = next((words for other, words in _WORDS.items() if other in found), "tensors of another program")
         raise ConfigError(
-            f"{argument('out')} {path} holds {there}, in whose place {_WORDS.get(kind, 'something else')} would be written. "
+            f"{argument('out')} {path} holds {there}, in whose place {_WORDS[kind]} would be written. "
             "Choose another name, or remove that file."
         )
 
@@ -67,7 +67,8 @@ def write_tensor_file(path: str | Path, kind: str, header: Mapping[str, Any], te
     Raises:
         LIAError: The file cannot be written, or is one of another kind.
     """
-    check_replaced(Path(path), kind)
+    if kind in _WORDS:  # what users keep; a state of a run may be of whatever was in its place
+        check_replaced(Path(path), kind)
     with atomic_write(path, needs=sum(t.nbytes for t in tensors.values())) as temporary:
         write_tensors(temporary, tensors, {kind: json.dumps(header, sort_keys=True)})
 

@@ -325,6 +325,7 @@ def test_lower_layers_take_less_memory() -> None:
 
 
 def test_blocks_above_a_side_are_in_half_precision() -> None:
+    torch.manual_seed(0)  # on some weights the blocks below are as exact in half precision
     generator, dtypes = stylegan2(32).requires_grad_(False), {}
     for name in generator.synthesis.names:
 

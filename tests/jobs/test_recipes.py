@@ -24,6 +24,8 @@ from lia_adapter.training.gan_config import TrainConfig
 from tests import toys
 from tests.recipe_comments import RECIPES, commented, config_of
 
+LIKE_FFHQ128 = ("ffhq256", "lsun-bedroom128", "lsun-cat128")
+"""Recipes whose stages go the same ways as that one's: they are trained where there is time."""
 TRAINED = [path.stem for path in RECIPES if config_of(path.stem) is TrainConfig]
 PAPER = ("ffhq128", "ffhq256", "lsun-cat128", "lsun-bedroom128", "lsun-car128x96")
 # What makes a step small; sizes of images, splits, and all that decides how a step goes stay the recipe's own.
@@ -116,7 +118,7 @@ def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short_search")
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LIKE_FFHQ128)) for name in TRAINED])
 def test_two_steps_of_each_stage(name: str, tmp_path: Path, vgg: Path) -> None:
     config, _ = recipe_stages(name)
     data = (

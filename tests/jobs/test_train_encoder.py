@@ -492,7 +492,7 @@ def test_more_passes_are_better_and_go_wherever_the_file_goes(tmp_path: Path) ->
     """On images that the generator drew, two passes after the first bring them nearer; the file and the graph say the same."""
     lia = converted(resolution=16)
     folder = drawn(lia, tmp_path / "d")
-    settings = config(images=6000, batch=32, passes=3, split="not first 64", learning_rate=3e-3, ema_images=500)
+    settings = config(images=3000, batch=32, passes=3, split="not first 64", learning_rate=3e-3, ema_images=500)
     trained = train_encoder_lia(lia, folder, settings)
     assert trained.encoder is not None and isinstance(trained.encoder, Encoder)
     images = open_images(folder, (16, 16), 3, split="first 64")
