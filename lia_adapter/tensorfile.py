@@ -37,8 +37,12 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def check_replaced(path: Path, kind: str) -> None:
+def check_replaced(path: Path, kind: str | None) -> None:
     """Refuses to write a file of one kind over one of another, which would be lost; what is no .safetensors may be replaced.
+
+    Args:
+        path: Of the file to be written.
+        kind: Its own; None: weights for another program, which replace any but files of ours.
 
     Raises:
         ConfigError: There is one of another kind, or of another program.
@@ -47,10 +51,11 @@ def check_replaced(path: Path, kind: str) -> None:
         found = read_metadata(path)
     except (OSError, CheckpointError):
         return
-    if kind not in found:
-        there = next((words for other, words in _WORDS.items() if other in found), "tensors of another program")
+    ours = next((words for other, words in _WORDS.items() if other in found), None)
+    if kind not in found if kind is not None else ours is not None:
+        there, new = ours or "tensors of another program", "weights of another form" if kind is None else _WORDS[kind]
         raise ConfigError(
-            f"{argument('out')} {path} holds {there}, in whose place {_WORDS[kind]} would be written. "
+            f"{argument('out')} {path} holds {there}, in whose place {new} would be written. "
             "Choose another name, or remove that file."
         )
 

@@ -241,7 +241,7 @@ def video(
     from lia_adapter.jobs.estimates import Work, estimate
     from lia_adapter.jobs.footage import footage_count, is_footage
     from lia_adapter.jobs.run import check_inputs_kept
-    from lia_adapter.jobs.video import film_of_footage, film_of_keys, film_of_walk, frame_rate, write_film
+    from lia_adapter.jobs.video import film_of_footage, film_of_keys, film_of_walk, frame_count, frame_rate, write_film
     from lia_adapter.loading import load
     from lia_adapter.reports.moves import film_words, write_video_report
 
@@ -269,7 +269,7 @@ def video(
             count = footage_count(videos[0])
             echo_estimate(estimate(lia, Work(drawn=count, encoded=count)))
         elif kind == _MOVES:
-            count = round(given.get("seconds", 4.0) * given.get("fps", 30.0)) * len(given["move"])
+            count = frame_count(given.get("seconds", 4.0), given.get("fps", 30.0)) * len(given["move"])
             _echo_work(lia, sources, lambda n: count * sum(n), {**given, "label": label})
         elif sources:
             _echo_work(lia, sources, lambda n: frames * (sum(n) - (not loop)) + (not loop), {**given, "label": label})

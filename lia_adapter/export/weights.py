@@ -13,6 +13,7 @@ from lia_adapter.export import nvlabs, rosinality
 from lia_adapter.export.base import ExportedFile
 from lia_adapter.files import atomic_write, check_writable
 from lia_adapter.lia import LIA
+from lia_adapter.tensorfile import check_replaced
 
 __all__ = ["WEIGHTS", "Exported", "export_weights"]
 
@@ -72,6 +73,8 @@ def export_weights(lia: LIA, target: str, out: str | Path) -> Exported:
     note = out.with_suffix(".md")
     for path in (*parts, note):
         check_writable(path)
+    for path in parts:
+        check_replaced(path, None)
     for path, part in parts.items():
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in part.tensors.items()}
         with atomic_write(path, needs=sum(t.numel() * t.element_size() for t in tensors.values())) as temporary:

@@ -16,7 +16,7 @@ from lia_adapter.editing.edits import check_layers
 from lia_adapter.errors import ConfigError, argument
 from lia_adapter.generators.labels import Label
 from lia_adapter.jobs.sources import join_sources, open_sources
-from lia_adapter.jobs.video import Film, frame_rate, made_by
+from lia_adapter.jobs.video import Film, frame_count, frame_rate, made_by
 from lia_adapter.lia import LIA
 from lia_adapter.pictures import image_grid
 from lia_adapter.progress import Progress
@@ -62,9 +62,7 @@ def film_of_directions(
     Raises:
         LIAError: See `open_sources` and `planned`; no direction, or no frame.
     """
-    rate, count = frame_rate(fps), round(seconds * fps) if math.isfinite(seconds) else 0
-    if count < 1:
-        raise ConfigError(f"{argument('seconds')} is {seconds:g}, which is not one frame at {fps:g} a second; give more.")
+    rate, count = frame_rate(fps), frame_count(seconds, fps)
     if not move:
         raise ConfigError(f"give a direction to move along by {argument('move')}, as in smile=3.")
     if layers is not None:

@@ -214,7 +214,7 @@ def edit_images(
         strengths = {key: round(value, 4) for key, value in made.strengths.items()}
         p = [None if one is None else round(one, 4) for one in made.p]
         files[name] = {"files": written, "strengths": strengths, "reached": made.reached, "prior_p": p}
-        text = {RECIPE: json.dumps({**recipe, "image": name, "image_sha256": _sha256(drawn.x), "made": files[name]})}
+        text = {RECIPE: json.dumps({**recipe, "image": name, "image_sha256": _sha256(opened, drawn), "made": files[name]})}
         make_folder((out / stem).parent)
         if pasted and images is not None:
             original = images.original(opened.original(drawn.number))
@@ -308,9 +308,18 @@ def _place(path: str | Path | None) -> str | None:
     return None if path is None else str(path) if "://" in str(path) else str(Path(path).absolute())
 
 
-def _sha256(x: Tensor | None) -> str | None:
-    """Of a picture as the encoder sees it; None of codes, which have none."""
-    return None if x is None else hashlib.sha256(x.contiguous().numpy().tobytes()).hexdigest()
+def _sha256(opened: Drawing, drawn: Drawn[Edited]) -> str:
+    """Of one picture as the encoder sees it, or of its code with all that was found beside it."""
+    if opened.codes is None:
+        assert drawn.x is not None  # noqa: S101  (it has just been encoded)
+        parts = {"x": drawn.x}
+    else:
+        parts = {name: tensor[drawn.number] for name, tensor in sorted(opened.codes.tensors.items())}
+    digest = hashlib.sha256()
+    for name, tensor in parts.items():
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _identity(opened: Drawing) -> str:

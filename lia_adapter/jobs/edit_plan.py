@@ -20,10 +20,7 @@ from lia_adapter.metrics.scorers import Scorer
 __all__ = ["EditPlan", "Edited"]
 
 _FARTHEST = 8.0
-_TRIED = (
-    2.0,
-    0.5,
-)  # steps of strengths, in standard deviations, between which a wanted score is looked for; the finer if need be
+_TRIED = (2.0, 0.5)  # steps of strengths, in standard deviations, between which a wanted score is looked for
 _HALVINGS = 7
 _MISSED = 0.02  # of the way to a wanted value
 _ROUNDS = 8  # of Newton's method, where several values are wanted at once

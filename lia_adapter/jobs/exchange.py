@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lia_adapter.editing import Direction, Directions, Metric
+from lia_adapter.editing.directions import check_owner
 from lia_adapter.errors import ConfigError, LIAError, argument, check_choice
 from lia_adapter.files import atomic_write, make_folder
 from lia_adapter.generators import MappingSampler, fingerprint, in_chunks
@@ -65,11 +66,7 @@ def export_directions(directions: Directions, form: str, out: str | Path, lia: L
     folder = Path(out)
     steps = [one.step.double()[None] for one in directions]  # [1, D] each
     if lia is not None:
-        if directions.generator != fingerprint(lia.generator):
-            raise LIAError(
-                f"the directions are of another generator ({directions.about.get('source') or 'a wrapped one'}) than "
-                f"{argument('lia')} ({lia.provenance.get('source') or 'a wrapped one'}). Give the file that found them."
-            )
+        check_owner(directions, fingerprint(lia.generator), "the file", lia.provenance.get("source"))
         data = io.BytesIO()
         np.savez(data, **_components(torch.stack(steps), lia))  # type: ignore[arg-type]  # its stub takes a flag for one
         return _written({folder / "components.npz": data.getvalue()})

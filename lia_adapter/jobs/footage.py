@@ -50,7 +50,7 @@ class Footage:
     Attributes:
         fps: Frames a second, of a video whose frames last differently on average.
         count: Frames, as far as the file says; None where it does not.
-        has_sound: Whether it does.
+        has_sound: Whether it has some that can be read.
 
     Raises:
         LIAError: The package av is missing, or the file, or it is no video that can be read.
@@ -62,7 +62,7 @@ class Footage:
         if not self.path.is_file():
             raise LIAError(f"there is no video {path}. Check the path.")
         with self._opened() as (container, stream):
-            self.has_sound = bool(container.streams.audio)
+            self.has_sound = _heard(container) is not None
             rate = stream.average_rate or stream.guessed_rate
             if not rate or rate <= 0:
                 raise LIAError(f"{self.path.name} does not say how many frames it shows a second. Convert it to .mp4 first.")
@@ -91,7 +91,7 @@ class Footage:
         with self._opened() as (container, stream):
             begin = (stream.start_time or 0) * stream.time_base
             try:
-                for frame in container.decode(container.streams.audio[0]):
+                for frame in container.decode(_heard(container)):
                     if frame.pts is not None:
                         frame.pts -= round(begin / frame.time_base)
                     if frame.pts is not None and frame.pts >= 0:
@@ -189,6 +189,11 @@ def _sound_stream(av: Any, container: Any, kind: str) -> Any:
         say_once(f"the FFmpeg of the package av writes no sound for .{kind}, which is left out. Install av from PyPI.")
         return None
     return container.add_stream(codec, rate=_SOUND_RATE, layout="stereo")
+
+
+def _heard(container: Any) -> Any:
+    """The first stream of sound whose codec this FFmpeg knows, as new cameras write some beside that it does not."""
+    return next((stream for stream in container.streams.audio if stream.codec_context is not None), None)
 
 
 def _until(sounds: Iterator[Any], seconds: Fraction) -> Iterator[Any]:

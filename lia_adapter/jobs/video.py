@@ -32,8 +32,8 @@ from lia_adapter.pictures import Sheet, image_grid, png_bytes
 from lia_adapter.progress import Progress
 
 __all__ = [
-    "FILM_SPACES", "Film", "film_of_footage", "film_of_keys", "film_of_walk", "figures_path", "frame_rate", "made_by",
-    "write_film",
+    "FILM_SPACES", "Film", "film_of_footage", "film_of_keys", "film_of_walk", "figures_path", "frame_count", "frame_rate",
+    "made_by", "write_film",
 ]  # fmt: skip
 
 FILM_SPACES = ("y", "z")
@@ -163,9 +163,7 @@ def film_of_walk(
     """
     check_samples(lia, label)
     rate, g = frame_rate(fps), lia.generator
-    if not (math.isfinite(seconds) and seconds * fps >= 1):
-        raise ConfigError(f"{argument('seconds')} is {seconds:g}, which is not one frame at {fps:g} a second; give more.")
-    count = round(seconds * fps)
+    count = frame_count(seconds, fps)
     turns = max(1, round(seconds / _TURN))
 
     def codes(part: range) -> Tensor:
@@ -322,6 +320,17 @@ def frame_rate(fps: float) -> Fraction:
     if not 0.1 <= fps <= 120:
         raise ConfigError(f"{argument('fps')} is {fps:g}; expected 0.1 to 120 frames a second.")
     return Fraction(fps).limit_denominator(1001)
+
+
+def frame_count(seconds: float, fps: float) -> int:
+    """How many frames a walk of so many seconds has.
+
+    Raises:
+        ConfigError: Not one.
+    """
+    if not (math.isfinite(seconds) and seconds * fps >= 1):
+        raise ConfigError(f"{argument('seconds')} is {seconds:g}, which is not one frame at {fps:g} a second; give more.")
+    return round(seconds * fps)
 
 
 def made_by(lia: LIA, psi: float) -> dict[str, Any]:

@@ -214,4 +214,5 @@ def test_no_file_is_lost_to_one_of_another_kind(workshop: Path, tmp_path: Path) 
     assert "holds codes, in whose place directions" in wrong(
         tmp_path, "directions", "find", "pca", lia, "samples=300", "count=1", "-o", "codes.safetensors"
     )
+    assert "holds a LIA file, in whose place weights" in wrong(tmp_path, "export", lia, "--to", "nvlabs", "-o", lia)
     assert lia.read_bytes() == before

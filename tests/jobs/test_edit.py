@@ -414,6 +414,22 @@ def test_what_changed_since_is_said_when_it_is_made_again(lia: LIA, known: Path,
         edit_again(made, tmp_path / "photograph", loader(lia), scorer=scorer)
 
 
+def test_a_picture_of_codes_is_made_again_where_its_photograph_is_gone(lia: LIA, known: Path, tmp_path: Path) -> None:
+    folder, codes = toys.pictures(tmp_path / "in", 2), tmp_path / "c.safetensors"
+    encode_images(lia, folder, codes)
+    run(lia, codes, tmp_path / "out", known, move={"a": 1.0}, lia_file="toy.safetensors")
+    made = tmp_path / "out" / "001.png"
+    for path in folder.iterdir():
+        path.unlink()
+    edit_again(made, tmp_path / "again", loader(lia))
+    assert (tmp_path / "again" / "001.png").read_bytes() == made.read_bytes()
+    other = read_codes(codes)
+    other.tensors["y"][1] += 1
+    other.save(codes)
+    with pytest.raises(LIAError, match="001.png has changed since"):
+        edit_again(made, tmp_path / "other", loader(lia))
+
+
 def test_a_score_that_rises_and_falls_between_strengths_is_found() -> None:
     # 1 at a strength of 2.7, and below 0.5 from 0.4 on: on either side of it, 2 and 4, it is far below.
     found, reached = _reach(lambda s: (-((s - 2.7) ** 2) / 0.1).exp(), 0.5, 3, torch.device("cpu"))

@@ -311,7 +311,7 @@ def test_frames_that_are_the_same_stay_frames(tmp_path: Path, ending: str) -> No
 
 @pytest.mark.parametrize("ending", ["apng", "gif"])
 def test_another_program_reads_the_same_frames(tmp_path: Path, ending: str) -> None:
-    av = pytest.importorskip("av")
+    av = pytest.importorskip("av", reason="videos need the extra `video`")
     frames, path = colours(5), tmp_path / f"a.{ending}"
     write_animation(path, iter(frames), Fraction(25))
     with av.open(str(path)) as container:
@@ -324,7 +324,7 @@ def test_another_program_reads_the_same_frames(tmp_path: Path, ending: str) -> N
 
 @pytest.mark.parametrize("ending", ["mp4", "webm"])
 def test_videos_are_read_back_in_their_colours(tmp_path: Path, ending: str) -> None:
-    pytest.importorskip("av")
+    pytest.importorskip("av", reason="videos need the extra `video`")
     frames, path = colours(9, (33, 27)), tmp_path / f"a.{ending}"
     write_animation(path, iter(frames), Fraction(24000, 1001))
     video = Footage(path)
@@ -336,7 +336,7 @@ def test_videos_are_read_back_in_their_colours(tmp_path: Path, ending: str) -> N
 
 
 def test_a_video_that_lies_on_its_side_is_turned(tmp_path: Path) -> None:
-    pytest.importorskip("av")
+    pytest.importorskip("av", reason="videos need the extra `video`")
     write_animation(tmp_path / "a.mp4", iter(colours(3, (32, 16))), Fraction(10))
     data = bytearray((tmp_path / "a.mp4").read_bytes())
     at = data.index(b"tkhd") + 4 + 40  # ISO 14496-12, 8.3.2: the matrix {a b u, c d v, x y w}
@@ -404,7 +404,7 @@ def test_a_film_of_directions_goes_there_and_back(toy: LIA, space: str) -> None:
 
 
 def test_a_video_is_encoded_smoothed_and_pasted_back(toy: LIA, tmp_path: Path) -> None:
-    pytest.importorskip("av")
+    pytest.importorskip("av", reason="videos need the extra `video`")
     write_animation(tmp_path / "in.mp4", iter(colours(6, (24, 16))), Fraction(12))
     figures, _ = write_film(film_of_footage(toy, tmp_path / "in.mp4", smooth=1.5), tmp_path / "out.apng")
     assert (figures["count"], figures["width"], figures["height"], figures["fps"]) == (6, 24, 16, 12)
@@ -454,7 +454,7 @@ def heard_in(path: Path) -> tuple[float, float]:
 @pytest.mark.parametrize("ending", ["mp4", "webm"])
 @pytest.mark.parametrize("seconds", [1.0, 3.0])
 def test_sound_goes_along_as_far_as_pictures(toy: LIA, tmp_path: Path, ending: str, seconds: float) -> None:
-    pytest.importorskip("av")
+    pytest.importorskip("av", reason="videos need the extra `video`")
     with_tone(tmp_path / "in.mp4", 12, 12, seconds, 440.0)
     film = film_of_footage(toy, tmp_path / "in.mp4", smooth=0)
     figures, _ = write_film(film, tmp_path / f"out.{ending}")
@@ -465,14 +465,14 @@ def test_sound_goes_along_as_far_as_pictures(toy: LIA, tmp_path: Path, ending: s
 
 
 def test_a_video_without_sound_says_nothing_of_it(toy: LIA, tmp_path: Path) -> None:
-    pytest.importorskip("av")
+    pytest.importorskip("av", reason="videos need the extra `video`")
     write_animation(tmp_path / "in.mp4", iter(colours(4, (24, 16))), Fraction(12))
     figures, _ = write_film(film_of_footage(toy, tmp_path / "in.mp4"), tmp_path / "out.mp4")
     assert "sound" not in figures and not Footage(tmp_path / "out.mp4").has_sound
 
 
 def test_smoothing_a_still_video_changes_nothing(toy: LIA, tmp_path: Path) -> None:
-    pytest.importorskip("av")
+    pytest.importorskip("av", reason="videos need the extra `video`")
     write_animation(tmp_path / "in.mp4", iter(colours(1, (16, 16)) * 5), Fraction(12))
     sharp, smooth = (
         [np.asarray(frame).astype(int) for frame in film_of_footage(toy, tmp_path / "in.mp4", smooth=amount).frames()]
@@ -484,7 +484,7 @@ def test_smoothing_a_still_video_changes_nothing(toy: LIA, tmp_path: Path) -> No
 @pytest.mark.parametrize("ending", ["webp", "apng", "gif", "mp4"])
 def test_an_interrupted_film_leaves_no_file_and_the_old_one(toy: LIA, tmp_path: Path, ending: str) -> None:
     if ending == "mp4":
-        pytest.importorskip("av")
+        pytest.importorskip("av", reason="videos need the extra `video`")
     path = tmp_path / f"a.{ending}"
     film = film_of_keys(toy, ["seeds:0-1"], frames=10)
 
@@ -516,7 +516,7 @@ def test_a_film_needs_pyav_where_it_is_none_of_pillows(tmp_path: Path, monkeypat
     "content", [b"", b"hello", b"#EXTM3U\n#EXTINF:5\nother.ts\n", b"ffconcat version 1.0\nfile 'other.mp4'\n"]
 )
 def test_what_is_no_video_is_refused_and_opens_nothing_else(tmp_path: Path, content: bytes) -> None:
-    pytest.importorskip("av")
+    pytest.importorskip("av", reason="videos need the extra `video`")
     write_animation(tmp_path / "other.mp4", iter(colours(2)), Fraction(12))
     (tmp_path / "other.ts").write_bytes((tmp_path / "other.mp4").read_bytes())
     (tmp_path / "a.mp4").write_bytes(content)
